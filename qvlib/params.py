@@ -1,0 +1,206 @@
+"""The parameters of a run: one flat, validated list that a YAML file, papermill and a notebook cell all speak.
+
+The defaults are those of ``params/quick.yml``. Each parameter names the stage whose outcome it
+decides; the digest of a stage (its parameters and those of the stages before it) names its folder
+under ``runs_dir``, so that the same parameters always find the same work again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import QvlibError
+
+STAGES: dict[str, tuple[str, ...]] = {
+    # stage: the stages it builds on
+    "data": (),
+    "agent": ("data",),
+    "other_agent": ("data",),
+    "trees": ("agent",),
+    "pairs": ("trees",),
+    "q_model": ("pairs",),
+    "control": ("pairs", "q_model"),
+    "episodes": ("q_model", "control", "other_agent"),
+}
+
+
+def _in(stage: str | None, default: Any, meaning: str, **limits: Any) -> Any:
+    return Field(default, description=meaning, json_schema_extra={"stage": stage}, **limits)
+
+
+class Params(BaseModel):
+    """All parameters, with their meanings. ``qvlib params FILE`` prints them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    # The run
+    name: str = _in(None, "quick", "folder of the rendered results, results/<name>", pattern=r"^[A-Za-z0-9._-]+$")
+    runs_dir: str = _in(None, "runs", "folder of the working files; stages are found again by their parameters")
+    results_dir: str = _in(None, "results", "folder of the rendered results")
+    seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
+    device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
+    dtype: Literal["float32", "float64"] = _in(
+        "agent", "float64", "precision of models; float64 makes tables equal across batch sizes and processors")
+    threads: int = _in(None, 0, "torch threads; 0 = one per core", ge=0)
+    batch_size: int = _in(None, 64, "trees or episodes that advance together", ge=1)
+    wandb_mode: Literal["auto", "offline", "online", "disabled"] = _in(
+        None, "auto", "auto = online if WANDB_API_KEY is set, else offline")
+    wandb_project: str = _in(None, "qvlib", "wandb project")
+
+    # The world
+    environment: Literal["webshop"] = _in("data", "webshop", "the environment")
+    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue")
+    catalogue_products: int = _in("data", 2400, "products of the embedded catalogue", ge=200)
+    catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue", ge=0)
+    goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
+    title_nouns: str = _in("data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path")
+    repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
+    max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10)", ge=1)
+    dev_share: float = _in("data", 0.1, "share of the products that are dev", gt=0, lt=0.5)
+    test_share: float = _in("data", 0.3, "share of the products that are test", gt=0, lt=0.8)
+
+    # The agent
+    agent: str = _in("agent", "small", "small = cloned from scratch; or a folder or hub name of a causal model")
+    agent_width: int = _in("agent", 128, "hidden size of the small agent", ge=16)
+    agent_layers: int = _in("agent", 3, "layers of the small agent", ge=1)
+    agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
+    vocabulary: int = _in("agent", 2048, "tokens of the small agent's byte-level BPE", ge=300)
+    demonstrations: int = _in("agent", 2500, "episodes of the noisy shopper that the agent is cloned from", ge=1)
+    clone_epochs: int = _in("agent", 3, "passes over the demonstrations", ge=1)
+    clone_lr: float = _in("agent", 2.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
+    clone_batch: int = _in("agent", 64, "steps a batch of cloning", ge=1)
+    temperature: float = _in("agent", 1.0, "sampling temperature (paper: 1)", gt=0)
+    top_p: float = _in("agent", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
+    max_action_tokens: int = _in("agent", 24, "longest action in tokens", ge=1)
+    filter_actions: bool = _in("agent", True, "drop refused and no-effect actions before they are used, in every arm")
+    other_width: int = _in("other_agent", 96, "hidden size of the second agent", ge=16)
+    other_layers: int = _in("other_agent", 2, "layers of the second agent", ge=1)
+    other_demonstrations: int = _in("other_agent", 1500, "demonstrations of the second agent, others than the first's", ge=0)
+
+    # Search
+    train_tasks: int = _in("trees", 150, "tasks that are searched (paper: 1,000-1,824)", ge=1)
+    iterations: int = _in("trees", 30, "MCTS iterations a task (paper: 30)", ge=1)
+    expand_n: int = _in("trees", 5, "actions sampled at an expansion (paper: 5)", ge=1)
+    exploration: float = _in("trees", math.sqrt(2), "c of UCT: V + c sqrt(ln N(parent) / N) (paper: sqrt 2)", ge=0)
+    uct: Literal["mean", "published_code"] = _in(
+        "trees", "mean", "mean = as in the paper; published_code divides the mean by the visits again")
+    stop_at_success: bool = _in("trees", True, "end a search when a node has reward 1 (paper's code)")
+    invalid_value: float = _in("trees", -1.0, "value of a refused action (paper's code: -1)", ge=-1, le=0)
+    timeout_value: float = _in("trees", -0.5, "value of reaching max_steps (paper's code, WebShop: -0.5)", ge=-1, le=0)
+
+    # Preference pairs
+    pairs: Literal["best_path", "all_nodes"] = _in(
+        "pairs", "all_nodes", "best_path = best against worst sibling along the best trajectory (paper)")
+    min_margin: float = _in("pairs", 0.1, "least difference of the two values", ge=0)
+    min_visits: int = _in("pairs", 2, "least visits of both siblings", ge=0)
+    heldout_share: float = _in("pairs", 0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1)
+
+    # The Q model
+    beta: float = _in("q_model", 0.1, "beta of DPO (paper: 0.1 WebShop, 0.05 HotPotQA)", gt=0)
+    log_prob: Literal["sum", "mean"] = _in("q_model", "sum", "log-probability of an action over its tokens (paper: sum)")
+    trainer: Literal["loop", "trl"] = _in("q_model", "loop", "loop = plain PyTorch for small models; trl = DPOTrainer")
+    lora_rank: int = _in("q_model", 0, "rank of the LoRA; 0 = full fine-tuning", ge=0)
+    dpo_lr: float = _in("q_model", 3.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
+    dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
+    dpo_batch: int = _in("q_model", 32, "pairs a batch (paper: 64)", ge=1)
+    control_shuffles: int = _in("control", 1, "controls trained on the same pairs with shuffled winners", ge=1)
+
+    # Evaluation
+    test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)
+    rerank_temperature: float = _in("episodes", 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0)
+    prior_weight: float = _in("episodes", 0.0, "share of the agent's own log-probability added to Q", ge=0)
+    mcts_iterations: int = _in("episodes", 10, "iterations of the MCTS upper bound", ge=1)
+    bootstrap: int = _in(None, 10000, "bootstrap resamples of a 95 % interval", ge=100)
+
+    def stage_fields(self, stage: str) -> dict[str, Any]:
+        """The parameters that decide a stage itself (not the stages before it)."""
+        return {k: getattr(self, k) for k, f in type(self).model_fields.items()
+                if (f.json_schema_extra or {}).get("stage") == stage}
+
+    def upstream(self, stage: str) -> tuple[str, ...]:
+        """The stages before ``stage``, nearest last, without repeats."""
+        order: dict[str, None] = {}
+        for s in STAGES[stage]:
+            order.update(dict.fromkeys((*self.upstream(s), s)))
+        return tuple(order)
+
+    def digest(self, stage: str) -> str:
+        """Eight hex digits of all that decides a stage's outcome."""
+        decides = {s: self.stage_fields(s) for s in (*self.upstream(stage), stage)}
+        if stage == "other_agent":  # the same recipe as the agent's, with its own size and demonstrations
+            decides["agent"] = self.stage_fields("agent")
+        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def make(values: Mapping[str, Any], source: str = "parameters") -> Params:
+    """Validate a mapping.
+
+    Raises:
+        QvlibError: an unknown key (with the nearest real one) or an ill-typed value.
+    """
+    known = Params.model_fields
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`qvlib params` lists the real ones"
+            raise QvlibError(f"{source}: unknown parameter {key!r}; {hint}")
+    try:
+        # YAML has no way to say that 2 is meant as 2.0; every other conversion stays refused.
+        return Params(**{k: float(v) if _is_float(k) and type(v) is int else v for k, v in values.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, got = str(first["loc"][0]), first.get("input")
+        note = f" (write {float(got):.1e}: YAML reads {got!r} as text)" if isinstance(got, str) and _is_number(got) else ""
+        raise QvlibError(f"{source}: parameter {key!r}: {first['msg']}, got {got!r}{note}; "
+                         f"it means: {known[key].description}") from None
+
+
+def load(path: str | Path, **overrides: Any) -> Params:
+    """Read a YAML parameter file.
+
+    Raises:
+        QvlibError: no such file, not a flat mapping, or what ``make`` refuses.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise QvlibError(f"{path}: no such parameter file; see params/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise QvlibError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise QvlibError(f"{path}: a parameter file is a flat list of `key: value` lines")
+    return make({**values, **overrides}, str(path))
+
+
+def from_notebook(namespace: Mapping[str, Any]) -> Params:
+    """The parameters a notebook's ``parameters`` cell (or papermill) set, from its ``globals()``.
+
+    Every plain value in the namespace is taken for a parameter, so that a mistyped
+    ``papermill -p`` stops here instead of being ignored.
+    """
+    plain = (str, int, float, bool, list, dict, type(None))
+    found = {k: v for k, v in namespace.items()
+             if not k.startswith("_") and k not in ("In", "Out") and isinstance(v, plain)}
+    return make(found, "notebook parameters")
+
+
+def _is_float(key: str) -> bool:
+    return key in Params.model_fields and Params.model_fields[key].annotation is float
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
