@@ -133,12 +133,17 @@ class Params(BaseModel):
             order.update(dict.fromkeys((*self.upstream(s), s)))
         return tuple(order)
 
-    def digest(self, stage: str) -> str:
-        """Eight hex digits of all that decides a stage's outcome."""
+    def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
+        """All parameters that decide a stage's outcome, by the stage they belong to."""
         decides = {s: self.stage_fields(s) for s in (*self.upstream(stage), stage)}
         if stage == "other_agent":  # the same recipe as the agent's, with its own size and demonstrations
             decides["agent"] = self.stage_fields("agent")
-        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return decides
+
+    def digest(self, stage: str) -> str:
+        """Eight hex digits of all that decides a stage's outcome."""
+        text = json.dumps(self.deciding(stage), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def make(values: Mapping[str, Any], source: str = "parameters") -> Params:

@@ -102,7 +102,9 @@ class Proposal:
 
     log_prob: log-probability of the action's tokens under the agent in nats, summed,
         at temperature 1 and before any truncation; None if the model does not tell.
-    tokens: tokens generated for it.
+    tokens: tokens generated for it, refused draws in its place included.
+    prompt_tokens: tokens of the prompts it was drawn from.
+    refused: draws in its place that the environment would have refused.
     q: the Q model's score, log pi - log pi_ref in nats, where one was asked.
     considered: the candidates it was chosen from, where it was chosen.
     """
@@ -110,6 +112,8 @@ class Proposal:
     action: str
     log_prob: float | None = None
     tokens: int = 0
+    prompt_tokens: int = 0
+    refused: int = 0
     q: float | None = None
     considered: tuple[Proposal, ...] = ()
 

@@ -1,0 +1,35 @@
+# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs"] | make lab | make clean
+# The first builds .venv from exactly the pins of env.yml.
+
+PARAMS ?= params/quick.yml
+ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
+BIN = .venv/bin
+
+.PHONY: run test lab pins clean
+
+run: .venv/.installed
+	$(BIN)/qvlib run $(PARAMS)
+
+test: .venv/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: .venv/.installed
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
+
+pins:
+	@printf '%s\n' $(PINS)
+
+.venv/.installed: env.yml pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PINS)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Results and runs stay; only what make built goes.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis
+	find qvlib tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

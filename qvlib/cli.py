@@ -1,0 +1,135 @@
+"""The command line: run the notebooks, explain parameters, check worlds against the original."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from . import __version__
+from .errors import QvlibError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 failed, 2 the user can mend it, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except QvlibError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything finished is kept: the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .runner import NotebookFailed, run
+
+    overrides = {key: parse_value(key, text) for key, text in options.parameter}
+    only = [name.strip() for name in options.only.split(",")] if options.only else None
+    try:
+        run(options.file, only=only, force=options.force, overrides=overrides)
+    except NotebookFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _params(options: argparse.Namespace) -> int:
+    from .params import Params, load
+
+    print(params_table(load(options.file) if options.file else Params()))
+    return 0
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from . import parity
+
+    rows = parity.check_webshop(options.folder)
+    print(parity.format_rows(rows))
+    return 0 if all(row.matching == row.total for row in rows) else 1
+
+
+def _index(options: argparse.Namespace) -> int:
+    from .paths import resolve, shown
+    from .results_index import write_results_index
+
+    print(shown(write_results_index(resolve(options.folder))))
+    return 0
+
+
+def parse_value(key: str, text: str) -> Any:
+    """A ``-p KEY VALUE`` as the parameter's type has it; ``make`` reports what does not fit."""
+    import yaml
+
+    from .params import Params
+
+    field = Params.model_fields.get(key)
+    if field is None or field.annotation is str or get_args(field.annotation):
+        return text
+    try:
+        return float(text) if field.annotation is float else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def params_table(params: Any, width: int = 120) -> str:
+    """All parameters with value, default where it is another, and meaning, grouped by stage."""
+    from .params import STAGES
+
+    fields = type(params).model_fields
+    names = max(map(len, fields))
+    values = max(len(_shown(v)) for k, f in fields.items() for v in (getattr(params, k), f.default))
+    row = f"{{:<{names}}}  {{:<{values}}}  {{:<{values}}}  "
+    indent = " " * len(row.format("", "", ""))
+    lines = [row.format("parameter", "value", "default") + "meaning"]
+    for stage in (None, *STAGES):
+        lines.append(f"\n-- {stage or 'run'}: {'decides no outcome' if stage is None else 'decides this stage'}")
+        for name, field in fields.items():
+            if field.json_schema_extra["stage"] == stage:
+                value = getattr(params, name)
+                default = "=" if value == field.default else _shown(field.default)
+                meaning = textwrap.wrap(field.description, width - len(indent))
+                lines.append(row.format(name, _shown(value), default) + meaning[0])
+                lines.extend(indent + more for more in meaning[1:])
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
+    return text if len(text) <= 26 else "..." + text[-23:]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qvlib", description="Step-level Q-value models for language-model agents.")
+    parser.add_argument("--version", action="version", version=f"qvlib {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the notebooks; resumes where it stopped")
+    run.add_argument("file", help="parameter file, params/quick.yml")
+    run.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                     help="a parameter instead of the file's; repeat for more")
+    run.add_argument("--only", metavar="02,05", help="only these notebooks")
+    run.add_argument("--force", action="store_true", help="run also what is up to date")
+    run.set_defaults(command=_run)
+
+    params = commands.add_parser("params", help="list the parameters with their meanings")
+    params.add_argument("file", nargs="?", help="parameter file; without it, the defaults")
+    params.set_defaults(command=_params)
+
+    parity = commands.add_parser("parity", help="compare a world with the original's recorded cases")
+    parity.add_argument("world", choices=["webshop"])
+    parity.add_argument("folder", metavar="DIR", help="folder with the official data files and golden cases")
+    parity.set_defaults(command=_parity)
+
+    index = commands.add_parser("index", help="write README.md of the results folder")
+    index.add_argument("folder", nargs="?", default="results", help="results folder")
+    index.set_defaults(command=_index)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

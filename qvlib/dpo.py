@@ -1,0 +1,142 @@
+"""Step-level direct preference optimisation (arXiv 2409.09345, eq. for the step-level loss; DPO: arXiv 2305.18290).
+
+The loss is a pure function of four vectors of log-probabilities. Two trainers use it: a plain loop for
+small models, where TRL's preparation costs more than the training, and TRL's ``DPOTrainer``
+(``trl_training``) for large ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .models.local import Ids, LocalModel
+from .preferences import Pair
+from .seeding import generator
+from .types import Environment, State, Task
+
+
+@dataclass(frozen=True, slots=True)
+class PairIds:
+    """Token ids of a pair: the prompt, and the two actions, end token included."""
+
+    prompt: Ids
+    chosen: Ids
+    rejected: Ids
+
+
+def dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, ref_chosen: torch.Tensor, ref_rejected: torch.Tensor,
+             beta: float) -> torch.Tensor:
+    """-log sigmoid(beta [(log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected)]), shape [B].
+
+    chosen, rejected: log-probabilities of the two actions under the policy, nats, [B];
+    ref_*: under the reference, [B]. With policy = reference it is ln 2.
+    """
+    return -F.logsigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
+
+
+def rebuild(environment: Environment, task: Task, path: Sequence[str]) -> State:
+    """The state after the actions of ``path``: transitions are deterministic, so replay restores it."""
+    state = environment.reset(task)
+    for action in path:
+        state = environment.step(state, action)
+    return state
+
+
+def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
+    """Token ids of pairs, by the prompt the agent itself reads."""
+    rows = []
+    for state, pair in zip(states, pairs, strict=True):
+        prompt, ids = lm.prompt(state)
+        rows.append(PairIds(ids, lm.action_ids(prompt, pair.chosen), lm.action_ids(prompt, pair.rejected)))
+    return rows
+
+
+def action_log_probs(model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], rule: str, pad: int) -> torch.Tensor:
+    """log pi(action | prompt) in nats, [B], with gradients; rows are (prompt, action) ids.
+
+    rule: ``sum`` over the action's tokens, or their ``mean``. Padding is on the right.
+    """
+    width = max(len(p) + len(a) for p, a in rows)
+    device = next(model.parameters()).device
+    ids = torch.full((len(rows), width), pad)
+    on_action = torch.zeros((len(rows), width), dtype=torch.bool)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, (p, a) in enumerate(rows):
+        ids[i, : len(p) + len(a)] = torch.tensor(p + a)
+        on_action[i, len(p): len(p) + len(a)] = True
+        attention[i, : len(p) + len(a)] = 1
+    ids, on_action, attention = ids.to(device), on_action.to(device), attention.to(device)
+    # Only the last positions are needed: the logits of a large vocabulary are what memory runs out on.
+    keep = width - min(len(p) for p, _ in rows) + 1
+    logits = model(input_ids=ids, attention_mask=attention, logits_to_keep=keep).logits[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    targets, mask = ids[:, -(keep - 1):], on_action[:, -(keep - 1):]
+    token = torch.log_softmax(logits, dim=-1).gather(2, targets[..., None])[..., 0] * mask
+    return token.sum(1) / (mask.sum(1) if rule == "mean" else 1)
+
+
+def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float, epochs: int,
+          batch: int, rule: str, seed: int, label: str = "DPO") -> tuple[LocalModel, list[dict[str, float]]]:
+    """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
+
+    Learning rate: linear warm-up over a tenth of the steps, then constant (as published).
+    Returns the policy and its curve (``curve_row`` at every step, and on ``held_out`` at each epoch's end).
+    """
+    policy = copy.deepcopy(lm.model).train()
+    pad = lm.end
+    with torch.no_grad():
+        reference = _both(lm.model, pairs, rule, pad, batch)
+        reference_held = _both(lm.model, held_out, rule, pad, batch) if held_out else None
+    total = epochs * ((len(pairs) + batch - 1) // batch)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / max(1, total // 10)))
+    curve: list[dict[str, float]] = []
+    with tqdm(total=total, desc=label, unit="batch") as bar:
+        for epoch in range(epochs):
+            order = generator(seed, "dpo", epoch).permutation(len(pairs))
+            for start in range(0, len(order), batch):
+                chosen = order[start: start + batch]
+                rows = [pairs[i] for i in chosen]
+                both = action_log_probs(policy, [(r.prompt, r.chosen) for r in rows] + [(r.prompt, r.rejected) for r in rows], rule, pad)
+                w, l = both[: len(rows)], both[len(rows):]
+                loss = dpo_loss(w, l, reference[0][chosen], reference[1][chosen], beta)
+                optimizer.zero_grad()
+                loss.mean().backward()
+                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                curve.append(curve_row(len(curve), "train", w, l, reference[0][chosen], reference[1][chosen], beta))
+                bar.update()
+            if reference_held:
+                policy.eval()
+                with torch.no_grad():
+                    w, l = _both(policy, held_out, rule, pad, batch)
+                curve.append(curve_row(len(curve), "held-out", w, l, *reference_held, beta))
+                policy.train()
+    tuned = LocalModel(policy.eval(), lm.tokenizer, lm.style, lm.max_action_tokens, lm.batch_tokens, lm.memory)
+    return tuned, curve
+
+
+def curve_row(step: int, split: str, chosen: torch.Tensor, rejected: torch.Tensor, ref_chosen: torch.Tensor,
+              ref_rejected: torch.Tensor, beta: float) -> dict[str, float]:
+    """Loss, margin beta * (Q_w - Q_l) in nats, accuracy, and both mean log-probabilities of a batch."""
+    chosen, rejected = chosen.detach(), rejected.detach()
+    gap = (chosen - ref_chosen) - (rejected - ref_rejected)
+    right = (gap > 0).double() + 0.5 * (gap == 0).double()
+    return {"step": step, "split": split, "loss": dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta).mean().item(),
+            "margin": beta * gap.mean().item(), "accuracy": right.mean().item(),
+            "log_prob_chosen": chosen.mean().item(), "log_prob_rejected": rejected.mean().item(), "pairs": len(chosen)}
+
+
+def _both(model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of all chosen and all rejected actions, [N] each, without gradients."""
+    parts = [(action_log_probs(model, [(r.prompt, r.chosen) for r in rows[i: i + batch]], rule, pad),
+              action_log_probs(model, [(r.prompt, r.rejected) for r in rows[i: i + batch]], rule, pad))
+             for i in range(0, len(rows), batch)]
+    return torch.cat([w for w, _ in parts]), torch.cat([l for _, l in parts])

@@ -1,0 +1,1 @@
+"""Worlds with deterministic transitions: tasks, states, steps, rewards."""

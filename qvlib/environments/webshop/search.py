@@ -1,0 +1,131 @@
+"""BM25 search that ranks as Lucene does: byte-sized document lengths, float32 scores, ties by asin."""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...seeding import generator
+from .analyzer import tokens
+from .catalogue import Catalogue, Product
+
+TOP = 50
+K1, B = np.float32(0.9), np.float32(0.4)
+_FREE = 24  # lengths below are exact in Lucene's one-byte float
+
+
+@dataclass(frozen=True)
+class Index:
+    """Postings of each term, one after another.
+
+    docs, freqs: [postings]; starts: [terms + 1]; norms: [documents], 1 / (k1 (1 - b + b len / mean len));
+    ranks: [documents], position of the document's name in sorted order.
+    """
+
+    terms: dict[str, int] = field(repr=False)
+    starts: np.ndarray = field(repr=False)
+    docs: np.ndarray = field(repr=False)
+    freqs: np.ndarray = field(repr=False)
+    idf: np.ndarray = field(repr=False)
+    norms: np.ndarray = field(repr=False)
+    ranks: np.ndarray = field(repr=False)
+
+    def scores(self, query: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Documents that have a term of the query, and their scores as float32."""
+        docs, parts = [], []
+        for term, count in Counter(query).items():
+            number = self.terms.get(term)
+            if number is None:
+                continue
+            found = slice(self.starts[number], self.starts[number + 1])
+            weight = np.float32(count) * self.idf[number]
+            docs.append(self.docs[found])
+            parts.append(weight - weight / (np.float32(1) + self.freqs[found] * self.norms[docs[-1]]))
+        if not docs:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        total = np.bincount(np.concatenate(docs), np.concatenate(parts), len(self.norms))
+        hits = np.flatnonzero(total)
+        return hits, total[hits].astype(np.float32)
+
+    def search(self, query: Iterable[str], top: int = TOP) -> np.ndarray:
+        """The best documents, best first; [<= top]."""
+        hits, scores = self.scores(query)
+        if len(hits) > top:
+            kept = scores >= np.partition(scores, len(scores) - top)[len(scores) - top]
+            hits, scores = hits[kept], scores[kept]
+        return hits[np.lexsort((self.ranks[hits], -scores))[:top]]
+
+
+def build_index(names: Sequence[str], texts: Iterable[str]) -> Index:
+    """Index the texts; ``names`` break ties."""
+    terms: dict[str, int] = {}
+    numbers, docs, freqs, lengths = array("i"), array("i"), array("f"), array("i")
+    for doc, text in enumerate(texts):
+        words = tokens(text)
+        lengths.append(len(words))
+        for term, freq in Counter(words).items():
+            numbers.append(terms.setdefault(term, len(terms)))
+            docs.append(doc)
+            freqs.append(freq)
+    by_term = np.argsort(np.frombuffer(numbers, np.int32), kind="stable") if numbers else np.empty(0, np.int64)
+    counts = np.bincount(np.array(numbers, np.int32), minlength=len(terms))
+    total = len(lengths)
+    mean = np.float32(sum(lengths) / max(total, 1))
+    size = np.array([_one_byte(length) for length in lengths], np.float32)
+    ranks = np.empty(total, np.int32)
+    ranks[sorted(range(total), key=names.__getitem__)] = np.arange(total, dtype=np.int32)
+    return Index(
+        terms=terms,
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        docs=np.array(docs, np.int32)[by_term],
+        freqs=np.array(freqs, np.float32)[by_term],
+        idf=np.log(1 + (total - counts + 0.5) / (counts + 0.5)).astype(np.float32),
+        norms=np.float32(1) / (K1 * ((np.float32(1) - B) + B * size / mean)),
+        ranks=ranks)
+
+
+def document(product: Product) -> str:
+    """The text that stands for a product in the index."""
+    options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in product.options)
+    first = product.bullets[0] if product.bullets else ""
+    return " ".join([product.title, product.description, first, options]).lower()
+
+
+def engine(catalogue: Catalogue, remember: int = 4096) -> Callable[[tuple[str, ...]], tuple[str, ...] | None]:
+    """Keywords -> asins, best first; None where the original cannot search.
+
+    The first keyword may be ``<c>`` (category), ``<q>`` (query), ``<r>`` (50 random products, here
+    always the same for the same keywords) or ``<a>`` (attribute: refused, the original raises).
+    """
+    products = catalogue.products
+    index = build_index([p.asin for p in products], map(document, products))
+
+    @functools.lru_cache(remember)
+    def find(keywords: tuple[str, ...]) -> tuple[str, ...] | None:
+        kind, rest = keywords[0], keywords[1:]
+        if kind == "<a>" or (kind == "<c>" and not rest):
+            return None
+        if kind == "<c>":
+            return tuple(p.asin for p in products if p.category == rest[0].strip())
+        if kind == "<q>":
+            return tuple(p.asin for p in products if p.query == " ".join(rest).strip())
+        if kind == "<r>":
+            drawn = generator("webshop <r>", *rest).permutation(len(products))[:TOP]
+            return tuple(products[i].asin for i in drawn)
+        return tuple(products[i].asin for i in index.search(tokens(" ".join(keywords))))
+
+    return find
+
+
+def _one_byte(length: int) -> int:
+    """A length through Lucene's SmallFloat: four leading bits above 24."""
+    if length < _FREE:
+        return length
+    rest = length - _FREE
+    shift = max(rest.bit_length() - 4, 0)
+    return _FREE + (rest >> shift << shift)

@@ -1,0 +1,296 @@
+"""A causal language model on this machine: sampling n replies and scoring candidates, sharing each prompt.
+
+Both pay for a prompt once: its key-value cache is repeated for the samples or the candidates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import QvlibError
+from ..seeding import generator
+from ..types import Proposal, Request, State
+from .prompts import Prompt, compact
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nucleus:
+    """The next-token distribution that is sampled from, most likely first.
+
+    tokens [K], cumulative [K] (last = 1), log_probs [K] (of the full distribution at temperature 1, nats).
+    """
+
+    tokens: np.ndarray
+    cumulative: np.ndarray
+    log_probs: np.ndarray
+
+
+@dataclass
+class LocalModel:
+    """A model with its tokenizer and prompt style. ``usage`` counts tokens computed and remembered.
+
+    The same prompt gives the same distribution, so distributions and log-probabilities are
+    remembered (``memory`` of each at most): search and episodes meet the same states often.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    style: Callable[[State], Prompt] = compact
+    max_action_tokens: int = 24
+    batch_tokens: int = 8192
+    memory: int = 200_000
+    usage: Counter = field(default_factory=Counter)
+    _nuclei: OrderedDict = field(default_factory=OrderedDict, repr=False)
+    _scores: OrderedDict = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.end = int(self.tokenizer.eos_token_id)
+
+    def prompt(self, state: State) -> tuple[Prompt, Ids]:
+        """The prompt of a state and its token ids."""
+        prompt = self.style(state)
+        return prompt, tuple(self.tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+
+    def action_ids(self, prompt: Prompt, action: str) -> Ids:
+        """The token ids of an action as a reply, end token included."""
+        return (*self.tokenizer(prompt.encode(action), add_special_tokens=False)["input_ids"], self.end)
+
+    # -- sampling ---------------------------------------------------------------------------
+
+    def sample(self, prompts: Sequence[Ids], draws: Sequence[Sequence[Any]], temperature: float,
+               top_p: float) -> list[list[tuple[Ids, float]]]:
+        """For each prompt, one (reply ids, log-probability in nats) for each of its ``draws``.
+
+        A draw is a callable that gives the next uniform number in [0, 1), or None for greedy.
+        """
+        replies: list[list[tuple[Ids, float] | None]] = [[None] * len(d) for d in draws]
+        samples = [_Sample(i, k, draw) for i, row in enumerate(draws) for k, draw in enumerate(row)]
+        for s in samples:  # what is remembered needs no model
+            while not s.finished(self.end, self.max_action_tokens):
+                nucleus = self._nuclei.get((prompts[s.prompt], s.ids, temperature, top_p))
+                if nucleus is None:
+                    break
+                s.step(nucleus)
+        for chunk in self._chunks([s for s in samples if not s.finished(self.end, self.max_action_tokens)], prompts):
+            self._decode(chunk, prompts, temperature, top_p)
+        for s in samples:
+            replies[s.prompt][s.number] = (s.ids, s.log_prob)
+        return replies  # type: ignore[return-value]
+
+    def _chunks(self, samples: list[_Sample], prompts: Sequence[Ids]) -> list[list[_Sample]]:
+        """Group unfinished samples so that a batch holds at most ``batch_tokens`` padded prompt tokens."""
+        by_start: dict[Ids, list[_Sample]] = {}
+        for s in samples:
+            by_start.setdefault(prompts[s.prompt] + s.ids, []).append(s)
+        chunks: list[list[_Sample]] = []
+        rows = 0
+        for start in sorted(by_start, key=len, reverse=True):
+            if not chunks or (rows + 1) * longest > self.batch_tokens or len(start) < 0.7 * longest:
+                chunks.append([])
+                rows, longest = 0, len(start)
+            chunks[-1].extend(by_start[start])
+            rows += 1
+        return chunks
+
+    @torch.inference_mode()
+    def _decode(self, samples: list[_Sample], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
+        """Prefill each distinct start once, then extend distinct continuations together."""
+        starts = list(dict.fromkeys(prompts[s.prompt] + s.ids for s in samples))
+        ids, mask = self._pad(starts)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        self.usage["computed_tokens"] += sum(map(len, starts))
+        cache, rows = out.past_key_values, {start: i for i, start in enumerate(starts)}
+        live = samples
+        while True:
+            nuclei = self._remember(out.logits[:, -1], rows, live, prompts, temperature, top_p)
+            for s in live:
+                s.step(nuclei[s.prompt, s.ids])
+            live = [s for s in live if not s.finished(self.end, self.max_action_tokens)]
+            if not live:
+                return
+            keep: dict[Ids, int] = {}
+            for s in live:
+                full = prompts[s.prompt] + s.ids
+                keep.setdefault(full, rows[full[:-1]])
+            parents = torch.tensor(list(keep.values()), device=ids.device)
+            cache.batch_select_indices(parents)
+            mask = torch.cat([mask[parents], mask.new_ones(len(keep), 1)], dim=1)
+            last = torch.tensor([[full[-1]] for full in keep], device=ids.device)
+            out = self.model(input_ids=last, attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
+                             past_key_values=cache, use_cache=True)
+            self.usage["computed_tokens"] += len(keep)
+            rows = {full: i for i, full in enumerate(keep)}
+
+    def _remember(self, logits: torch.Tensor, rows: dict[Ids, int], live: list[_Sample], prompts: Sequence[Ids],
+                  temperature: float, top_p: float) -> dict[tuple[int, Ids], Nucleus]:
+        """The nuclei of the live samples' positions, remembered ones first."""
+        log_probs = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
+        made: dict[int, Nucleus] = {}
+        nuclei: dict[tuple[int, Ids], Nucleus] = {}
+        for s in live:
+            key = (prompts[s.prompt], s.ids, temperature, top_p)
+            if key not in self._nuclei:
+                row = rows[prompts[s.prompt] + s.ids]
+                if row not in made:
+                    made[row] = nucleus_of(log_probs[row], temperature, top_p)
+                _put(self._nuclei, key, made[row], self.memory)
+            nuclei[s.prompt, s.ids] = self._nuclei[key]
+        return nuclei
+
+    # -- scoring ----------------------------------------------------------------------------
+
+    def log_probs(self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> list[list[float]]:
+        """Summed log-probability in nats of each reply after its prompt; the prompt is computed once."""
+        missing = [i for i, (p, rs) in enumerate(zip(prompts, replies, strict=True))
+                   if any((p, r) not in self._scores for r in rs)]
+        missing.sort(key=lambda i: len(prompts[i]), reverse=True)
+        chunk: list[int] = []
+        for i in missing:
+            if chunk and ((len(chunk) + 1) * len(prompts[chunk[0]]) > self.batch_tokens
+                          or len(prompts[i]) < 0.7 * len(prompts[chunk[0]])):
+                self._score(chunk, prompts, replies)
+                chunk = []
+            chunk.append(i)
+        if chunk:
+            self._score(chunk, prompts, replies)
+        return [[self._scores[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
+
+    @torch.inference_mode()
+    def _score(self, chunk: list[int], prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> None:
+        wanted = list(dict.fromkeys((prompts[i], r) for i in chunk for r in replies[i] if (prompts[i], r) not in self._scores))
+        heads = list(dict.fromkeys(p for p, _ in wanted))
+        ids, mask = self._pad(heads)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        row = {p: i for i, p in enumerate(heads)}
+        parents = torch.tensor([row[p] for p, _ in wanted], device=ids.device)
+        cache = out.past_key_values
+        cache.batch_select_indices(parents)
+        width = max(len(r) for _, r in wanted)
+        reply = torch.tensor([r + (self.end,) * (width - len(r)) for _, r in wanted], device=ids.device)
+        full = torch.cat([mask[parents], mask.new_ones(len(wanted), width)], dim=1)
+        positions = mask[parents].sum(1, keepdim=True) + torch.arange(width, device=ids.device)
+        logits = [out.logits[parents, -1:]]
+        if width > 1:
+            logits.append(self.model(input_ids=reply[:, :-1], attention_mask=full[:, :-1], position_ids=positions[:, :-1],
+                                     past_key_values=cache, use_cache=True).logits)
+        logits = torch.cat(logits, dim=1).double()
+        token = torch.log_softmax(logits, dim=-1).gather(2, reply[..., None])[..., 0].cpu().numpy()
+        self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in wanted)
+        for (p, r), values in zip(wanted, token, strict=True):
+            _put(self._scores, (p, r), float(values[: len(r)].sum()), self.memory)
+
+    def _pad(self, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ids, mask), both [B, T], padded on the left."""
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.end)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row):] = torch.tensor(row)
+            mask[i, width - len(row):] = 1
+        device = self.model.device
+        return ids.to(device), mask.to(device)
+
+
+class _Sample:
+    """One reply under way."""
+
+    __slots__ = ("prompt", "number", "draw", "ids", "log_prob")
+
+    def __init__(self, prompt: int, number: int, draw: Callable[[], float] | None) -> None:
+        self.prompt, self.number, self.draw = prompt, number, draw
+        self.ids: Ids = ()
+        self.log_prob = 0.0
+
+    def step(self, nucleus: Nucleus) -> None:
+        i = 0 if self.draw is None else int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
+        i = min(i, len(nucleus.tokens) - 1)
+        self.ids = (*self.ids, int(nucleus.tokens[i]))
+        self.log_prob += float(nucleus.log_probs[i])
+
+    def finished(self, end: int, longest: int) -> bool:
+        return bool(self.ids) and (self.ids[-1] == end or len(self.ids) >= longest)
+
+
+def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucleus:
+    """The smallest set of most likely tokens whose probability at ``temperature`` reaches ``top_p``.
+
+    log_probs: [V], at temperature 1. Ties are broken by token id.
+    """
+    scaled = np.exp((log_probs - log_probs.max()) / temperature)
+    scaled /= scaled.sum()
+    # The nucleus is small: sort only what could be in it.
+    candidates = np.flatnonzero(scaled >= (1 - top_p) / len(scaled)) if top_p < 1 else np.arange(len(scaled))
+    order = candidates[np.argsort(-scaled[candidates], kind="stable")]
+    cumulative = np.cumsum(scaled[order])
+    size = min(int(np.searchsorted(cumulative, top_p)) + 1, len(order))
+    order, cumulative = order[:size], cumulative[:size]
+    return Nucleus(order, cumulative / cumulative[-1], log_probs[order])
+
+
+@dataclass(frozen=True)
+class LocalAgent:
+    """Samples actions from a local model. temperature 0 is greedy."""
+
+    lm: LocalModel
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        prompts = [self.lm.prompt(r.state) for r in requests]
+        draws = [[None if self.temperature == 0 else generator(*r.key, k).random for k in range(r.n)] for r in requests]
+        replies = self.lm.sample([ids for _, ids in prompts], draws, self.temperature or 1.0, self.top_p)
+        end = self.lm.end
+        text = {ids: self.lm.tokenizer.decode(ids[:-1] if ids[-1] == end else ids, skip_special_tokens=True)
+                for ids in {ids for row in replies for ids, _ in row}}
+        # The prompt is paid for once, by the first sample.
+        return [[Proposal(prompt.decode(text[ids]), log_prob, len(ids), len(prompt_ids) if k == 0 else 0)
+                 for k, (ids, log_prob) in enumerate(row)]
+                for (prompt, prompt_ids), row in zip(prompts, replies, strict=True)]
+
+
+def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **options: Any) -> LocalModel:
+    """A causal model and its tokenizer from a folder or hub name.
+
+    Raises:
+        QvlibError: no such folder or hub model, or no tokenizer in it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise QvlibError(f"{folder}: no tokenizer could be read; save one beside the model with "
+                         f"tokenizer.save_pretrained ({_one_line(error)})") from None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    except (OSError, ValueError) as error:
+        raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
+    if tokenizer.eos_token_id is None:
+        raise QvlibError(f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again")
+    return LocalModel(model, tokenizer, **options)
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _put(memory: OrderedDict, key: Any, value: Any, most: int) -> None:
+    memory[key] = value
+    if len(memory) > most:
+        memory.popitem(last=False)
+
+
+__all__ = ["LocalAgent", "LocalModel", "Nucleus", "load", "nucleus_of"]

@@ -1,0 +1,69 @@
+"""From a state to a prompt and from a reply to an action.
+
+The compact style is for small models: instruction, actions so far, current page, in lower case and
+without commas and colons. Every word has a blank before it, so that a word is the same token in an
+instruction and in a reply. Item identifiers (eight characters or more that mix letters and digits)
+are shown as #1, #2, ... in order of appearance: a small model copies one token better than many.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ..types import State
+
+IDENTIFIER = re.compile(r"\b(?=[a-z0-9]*[0-9])(?=[a-z0-9]*[a-z])[a-z0-9]{8,}\b")
+ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
+TASK, DID, PAGE, ACT, END = "<task>", "<did>", "<page>", "<act>", "<end>"
+SPECIAL = (TASK, DID, PAGE, ACT, END)
+SEGMENT_WORDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The text a model reads, and how actions and replies stand for each other.
+
+    identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
+    """
+
+    text: str
+    identifiers: dict[str, str] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+
+    def encode(self, action: str) -> str:
+        """The reply that stands for an action: `` verb argument``."""
+        return plain(_as_words(action), self.identifiers)
+
+    def decode(self, reply: str) -> str:
+        """The action that a reply stands for; a reply of no known form is returned as it is."""
+        if reply in self.replies:
+            return self.replies[reply]
+        verb, _, argument = reply.strip().partition(" ")
+        return f"{verb}[{argument}]" if argument else reply
+
+
+def compact(state: State) -> Prompt:
+    """Instruction, actions so far, current page; segments of a page are cut to ``SEGMENT_WORDS`` words."""
+    instruction = state.task.instruction.lower()
+    page = state.observation.lower().replace(instruction, "")
+    segments = [" ".join(s.split()[:SEGMENT_WORDS]) for s in page.split("[sep]")]
+    seen = " ".join(s for s in segments if s not in ("", "instruction:"))
+    did = " ".join(_as_words(step.action) for step in state.history)
+    names = {name: f"#{i + 1}" for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))}
+    text = f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{PAGE}{plain(seen, names)}{ACT}"
+    prompt = Prompt(text, names)
+    replies = {prompt.encode(action): action for action in state.admissible or () if "[<" not in action}
+    return Prompt(text, names, replies)
+
+
+def _as_words(action: str) -> str:
+    found = ACTION.fullmatch(action)
+    return f"{found[1]} {found[2]}" if found else action
+
+
+def plain(text: str, names: dict[str, str] | None = None) -> str:
+    """Lower case, no commas or colons, one blank before every word, identifiers as aliases."""
+    words = re.sub(r"[,:;]", " ", text.lower()).split()
+    spaced = "".join(f" {word}" for word in words)
+    return IDENTIFIER.sub(lambda m: names.get(m[0], m[0]), spaced) if names else spaced

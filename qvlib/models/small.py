@@ -1,0 +1,132 @@
+"""The small agent: a Llama of about a million parameters, cloned from demonstrations on the spot.
+
+A real transformers model and tokenizer, saved and loaded as such; nothing else knows it is small.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ..seeding import generator
+from ..types import State
+from .prompts import END, SPECIAL, compact, plain
+
+ALIASES = tuple(f" #{i}" for i in range(1, 65))
+# A price or a number is one piece, a word with the blank before it is one, every other sign stands alone.
+PIECES = Regex(r" ?\$?\d+(?:\.\d+)?| ?[^\W\d_]+|\s|[^\w\s]|_")
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One decision of a demonstrator: the state it saw and what it did."""
+
+    state: State
+    action: str
+
+
+def train_tokenizer(demonstrations: Iterable[Demonstration], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE on the demonstrations' prompts and replies.
+
+    Segments that stand on many pages (buttons, labels) become one token each, as aliases are.
+    """
+    texts, segments, decisions = [], Counter(), 0
+    for d in demonstrations:
+        prompt = compact(d.state)
+        texts.append(prompt.text + prompt.encode(d.action))
+        segments.update({plain(s) for s in d.state.observation.split("[SEP]")} - {""})
+        decisions += 1
+    frequent = [s for s, count in sorted(segments.items()) if count > 0.05 * decisions and s.count(" ") > 1]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(PIECES, behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
+    tokenizer.add_tokens([AddedToken(s, normalized=False) for s in (*ALIASES, *frequent)])
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - len(ALIASES) - len(frequent), min_frequency=2,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left",
+                                   clean_up_tokenization_spaces=False)
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int,
+               dtype: str) -> LlamaForCausalLM:
+    """A randomly initialised Llama; the weights derive from ``seed`` alone."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True, max_position_embeddings=2048,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, "weights").integers(2**31)))
+        return LlamaForCausalLM(config).to(getattr(torch, dtype))
+
+
+def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration], *,
+          epochs: int, lr: float, batch: int, seed: int, prompt_weight: float = 0.1) -> list[dict[str, float]]:
+    """Behaviour cloning: next-token loss on the actions, and a share of it on the prompts.
+
+    The prompt's share teaches copying, which the few action tokens alone were too few for.
+    Returns the training curve: step, loss of the action tokens in nats a token.
+    """
+    rows = _encode(tokenizer, demonstrations)
+    total = epochs * ((len(rows) + batch - 1) // batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=0.1)
+    curve: list[dict[str, float]] = []
+    model.train()
+    for step, chosen in enumerate(tqdm(_batches(rows, epochs, batch, seed), total=total, desc="cloning", unit="batch")):
+        ids, labels, attention = _collate([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
+        logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
+        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        on_action, real = labels[:, 1:], attention[:, 1:].bool()
+        action_loss = nll[on_action].mean()
+        loss = action_loss + prompt_weight * nll[real & ~on_action].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        curve.append({"step": step, "action_loss": action_loss.item()})
+    model.eval()
+    return curve
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]) -> list[tuple[list[int], int]]:
+    """(ids of prompt + action + end, length of the prompt) of each decision."""
+    prompts = [compact(d.state) for d in demonstrations]
+    heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
+    tails = tokenizer([p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],
+                      add_special_tokens=False)["input_ids"]
+    return [(h + t + [tokenizer.eos_token_id], len(h)) for h, t in zip(heads, tails, strict=True)]
+
+
+def _batches(rows: Sequence[tuple[list[int], int]], epochs: int, batch: int, seed: int) -> Iterator[np.ndarray]:
+    """Batches of rows of similar length, in random order."""
+    lengths = np.array([len(ids) for ids, _ in rows])
+    for epoch in range(epochs):
+        rng = generator(seed, "cloning", epoch)
+        order = np.argsort(lengths + rng.uniform(0, 8, len(rows)), kind="stable")
+        cuts = [order[i: i + batch] for i in range(0, len(order), batch)]
+        for i in rng.permutation(len(cuts)):
+            yield cuts[i]
+
+
+def _collate(rows: Sequence[tuple[list[int], int]], pad: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """ids [B, T] padded on the right, is-action mask [B, T], attention mask [B, T]."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), width), pad)
+    action = torch.zeros((len(rows), width), dtype=torch.bool)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, (row, start) in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        action[i, start: len(row)] = True
+        attention[i, : len(row)] = 1
+    return ids.to(device), action.to(device), attention.to(device)

@@ -1,0 +1,132 @@
+"""Turn finished trees into preference pairs of sibling actions (arXiv 2409.09345, section on preferences).
+
+The builder reads tree records (see ``mcts.tree_record``), made by anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import QvlibError
+from .seeding import generator
+
+NODE_KEYS = ("node", "parent", "action", "visits", "value")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two sibling actions after the same history: ``chosen`` has the higher value.
+
+    path: the actions from the first state to where the two part; with the task it rebuilds the state.
+    values are means in [-1, 1]; visits count the search's visits.
+    """
+
+    task: str
+    node: str
+    path: tuple[str, ...]
+    chosen: str
+    rejected: str
+    chosen_value: float
+    rejected_value: float
+    chosen_visits: int
+    rejected_visits: int
+
+    @property
+    def depth(self) -> int:
+        return len(self.path)
+
+    @property
+    def margin(self) -> float:
+        return self.chosen_value - self.rejected_value
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build_pairs(trees: Iterable[Mapping[str, Any]], rule: str = "all_nodes", min_margin: float = 0.0,
+                min_visits: int = 0) -> list[Pair]:
+    """Best-against-worst pairs of siblings, in the order of the trees.
+
+    rule: ``best_path`` looks only along the best trajectory, as published; ``all_nodes`` at every
+    node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a margin of
+    0 or under ``min_margin`` are skipped.
+
+    Raises:
+        QvlibError: a tree lacks a key, or a node's parent.
+    """
+    pairs: list[Pair] = []
+    for tree in trees:
+        children = _children(tree)
+        nodes = _best_path(tree, children) if rule == "best_path" else (node["node"] for node in tree["nodes"])
+        path: dict[str, tuple[str, ...]] = {}
+        for node in tree["nodes"]:  # parents come first
+            path[node["node"]] = () if node["parent"] is None else (*path[node["parent"]], node["action"])
+        for node in nodes:
+            pair = _best_against_worst(tree["task"], node, path[node], children.get(node, []), min_visits)
+            if pair and pair.margin > 0 and pair.margin >= min_margin:
+                pairs.append(pair)
+    return pairs
+
+
+def _children(tree: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    children: dict[str, list[Mapping[str, Any]]] = {}
+    known: set[str] = set()
+    for node in tree.get("nodes", ()):
+        missing = [key for key in NODE_KEYS if key not in node]
+        if missing or (node["parent"] is not None and node["parent"] not in known):
+            what = f"lacks {missing[0]!r}" if missing else f"comes before its parent {node['parent']!r}"
+            raise QvlibError(f"tree of task {tree.get('task')!r}: node {node.get('node')!r} {what}; "
+                             "each node needs node, parent (None for the root), action, visits, value, parents first")
+        known.add(node["node"])
+        if node["parent"] is not None:
+            children.setdefault(node["parent"], []).append(node)
+    if not known or "task" not in tree:
+        raise QvlibError("a tree record needs `task` and a non-empty list `nodes`")
+    return children
+
+
+def _best_path(tree: Mapping[str, Any], children: Mapping[str, list[Mapping[str, Any]]]) -> Iterator[str]:
+    """Nodes of the best trajectory: from the root, always the visited child of the highest value."""
+    node = tree["nodes"][0]["node"]
+    while True:
+        yield node
+        visited = [child for child in children.get(node, ()) if child["visits"]]
+        if not visited:
+            return
+        node = max(visited, key=lambda child: (child["value"], child["visits"]))["node"]
+
+
+def _best_against_worst(task: str, node: str, path: tuple[str, ...], siblings: list[Mapping[str, Any]],
+                        min_visits: int) -> Pair | None:
+    seen = [s for s in siblings if s["visits"] >= max(min_visits, 1)]
+    if len(seen) < 2:
+        return None
+    best, worst = max(seen, key=lambda s: s["value"]), min(seen, key=lambda s: s["value"])
+    return Pair(task, node, path, best["action"], worst["action"], best["value"], worst["value"],
+                best["visits"], worst["visits"])
+
+
+def hold_out(pairs: Iterable[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """(training pairs, held-out pairs), split by task."""
+    train: list[Pair] = []
+    held: list[Pair] = []
+    for pair in pairs:
+        (held if generator(seed, pair.task, "hold-out").random() < share else train).append(pair)
+    return train, held
+
+
+def shuffle_winners(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+    """The control: the same pairs, each with its winner drawn by a coin."""
+    def swap(p: Pair) -> Pair:
+        return Pair(p.task, p.node, p.path, p.rejected, p.chosen, p.rejected_value, p.chosen_value,
+                    p.rejected_visits, p.chosen_visits)
+    return [swap(p) if generator(seed, p.task, p.node, "shuffle").random() < 0.5 else p for p in pairs]
+
+
+def accuracy(q_chosen: np.ndarray, q_rejected: np.ndarray) -> float:
+    """Share of pairs whose chosen action has the higher Q; a tie counts one half."""
+    return float(np.mean((q_chosen > q_rejected) + 0.5 * (q_chosen == q_rejected))) if len(q_chosen) else float("nan")

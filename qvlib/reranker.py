@@ -1,0 +1,91 @@
+"""Agents made of agents: keep only actions the environment accepts; execute the one with the highest Q.
+
+A reranked agent is an agent: it can be evaluated, searched with, or reranked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .seeding import generator
+from .types import Agent, Environment, Proposal, QModel, Request
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Redraws actions that the environment says it would refuse or that change nothing.
+
+    A slot that is refused ``attempts`` times keeps its last draw. What was redrawn is counted in
+    ``Proposal.refused``, its tokens in ``Proposal.tokens``.
+    """
+
+    agent: Agent
+    environment: Environment
+    attempts: int = 8
+
+    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        answers = self.agent.propose(requests)
+        for attempt in range(1, self.attempts):
+            open_slots = [(i, [k for k, p in enumerate(answers[i]) if self._refused(request, p)])
+                          for i, request in enumerate(requests)]
+            open_slots = [(i, slots) for i, slots in open_slots if slots]
+            if not open_slots:
+                break
+            again = [replace(requests[i], n=len(slots), key=_redraw(requests[i].key, attempt)) for i, slots in open_slots]
+            for (i, slots), drawn in zip(open_slots, self.agent.propose(again), strict=True):
+                for k, new in zip(slots, drawn, strict=True):
+                    old = answers[i][k]
+                    answers[i][k] = replace(new, tokens=old.tokens + new.tokens, refused=old.refused + 1,
+                                            prompt_tokens=old.prompt_tokens + new.prompt_tokens)
+        return answers
+
+    def _refused(self, request: Request, proposal: Proposal) -> bool:
+        return self.environment.accepts(request.state, proposal.action) is False
+
+
+def _redraw(key: tuple[int, str, str], attempt: int) -> tuple[int, str, str]:
+    return key[0], key[1], f"{key[2]}~{attempt}"
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """Samples ``n`` actions from ``agent`` and gives the best by Q first (arXiv 2409.09345, section 5).
+
+    score(a) = Q(a) + prior_weight * log pi_agent(a). ``q_model`` None means Q = 0: with
+    ``prior_weight=1`` the likeliest of n, with ``temperature=inf`` a random one, the no-Q twins.
+    temperature: 0 takes the highest score (ties: the action drawn first), else a draw from
+    softmax(score / temperature) without replacement. Distinct actions are scored once.
+    """
+
+    agent: Agent
+    q_model: QModel | None
+    n: int
+    temperature: float = 0.0
+    prior_weight: float = 0.0
+
+    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        drawn = self.agent.propose([replace(r, n=max(self.n, r.n)) for r in requests])
+        texts = [list(dict.fromkeys(p.action for p in proposals)) for proposals in drawn]
+        if self.q_model is None:
+            values = [[0.0] * len(t) for t in texts]
+        else:
+            values = self.q_model.score([r.state for r in requests], texts)
+        return [self._best(request, proposals, dict(zip(t, v, strict=True)))
+                for request, proposals, t, v in zip(requests, drawn, texts, values, strict=True)]
+
+    def _best(self, request: Request, proposals: list[Proposal], q: dict[str, float]) -> list[Proposal]:
+        candidates = tuple(replace(p, q=q[p.action]) for p in proposals)
+        scores = np.array([q[p.action] + (self.prior_weight * (p.log_prob or 0.0) if self.prior_weight else 0.0)
+                           for p in candidates])
+        if self.temperature:
+            # Gumbel noise turns argmax into a draw from softmax(score / T) without replacement.
+            scores = scores / self.temperature + generator(*request.key, "rerank").gumbel(size=len(scores))
+        order = np.argsort(-scores, kind="stable")[: request.n]
+        cost = {"tokens": sum(p.tokens for p in candidates), "refused": sum(p.refused for p in candidates),
+                "prompt_tokens": sum(p.prompt_tokens for p in candidates)}
+        best = [replace(candidates[i], considered=candidates) for i in order]
+        none = dict.fromkeys(cost, 0)
+        return [replace(p, **(cost if i == 0 else none)) for i, p in enumerate(best)]

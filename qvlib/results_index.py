@@ -1,0 +1,112 @@
+"""The front page of the results folder: one section a run, from its metrics and manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .errors import QvlibError
+from .files import write_atomic
+from .paths import shown
+from .terminal import seconds_text
+
+
+def write_results_index(results_dir: str | Path) -> Path:
+    """Write ``README.md`` of a results folder from each ``<name>/metrics.json`` and ``manifest.json``.
+
+    Raises:
+        QvlibError: a run's file is not readable, or misses what the table shows.
+    """
+    folder = Path(results_dir)
+    sections = [_section(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
+    head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
+    return write_atomic(folder / "README.md", "\n\n".join([head, *(sections or ["No runs yet."])]) + "\n")
+
+
+def _section(run: Path) -> str:
+    metrics = _read(run / "metrics.json")
+    manifest = _read(run / "manifest.json") if (run / "manifest.json").exists() else {}
+    try:
+        parts = [f"## {metrics['run']}", _origin(manifest), _arms(metrics)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise QvlibError(f"{shown(run / 'metrics.json')} misses or misstates {error}; "
+                         "run notebooks/07_report.ipynb again") from None
+    if metrics.get("gap_closed") is not None:
+        parts.append(f"Share of the gap to MCTS at test time that reranking closes: {metrics['gap_closed']:.0%}.")
+    if metrics.get("cost"):
+        costs = (f"{k.replace('_', ' ')} {_number(v)}" for k, v in metrics["cost"].items())
+        parts.append(f"Cost: {', '.join(costs)}.")
+    parts += [_links(run), _figures(run)]
+    return "\n\n".join(filter(None, parts))
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    if not manifest:
+        return ""
+    git, machine = manifest.get("git"), manifest.get("machine", {})
+    code = f"commit `{git['commit'][:10]}`" if git else "no commit known"
+    code += " with uncommitted changes" if git and git["dirty"] else ""
+    where = f"{machine.get('cpus', '?')} processors, {machine.get('gpu') or machine.get('device', '?')}"
+    took = seconds_text(manifest.get("seconds", 0))
+    return f"{manifest.get('finished', '?')}, {code}, {where}, notebooks took {took}."
+
+
+def _arms(metrics: Mapping[str, Any]) -> str:
+    gains, over_greedy = metrics.get("gains", {}), metrics.get("gains_over_greedy", {})
+    lines = ["| arm | reward | 95 % | success | gain | 95 % | relative | over greedy | tasks | seeds |",
+             "|---|---|---|---|---|---|---|---|---|---|"]
+    for arm, row in metrics["arms"].items():
+        gain, greedy = gains.get(arm), over_greedy.get(arm)
+        cells = [arm, f"{row['reward_mean']:.3f}", _interval(row["ci95"]), f"{row['success_rate']:.1%}"]
+        if gain:
+            cells += [f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), f"{gain['relative']:+.1%}"]
+        else:
+            cells += [""] * 3
+        cells += [f"{greedy['mean']:+.3f}" if greedy else "", str(row["tasks"]), _count(row["seeds"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _links(run: Path) -> str:
+    notebooks = sorted((run / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    links = []
+    for path in notebooks:
+        html = run / "html" / f"{path.stem}.html"
+        extra = f" ([HTML]({_url(html, run)}))" if html.exists() else ""
+        links.append(f"[{path.stem}]({_url(path, run)}){extra}")
+    return "Notebooks: " + ", ".join(links) if links else ""
+
+
+def _figures(run: Path) -> str:
+    return "\n".join(f"![{path.stem}]({_url(path, run)})" for path in sorted((run / "figures").glob("*.png")))
+
+
+def _url(path: Path, run: Path) -> str:
+    return quote(path.relative_to(run.parent).as_posix())
+
+
+def _interval(bounds: Any, sign: str = "") -> str:
+    low, high = bounds
+    return f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _count(seeds: Any) -> str:
+    return str(len(seeds) if isinstance(seeds, list) else seeds)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise QvlibError(f"{shown(path)} is unreadable ({type(error).__name__}); "
+                         "run notebooks/07_report.ipynb again") from None
+    if not isinstance(value, dict):
+        raise QvlibError(f"{shown(path)} is not a mapping; run notebooks/07_report.ipynb again")
+    return value

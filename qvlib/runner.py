@@ -1,0 +1,244 @@
+"""Runs the notebooks in order, each in its own process, and renders what they show.
+
+A notebook whose rendered copy was made by the same code with the same parameters is
+skipped; one that stopped goes on from the finished work in its stages' folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import QvlibError
+from .files import write_atomic, write_json
+from .params import Params, load
+from .paths import project_root, resolve, shown
+from .provenance import now, provenance
+from .terminal import Forward, seconds_text
+
+KERNEL_STARTS = 3
+KERNEL_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TQDM_NCOLS": "90",
+}
+KERNEL_ARGUMENTS = [
+    "--IPKernelApp.exec_lines=import qvlib.terminal; qvlib.terminal.use_text_progress(); del qvlib",
+    "--IPKernelApp.log_level=50",  # else: local sockets are not encrypted; the reply to Ctrl-C could not be sent
+]
+
+
+class NotebookFailed(Exception):
+    """A notebook stopped with an error that is not the user's to mend; the message is the whole report."""
+
+
+def run(
+    params_file: str | Path,
+    *,
+    only: Sequence[str] | None = None,
+    force: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Run the notebooks with the parameters of a file and render them under ``results_dir/<name>``.
+
+    Args:
+        only: numbers or names of the notebooks to run, ``["02", "05_evaluate"]``; None = all.
+        force: run also what is up to date.
+        overrides: parameters instead of the file's.
+
+    Raises:
+        QvlibError: wrong parameters (before any kernel starts), or a notebook raised one.
+        NotebookFailed: a notebook raised anything else.
+    """
+    params = load(params_file, **(overrides or {}))
+    given = _given(params_file, overrides or {})
+    notebooks = find_notebooks(project_root() / "notebooks", only)
+    results = resolve(params.results_dir) / params.name
+    package = package_hash()
+    started = time.monotonic()
+    spent: dict[str, float] = {}
+    for number, notebook in enumerate(notebooks, start=1):
+        label = f"[{number}/{len(notebooks)}] {notebook.stem}"
+        stamp = {"parameters": _digest(params.model_dump()), "notebook": notebook_hash(notebook), "package": package}
+        known = None if force else up_to_date(results, notebook.stem, stamp)
+        if known is not None:
+            spent[notebook.stem] = known
+            print(f"{label}: up to date", flush=True)
+            continue
+        print(label, flush=True)
+        begun = time.monotonic()
+        executed = execute(notebook, given)
+        spent[notebook.stem] = round(time.monotonic() - begun, 1)
+        render(executed, results, notebook.stem, stamp | {"seconds": spent[notebook.stem]})
+        print(f"{label}: {seconds_text(spent[notebook.stem])}", flush=True)
+    if only is None:
+        _write_manifest(results, params, spent)
+    _report(results, time.monotonic() - started)
+
+
+def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path]:
+    """The notebooks ``NN_name.ipynb`` of a folder in order, or those of them that ``only`` names."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise QvlibError(f"{shown(folder)} holds no notebooks; run qvlib from a folder of the project")
+    for name in only or ():
+        if not any(name in (path.stem, path.stem[:2]) for path in found):
+            raise QvlibError(f"no notebook {name!r}; there are {', '.join(path.stem for path in found)}")
+    return [path for path in found if not only or path.stem in only or path.stem[:2] in only]
+
+
+def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
+    """Run a notebook in a kernel of its own; its output is forwarded as it comes. Returns the executed notebook."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError, strip_color
+
+    out, err = Forward(sys.stdout), Forward(sys.stderr)
+    try:
+        return _in_kernel(notebook, parameters, out, err)
+    except PapermillExecutionError as error:
+        out.close(), err.close()
+        if error.ename == "QvlibError":
+            raise QvlibError(error.evalue) from None
+        raise NotebookFailed(f"{shown(notebook)} stopped in cell [{error.exec_count}]:\n"
+                             + strip_color("\n".join(error.traceback))) from None
+    except DeadKernelError:
+        raise NotebookFailed(f"{shown(notebook)}: its process died, most likely for want of memory; lower batch_size "
+                             "and run again, everything finished is kept") from None
+    finally:
+        out.close(), err.close()
+
+
+def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) -> None:
+    """Write an executed notebook and its HTML, without what differs between machines and runs."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "outputs" in cell:
+            cell.outputs = [_tidied(output) for output in cell.outputs if output.get("name") != "stderr"]
+    notebook.metadata["qvlib"] = {"complete": True, **stamp}
+    html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook, {"metadata": {"name": name}})
+    write_atomic(results / "html" / f"{name}.html", html)
+    write_atomic(results / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")  # last: it vouches for both
+
+
+def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
+    """The seconds a notebook took, if its rendered copy has this stamp; else None."""
+    try:
+        metadata = json.loads((results / "notebooks" / f"{name}.ipynb").read_bytes())["metadata"]["qvlib"]
+        same = metadata["complete"] and all(metadata[k] == v for k, v in stamp.items())
+        return metadata["seconds"] if same and (results / "html" / f"{name}.html").exists() else None
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: then it is made
+        return None
+
+
+def notebook_hash(path: Path) -> str:
+    """A hash of a notebook's cells, whatever outputs they hold."""
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise QvlibError(f"{shown(path)} is not a notebook; restore it with git") from None
+    return _digest([[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in cells])
+
+
+def package_hash() -> str:
+    """A hash of qvlib's own code."""
+    folder = Path(__file__).parent
+    return _digest([[str(p.relative_to(folder)), hashlib.blake2b(p.read_bytes()).hexdigest()]
+                    for p in sorted(folder.rglob("*.py"))])
+
+
+def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err: Forward) -> Any:
+    import logging
+
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    root = project_root()
+    for attempt in range(1, KERNEL_STARTS + 1):
+        try:
+            with _environment(KERNEL_ENVIRONMENT | {"JUPYTER_PATH": _kernels_first()}):
+                return papermill.execute_notebook(
+                    nbformat.read(notebook, as_version=4), None, dict(parameters), kernel_name="python3",
+                    language="python", cwd=root, progress_bar=False, stdout_file=out, stderr_file=err,
+                    extra_arguments=KERNEL_ARGUMENTS)
+        except DeadKernelError:
+            raise
+        except RuntimeError as error:
+            if not str(error).startswith("Kernel "):
+                raise
+            if attempt == KERNEL_STARTS:
+                raise QvlibError(f"no notebook kernel starts ({error}); try `{sys.executable} -m ipykernel --version`"
+                                 ) from None
+            print(f"the kernel did not start, trying again ({attempt + 1} of {KERNEL_STARTS})", flush=True)
+            time.sleep(attempt)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for processes started meanwhile."""
+    before = {k: os.environ.get(k) for k in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _kernels_first() -> str:
+    """JUPYTER_PATH under which the kernel ``python3`` is this very Python's."""
+    own = str(Path(sys.prefix) / "share" / "jupyter")
+    return os.pathsep.join(filter(None, (own, os.environ.get("JUPYTER_PATH"))))
+
+
+def _tidied(output: Any) -> Any:
+    if output.output_type == "stream":
+        output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return output
+
+
+def _given(params_file: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's parameters (``load`` has validated them), not the defaults of those it leaves out."""
+    import yaml
+
+    return {**yaml.safe_load(Path(params_file).read_text()), **overrides}
+
+
+def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:
+    write_json(results / "manifest.json", {
+        "name": params.name, "finished": now(), "seconds": round(sum(spent.values()), 1), "notebooks": dict(spent),
+        **provenance(params), "parameters": params.model_dump()})
+
+
+def _report(results: Path, seconds: float) -> None:
+    summary = results / "tables" / "summary.md"
+    if summary.exists():
+        print(f"\n{summary.read_text().strip()}\n")
+    print(f"Done in {seconds_text(seconds)}.")
+    for what, path in (("Report", results / "html" / "07_report.html"), ("Notebooks", results / "notebooks"),
+                       ("Tables", results / "tables"), ("Figures", results / "figures")):
+        if path.exists():
+            print(f"{what + ':':<10} {shown(path)}")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()

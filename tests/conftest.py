@@ -1,0 +1,73 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the research fixtures; tests that need them are skipped elsewhere."""
+    folder = Path(os.environ.get("QVLIB_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data" / "webshop").is_dir():
+        pytest.skip(f"needs {folder}/data/webshop: the 1,000-product WebShop data with recorded cases of the original; "
+                    "set QVLIB_SHARED to the folder that holds data/webshop")
+    return folder
+
+
+def _product(asin: str, name: str, **changes) -> dict:
+    return {"asin": asin, "name": name, "full_description": f"About {name}.", "small_description": ["Soft. ", ""],
+            "pricing": "$12.50", "customization_options": "", "category": "fashion", "query": " Shirts ",
+            "product_category": "Clothing › Men › Shirts", "images": ["x.jpg"], **changes}
+
+
+@pytest.fixture
+def official() -> dict:
+    """Six products in the official format, by file name; tests change and write them."""
+    sizes = [{"value": " Small "}, {"value": "Large/Tall"}]
+    products = [
+        _product("B000000001", "Red cotton shirt", customization_options={
+            "Size": sizes, "Color": [{"value": "Red"}, {"value": "Light Blue"}], "Style": None}),
+        _product("B000000002", "Blue wool shirt", pricing="$10.00 - $20.00"),
+        _product("B000000003", "Green tea", small_description="Loose leaf", query="tea", category="grocery",
+                 product_category="Grocery › Beverages › Tea"),
+        _product("B000000001", "A repeat, skipped"),
+        _product("nan", "No asin, skipped"),
+        _product("B000000004", "Oak table & chair", pricing="", query="tables", category="garden",
+                 product_category="Home › Furniture › Tables"),
+        _product("B000000005", "Table lamp", query="lamps", category="garden", full_description=""),
+        _product("B000000006", "Dear sofa", pricing="$1,985.00", query="sofas"),
+    ]
+    attributes = {
+        "B000000001": {"attributes": ["machine washable", "cotton"], "instruction": "Find me machine washable shirts",
+                       "instruction_attributes": ["machine washable"]},
+        "B000000002": {"attributes": ["wool"], "instruction": "Find me wool shirts", "instruction_attributes": ["wool"]},
+        "B000000003": {"attributes": ["loose leaf"]},
+        "B000000004": {"attributes": [], "instruction": "Find me tables", "instruction_attributes": []},
+        "B000000006": {"attributes": ["soft"], "instruction": "Find me sofas", "instruction_attributes": ["soft"]},
+    }
+    human = {"B000000003": [{"asin": "B000000003", "instruction": "i want loose leaf tea.",
+                             "instruction_attributes": ["loose leaf"], "instruction_options": ["100 g"]},
+                            {"asin": "B000000003", "instruction": "any", "instruction_attributes": [],
+                             "instruction_options": []}]}
+    nouns = {p["name"]: p["name"].split() for p in products}
+    return {"items_shuffle_1000.json": products, "items_ins_v2_1000.json": attributes,
+            "items_human_ins.json": human, "title_nouns.json": nouns}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write files by name, as JSON unless they are bytes or text; gives the folder."""
+    def files(contents: dict) -> Path:
+        for name, content in contents.items():
+            if isinstance(content, bytes):
+                (tmp_path / name).write_bytes(content)
+            else:
+                (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return tmp_path
+
+    return files

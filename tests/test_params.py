@@ -1,0 +1,90 @@
+"""Parameters: the files in params/, what is refused, what names a stage's folder."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qvlib.cli import main, params_table, parse_value
+from qvlib.errors import QvlibError
+from qvlib.params import STAGES, Params, from_notebook, load, make
+
+FILES = sorted((Path(__file__).parents[1] / "params").glob("*.yml"))
+
+
+def test_quick_is_the_defaults_and_complete():
+    path = next(p for p in FILES if p.name == "quick.yml")
+    assert load(path) == Params()
+    assert set(yaml.safe_load(path.read_text())) == set(Params.model_fields)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_files_are_valid_commented_and_named_as_their_results(path):
+    assert load(path).name == path.stem
+    for line in path.read_text().splitlines():
+        assert not line or "# " in line, f"{path.name}: no comment: {line}"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("iteratoins: 3", "did you mean 'iterations'"),
+    ("beta: 1e-6", "write 1.0e-06"),
+    ("iterations: 3.5", "'iterations'"),
+    ("iterations: 0", "greater than or equal to 1"),
+    ("uct: median", "'uct'"),
+    ("filter_actions: 1", "'filter_actions'"),
+    ("- iterations", "flat list"),
+    ("iterations: [", "not YAML"),
+])
+def test_bad_files_are_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "bad.yml"
+    path.write_text(text)
+    with pytest.raises(QvlibError) as caught:
+        load(path)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(QvlibError, match="no/such.yml"):
+        load("no/such.yml")
+
+
+def test_a_whole_number_is_taken_for_a_float():
+    assert make({"exploration": 2}).exploration == 2.0
+
+
+def test_notebook_names_that_are_no_parameters_are_refused():
+    assert from_notebook({"iterations": 7, "_private": 1, "In": [], "load": load}).iterations == 7
+    with pytest.raises(QvlibError, match="iteratoins"):
+        from_notebook({"iteratoins": 7})
+
+
+def test_a_digest_changes_with_the_stage_and_all_after_it_only():
+    base, other = Params(), Params(iterations=7)
+    changed = {s for s in STAGES if base.digest(s) != other.digest(s)}
+    assert changed == {"trees", "pairs", "q_model", "control", "episodes"}
+    assert Params(batch_size=3, runs_dir="x", device="cuda").digest("episodes") == base.digest("episodes")
+    assert Params(agent_width=64).digest("other_agent") != base.digest("other_agent")
+
+
+def test_overrides_take_the_type_of_their_parameter():
+    assert parse_value("dpo_lr", "1e-5") == 1e-5  # YAML alone would read text
+    assert parse_value("iterations", "7") == 7
+    assert parse_value("name", "2024") == "2024"
+    assert parse_value("filter_actions", "false") is False
+    with pytest.raises(QvlibError, match="'iterations'"):
+        make({"iterations": parse_value("iterations", "many")})
+
+
+def test_the_table_shows_every_parameter_within_120_columns(capsys):
+    table = params_table(Params(iterations=7, data_dir="a/" * 60))
+    assert max(map(len, table.splitlines())) <= 120
+    shown = {line.split()[0] for line in table.splitlines() if line.strip()}
+    assert set(Params.model_fields) <= shown
+    row = next(line.split() for line in table.splitlines() if line.startswith("iterations "))
+    assert row[1:3] == ["7", "30"]
+    assert main(["params"]) == 0 and "catalogue_products" in capsys.readouterr().out
+
+
+def test_the_command_line_reports_an_error_in_one_line(capsys):
+    assert main(["params", "no/such.yml"]) == 2
+    assert capsys.readouterr().err == "error: no/such.yml: no such parameter file; see params/\n"

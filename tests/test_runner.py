@@ -1,0 +1,234 @@
+"""The runner, with small throw-away notebooks in a project of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from qvlib import runner
+from qvlib.cli import main
+from qvlib.errors import QvlibError
+from qvlib.terminal import Forward, seconds_text
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS = "name = 'quick'\nruns_dir = 'runs'\nresults_dir = 'results'\nseed = 0"
+LOOK = """from pathlib import Path
+from qvlib.params import from_notebook
+params = from_notebook(globals())
+with open("ran.txt", "a") as file:
+    file.write(f"{params.name} {params.seed} {Path.cwd()}\\n")"""
+QVLIB_ERROR = "from qvlib.errors import QvlibError\nraise QvlibError('no products.json; put it there')"
+NOISE = """import sys, os
+from tqdm.auto import tqdm
+for task in tqdm(range(3), desc="tasks"):
+    pass
+print("old\\rnew")
+print(sys.executable, os.environ["OMP_WAIT_POLICY"])"""
+STAGE = """import time
+from qvlib.params import from_notebook
+from qvlib.runs import open_stage
+with open_stage(from_notebook(globals()), "trees") as stage:
+    stage.append("trees", {"task": len(stage.records("trees"))})
+    time.sleep(60)"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder that is the current one; returns a function that writes a notebook."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "tiny.yml").write_text("name: tiny\nseed: 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def write(name, *cells):
+        first = new_code_cell(PARAMETERS)
+        first.metadata["tags"] = ["parameters"]
+        notebook = new_notebook(cells=[first, *map(new_code_cell, cells)])
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+
+    write.path = tmp_path
+    return write
+
+
+def ran(project):
+    path = project.path / "ran.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_runs_skips_and_runs_again(project, capfd):
+    project("00_look", LOOK)
+    assert main(["run", "tiny.yml"]) == 0
+    assert ran(project) == [f"tiny 3 {project.path}"]
+    for path in ("notebooks/00_look.ipynb", "html/00_look.html", "manifest.json"):
+        assert (project.path / "results/tiny" / path).exists()
+    assert "[1/1] 00_look" in capfd.readouterr().out
+
+    assert main(["run", "tiny.yml"]) == 0
+    assert len(ran(project)) == 1 and "up to date" in capfd.readouterr().out
+    assert main(["run", "tiny.yml", "--force"]) == 0
+    assert len(ran(project)) == 2
+    assert main(["run", "tiny.yml", "-p", "seed", "4"]) == 0
+    assert ran(project)[-1].startswith("tiny 4 ")
+
+
+def test_what_makes_a_copy_outdated(project):
+    project("00_look", "1")
+    results, stamp = project.path / "results/tiny", {"parameters": "p", "notebook": "n", "package": "q"}
+    notebook = nbformat.read(project.path / "notebooks/00_look.ipynb", as_version=4)
+    assert runner.up_to_date(results, "00_look", stamp) is None
+    runner.render(notebook, results, "00_look", stamp | {"seconds": 1.5})
+    assert runner.up_to_date(results, "00_look", stamp) == 1.5
+    for key in stamp:
+        assert runner.up_to_date(results, "00_look", stamp | {key: "other"}) is None
+    (results / "html/00_look.html").unlink()
+    assert runner.up_to_date(results, "00_look", stamp) is None
+
+
+def test_a_notebook_hash_ignores_outputs_only(project):
+    project("00_look", "print(1)")
+    path = project.path / "notebooks/00_look.ipynb"
+    before = runner.notebook_hash(path)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="1")]
+    notebook.cells[1].execution_count = 1
+    nbformat.write(notebook, path)
+    assert runner.notebook_hash(path) == before
+    notebook.cells[1].source = "print(2)"
+    nbformat.write(notebook, path)
+    assert runner.notebook_hash(path) != before
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["-p", "seeed", "1"], "did you mean 'seed'"),
+    (["-p", "seed", "one"], "'seed'"),
+    (["--only", "09"], "no notebook '09'; there are 00_look"),
+])
+def test_a_mistake_stops_before_a_kernel_starts(project, monkeypatch, capsys, arguments, message):
+    project("00_look", LOOK)
+    monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("a kernel was started"))
+    assert main(["run", "tiny.yml", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (project.path / "results").exists()
+
+
+def test_an_error_for_the_user_is_one_line_and_nothing_half_written(project, capfd):
+    project("00_look", LOOK)
+    project("01_fail", QVLIB_ERROR)
+    assert main(["run", "tiny.yml"]) == 2
+    assert capfd.readouterr().err == "error: no products.json; put it there\n"
+    written = {p.name for p in (project.path / "results").rglob("*") if p.is_file()}
+    assert written == {"00_look.ipynb", "00_look.html"}
+
+    project("01_fail", "1")  # mended: goes on where it stopped
+    assert main(["run", "tiny.yml"]) == 0
+    assert len(ran(project)) == 1
+
+
+def test_other_errors_show_notebook_cell_and_traceback(project, capfd):
+    project("00_fail", "x = 1", "def f():\n    return x / 0\nf()")
+    assert main(["run", "tiny.yml"]) == 1
+    error = capfd.readouterr().err
+    assert "notebooks/00_fail.ipynb stopped in cell [" in error and "return x / 0" in error and "\x1b" not in error
+    assert not (project.path / "results").exists()
+
+
+def test_a_killed_kernel_is_explained(project, capfd):
+    project("00_die", "import os\nos.kill(os.getpid(), 9)")
+    assert main(["run", "tiny.yml"]) == 1
+    assert "its process died" in capfd.readouterr().err
+
+
+def test_output_reaches_the_terminal_and_the_copy_is_clean(project, capfd, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    project("00_noise", NOISE)
+    assert main(["run", "tiny.yml"]) == 0
+    captured = capfd.readouterr()
+    assert "tasks: 100%" in captured.err and "3/3" in captured.err
+    assert f"{sys.executable} PASSIVE\n" in captured.out and "OMP_WAIT_POLICY" not in os.environ
+    notebook = nbformat.read(project.path / "results/tiny/notebooks/00_noise.ipynb", as_version=4)
+    text = "".join(output["text"] for cell in notebook.cells for output in cell.outputs)
+    assert text.startswith("new\n") and "tasks" not in text
+    assert "papermill" not in notebook.metadata and notebook.metadata["qvlib"]["complete"] is True
+    assert "tasks: 100%" not in (project.path / "results/tiny/html/00_noise.html").read_text()
+
+
+def test_a_kernel_that_does_not_start_is_tried_three_times(project, monkeypatch, capsys):
+    import papermill
+
+    tries = []
+
+    def refuse(*_, **__):
+        tries.append(1)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    project("00_look", LOOK)
+    monkeypatch.setattr(papermill, "execute_notebook", refuse)
+    monkeypatch.setattr(runner.time, "sleep", lambda _: None)
+    assert main(["run", "tiny.yml"]) == 2
+    assert len(tries) == 3 and "no notebook kernel starts" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_the_kernel_and_frees_the_stage(project):
+    project("00_stage", STAGE)
+    command = [sys.executable, "-m", "qvlib.cli", "run", "tiny.yml"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 30
+        while not list(project.path.glob("runs/trees-*/trees.jsonl")):
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error.strip() == "interrupted; everything finished is kept: the same command goes on from there"
+    manifest, = project.path.glob("runs/trees-*/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "running"
+    assert not (project.path / "results").exists()
+    code = "from qvlib.params import load; from qvlib.runs import open_stage\n" \
+           "with open_stage(load('tiny.yml'), 'trees') as stage: print(len(stage.records('trees')))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
+def test_without_notebooks_there_is_a_clear_error(project):
+    with pytest.raises(QvlibError, match="holds no notebooks"):
+        runner.run("tiny.yml")
+
+
+class Screen:
+    def __init__(self, terminal):
+        self.text, self.terminal = "", terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return self.terminal
+
+
+def test_a_log_gets_the_last_state_of_a_line_only():
+    for terminal, expected in ((True, "\r 1%\r 50%\r100%\na\nb\n"), (False, "100%\na\nb\n")):
+        screen = Screen(terminal)
+        forward = Forward(screen)
+        for piece in ("\r 1%", "\r 50%", "\r100%\na\n", "b"):
+            forward.write(piece)
+        forward.close()
+        forward.close()
+        assert screen.text == expected
+
+
+def test_seconds_read_well():
+    assert [seconds_text(s) for s in (0.04, 8.25, 61, 3725)] == ["0.0 s", "8.2 s", "1 min 1 s", "62 min 5 s"]
