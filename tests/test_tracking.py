@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -48,9 +49,10 @@ def test_an_offline_run_is_written_in_silence(tmp_path, capfd):
             figures={"gain": tmp_path / "figure.png"})
     folder, = (tmp_path / "runs" / "wandb").glob("offline-run-*")
     log, = folder.glob("run-*.wandb")
-    content = log.read_bytes()
-    for text in (b"test-05_evaluate-", b"reward", b"qvlib"):
-        assert text in content
+    end = time.monotonic() + 10  # wandb's own process writes it, a moment later
+    while not all(text in log.read_bytes() for text in (b"test-05_evaluate-", b"reward", b"qvlib")):
+        assert time.monotonic() < end, log.read_bytes()
+        time.sleep(0.02)
     assert list(folder.glob("files/media/table/*.json")) and list(folder.glob("files/media/images/*.png"))
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""

@@ -85,7 +85,7 @@ def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstra
     for step, chosen in enumerate(tqdm(_batches(rows, epochs, batch, seed), total=total, desc="cloning", unit="batch")):
         ids, labels, attention = _collate([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
         logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
-        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(ids[:, 1:])
         on_action, real = labels[:, 1:], attention[:, 1:].bool()
         action_loss = nll[on_action].mean()
         loss = action_loss + prompt_weight * nll[real & ~on_action].mean()
