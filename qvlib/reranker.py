@@ -19,12 +19,14 @@ class Filtered:
     """Redraws actions that the environment says it would refuse or that change nothing.
 
     A slot that is refused ``attempts`` times keeps its last draw. What was redrawn is counted in
-    ``Proposal.refused``, its tokens in ``Proposal.tokens``.
+    ``Proposal.refused``, its tokens in ``Proposal.tokens``. Redraws come from ``fallback`` where it is
+    given: a greedy agent would only repeat itself.
     """
 
     agent: Agent
     environment: Environment
     attempts: int = 8
+    fallback: Agent | None = None
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         answers = self.agent.propose(requests)
@@ -35,7 +37,7 @@ class Filtered:
             if not open_slots:
                 break
             again = [replace(requests[i], n=len(slots), key=_redraw(requests[i].key, attempt)) for i, slots in open_slots]
-            for (i, slots), drawn in zip(open_slots, self.agent.propose(again), strict=True):
+            for (i, slots), drawn in zip(open_slots, (self.fallback or self.agent).propose(again), strict=True):
                 for k, new in zip(slots, drawn, strict=True):
                     old = answers[i][k]
                     answers[i][k] = replace(new, tokens=old.tokens + new.tokens, refused=old.refused + 1,
