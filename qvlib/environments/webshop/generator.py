@@ -15,7 +15,7 @@ import numpy as np
 
 from ...files import write_atomic
 from ...seeding import generator
-from .words import BRANDS, CATEGORIES, COLOURS, DESCRIPTIONS, REQUESTS, STYLES
+from .words import BRANDS, CATEGORIES, COLOURS, DESCRIPTIONS, REQUESTS
 
 FILES = ("items_shuffle.json", "items_ins_v2.json", "title_nouns.json")
 
@@ -53,7 +53,6 @@ def _product(seed: int, number: int, category: str, noun: str) -> tuple[dict, di
         "customization_options": {
             "color": _values(rng, COLOURS, 4),
             "size": _values(rng, sizes, 2),
-            "style": _values(rng, STYLES, 2),
         },
     }
     wanted = sorted(has)

@@ -31,10 +31,10 @@ class Habits:
     wander: that it does anything else that the page offers.
     """
 
-    loose_query: float = 0.35
+    loose_query: float = 0.25
     attribute_query: float = 0.25
     compare: float = 0.3
-    hasty: float = 0.5
+    hasty: float = 0.35
     wrong_option: float = 0.1
     inspect: float = 0.1
     leave: float = 0.15

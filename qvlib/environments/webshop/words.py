@@ -80,9 +80,7 @@ CATEGORIES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ..
     ),
 }
 
-COLOURS = ("black", "blue", "brown", "green", "pink", "purple", "white", "yellow", "orange", "silver")
-
-STYLES = ("classic", "modern", "retro", "vintage", "sporty", "urban")
+COLOURS = ("black", "blue", "brown", "green", "pink", "purple", "white", "yellow")
 
 BRANDS = (
     "Alder", "Birchway", "Corvid", "Dunmore", "Elkhorn", "Fennel", "Glenrock", "Hollis", "Ironbay", "Juniper",
