@@ -54,10 +54,13 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
-    from .paths import resolve, shown
-    from .results_index import write_results_index
+    from .paths import project_root, resolve, shown
+    from .results_index import write_front_page, write_results_index
 
-    print(shown(write_results_index(resolve(options.folder))))
+    folder = resolve(options.folder)
+    print(shown(write_results_index(folder)))
+    if options.front_page:
+        print(shown(write_front_page(project_root() / "README.md", folder, options.front_page)))
     return 0
 
 
@@ -125,8 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("folder", metavar="DIR", help="folder with the official data files and golden cases")
     parity.set_defaults(command=_parity)
 
-    index = commands.add_parser("index", help="write README.md of the results folder")
+    index = commands.add_parser("index", help="write README.md of the results folder from its runs")
     index.add_argument("folder", nargs="?", default="results", help="results folder")
+    index.add_argument("--front-page", metavar="RUN", help="also write this run's table into the project's README.md")
     index.set_defaults(command=_index)
     return parser
 

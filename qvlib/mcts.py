@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from .lockstep import Job
 from .types import Environment, Proposal, Request, State, Task
@@ -182,7 +183,7 @@ def _evaluate(leaf: Node, environment: Environment, config: SearchConfig, key: t
     return state.reward, state.reward
 
 
-def tree_record(tree: Tree, run: str = "") -> dict:
+def tree_record(tree: Tree) -> dict[str, Any]:
     """The tree as plain data: a record a task, with one row a node under ``nodes``.
 
     The schema (docs in README): ``node``/``parent`` are paths of child numbers, ``value`` the mean of
@@ -195,6 +196,6 @@ def tree_record(tree: Tree, run: str = "") -> dict:
         "terminal": node.state.done, "valid": node.state.valid, "samples": node.samples,
         "log_prob": node.log_prob, "best_reward": node.best_reward,
     } for node in tree.root.walk()]
-    return {"run": run, "task": tree.task.id, "group": tree.task.group, "instruction": tree.task.instruction,
+    return {"task": tree.task.id, "group": tree.task.group, "instruction": tree.task.instruction,
             "iterations": tree.iterations, "env_steps": tree.env_steps, "proposals": tree.proposals,
             "tokens": tree.tokens, "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "nodes": rows}

@@ -50,7 +50,7 @@ class Params(BaseModel):
     device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = _in(
         "agent", "float64", "precision of models; float64 makes tables equal across batch sizes and processors")
-    threads: int = _in(None, 0, "torch threads; 0 = one per core", ge=0)
+    processes: int = _in(None, 0, "processes on the CPU, each with one thread; 0 = one per core", ge=0)
     batch_size: int = _in(None, 64, "trees or episodes that advance together", ge=1)
     wandb_mode: Literal["auto", "offline", "online", "disabled"] = _in(
         None, "auto", "auto = online if WANDB_API_KEY is set, else offline")

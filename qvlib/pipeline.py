@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from .errors import QvlibError
 from .evaluate import episode, tree_episode
 from .lockstep import lockstep
 from .mcts import SearchConfig, search, tree_record
+from .parallel import process_count, slices, stream
 from .params import Params
 from .preferences import Pair, build_pairs, hold_out, shuffle_winners
 from .reranker import Filtered, Reranked
@@ -35,8 +36,8 @@ def world(params: Params) -> Environment:
     Raises:
         QvlibError: whatever is wrong with the data files or the splits.
     """
-    with open_stage(params, "data") as stage:
-        if not stage.complete:
+    if not is_complete(params, "data"):
+        with open_stage(params, "data") as stage:
             if not params.data_dir:
                 environments.make_data(params, stage.path)
             environment = environments.make(params, stage.path)
@@ -45,11 +46,12 @@ def world(params: Params) -> Environment:
             stage.manifest["data_hashes"] = environment.data_hashes()
             stage.finish(splits=[split_row(s, t) for s, t in splits.items()], skipped_goals=environment.skipped)
             return environment
-        environment = environments.make(params, stage.path)
-        if stage.manifest["data_hashes"] != environment.data_hashes():
-            raise QvlibError(f"the data files of {stage.path.name} have changed since the run began; restore them, "
-                             f"or delete that folder and those built on it")
-        return environment
+    stage = read_stage(params, "data")
+    environment = environments.make(params, stage.path)
+    if stage.manifest["data_hashes"] != environment.data_hashes():
+        raise QvlibError(f"the data files of {stage.path.name} have changed since the run began; restore them, "
+                         f"or delete that folder and those built on it")
+    return environment
 
 
 def check_disjoint(splits: dict[str, Sequence[Task]]) -> None:
@@ -101,32 +103,52 @@ def uses(params: Params, environment: Environment) -> Uses:
 # -- the agents -----------------------------------------------------------------------------
 
 
-def train_agent(params: Params, which: str = "agent") -> Stage:
-    """Clone the small agent (``which`` = agent or other_agent) from demonstrations, unless it is done."""
+def train_agents(params: Params) -> Stage:
+    """Clone the small agents, the first and the second, side by side, unless they are done; gives the first."""
+    world(params)
+    stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
+    todo = [(params, stage) for stage in stages if not is_complete(params, stage)]
+    bars: dict[str, tqdm] = {}
+    for which, step, steps in stream(_clone, todo) if _processes(params) > 1 else chain(*(_clone(*one) for one in todo)):
+        if which not in bars:
+            bars[which] = tqdm(total=steps, desc=f"cloning {which.replace('_', ' ')}", unit="batch", position=len(bars))
+        bars[which].update(step + 1 - bars[which].n)
+    for bar in bars.values():
+        bar.close()
+    return read_stage(params, "agent")
+
+
+def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
+    """Clone one agent from demonstrations; yields (stage, step, steps)."""
     from .models import small
 
     environment = world(params)
     other = which == "other_agent"
     with open_stage(params, which) as stage:
         if stage.complete:
-            return stage
-        _torch(params)
+            return
+        _one_thread(params)
         dealt = uses(params, environment)
         tasks = dealt.other_demonstrations if other else dealt.demonstrations
         seed = params.seed + 1 if other else params.seed
-        records = _in_order(_play(params, environment, environments.demonstrator(params, environment), tasks, seed), tasks)
+        shopper = environments.demonstrator(params, environment)
+        jobs = (episode(environment, task, seed) for task in tasks)
+        by_task = {record["task"]: record for record in lockstep(jobs, shopper, params.batch_size)}
+        records = [by_task[task.id] for task in tasks]
         _write_table(stage, "demonstrations", records)
         shown = list(decisions(environment, tasks, records))
         tokenizer = small.train_tokenizer(shown, params.vocabulary)
         width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
-        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed, params.dtype).to(params.device)
-        curve = small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
-                            batch=params.clone_batch, seed=seed)
+        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed).to(params.device)
+        curve = []
+        for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
+                               batch=params.clone_batch, seed=seed):
+            curve.append(row)
+            yield which, row["step"], row["steps"]
         _write_table(stage, "curve", curve)
         _save_model(stage, model, tokenizer)
         stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), demonstrations=len(tasks),
                      decisions=len(shown), demonstrator_reward=float(pd.DataFrame(records)["reward"].mean()))
-    return stage
 
 
 def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> Iterable[Any]:
@@ -144,7 +166,7 @@ def load_model(params: Params, which: str = "agent"):
     """The language model behind an agent: a folder or hub name given as ``agent``, else the cloned one."""
     from .models import local
 
-    _torch(params)
+    _one_thread(params)
     folder = read_stage(params, which).path / "model"
     return local.load(folder, dtype=params.dtype, device=params.device, max_action_tokens=params.max_action_tokens)
 
@@ -178,15 +200,23 @@ def collect(params: Params) -> Stage:
             return stage
         tasks = uses(params, environment).search
         done = stage.done("trees")
-        agent = sampler(params, environment, load_model(params))
-        jobs = (search(environment, task, search_config(params), params.seed) for task in tasks if task.id not in done)
+        todo = [task for task in tasks if task.id not in done]
+        parts = slices(todo, _processes(params))
         with tqdm(total=len(tasks), initial=len(done), desc="searching", unit="task") as bar:
-            for tree in lockstep(jobs, agent, params.batch_size):
-                stage.append("trees", tree_record(tree, stage.path.name))
+            for record in stream(_search, [(params, part) for part in parts]):
+                stage.append("trees", {"run": stage.path.name, **record})
                 bar.update()
         stage.to_parquet("trees", ["task", "node"], explode="nodes")
         stage.finish(tasks=len(tasks))
     return stage
+
+
+def _search(params: Params, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+    """Search tasks; yields their trees as records."""
+    environment = world(params)
+    agent = sampler(params, environment, load_model(params))
+    jobs = (search(environment, task, search_config(params), params.seed) for task in tasks)
+    yield from map(tree_record, lockstep(jobs, agent, params.batch_size))
 
 
 def make_pairs(params: Params) -> Stage:
@@ -213,39 +243,50 @@ def load_pairs(params: Params) -> list[Pair]:
 
 
 def train_q(params: Params) -> Stage:
-    """Fit the Q model to the preference pairs: ``model/`` and ``curve.parquet``."""
-    with open_stage(params, "q_model") as stage:
-        if not stage.complete:
-            train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
-            stage.finish(**_fit(params, stage, train, held, "model", "DPO"))
-    return stage
+    """Fit the Q model to the preference pairs, and the controls beside it, unless they are done; gives the Q model.
+
+    ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
+    pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle.
+    """
+    todo = [(params, stage) for stage in ("q_model", "control") if not is_complete(params, stage)]
+    models = 1 + params.control_shuffles
+    with tqdm(total=models, initial=models if not todo else 0, desc="fitting Q model and controls", unit="model") as bar:
+        for _ in stream(_fit_stage, todo) if _processes(params) > 1 else chain(*(_fit_stage(*one) for one in todo)):
+            bar.update()
+    return read_stage(params, "q_model")
 
 
-def train_controls(params: Params) -> Stage:
-    """The same training on the same pairs with each winner drawn by a coin: ``model-<k>/``."""
-    with open_stage(params, "control") as stage:
-        if not stage.complete:
-            train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
-            facts = [_fit(params, stage, shuffle_winners(train, 1000 * (k + 1) + params.seed), held, f"model-{k}",
-                          f"control {k + 1}/{params.control_shuffles}") for k in range(params.control_shuffles)]
-            stage.finish(controls=facts)
-    return stage
+def _fit_stage(params: Params, which: str) -> Iterator[str]:
+    """Fit the models of a stage; yields their names."""
+    _one_thread(params)
+    train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
+    with open_stage(params, which) as stage:
+        if which == "q_model":
+            facts = _fit(params, stage, train, held, "model", "DPO")
+            yield "model"
+        else:
+            facts = {"controls": []}
+            for k in range(params.control_shuffles):
+                shuffled = shuffle_winners(train, 1000 * (k + 1) + params.seed)
+                facts["controls"].append(_fit(params, stage, shuffled, held, f"model-{k}", f"control {k}"))
+                yield f"model-{k}"
+        stage.finish(**facts)
 
 
 def _fit(params: Params, stage: Stage, train: Sequence[Pair], held: Sequence[Pair], name: str, label: str) -> dict[str, Any]:
-    from . import dpo
-
     if not train:
         raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
     environment, lm = world(params), load_model(params)
-    rows, held_rows = encode(environment, lm, train), encode(environment, lm, held)
+    options: dict[str, Any] = {}
     if params.trainer == "trl":
         from .trl_training import train as fit
+
+        options = {"lora_rank": params.lora_rank, "folder": stage.path / f"{name}-trl"}
     else:
-        fit = dpo.train
-    tuned, curve = fit(lm, rows, held_rows, beta=params.beta, lr=params.dpo_lr, epochs=params.dpo_epochs,
-                       batch=params.dpo_batch, rule=params.log_prob, seed=params.seed, label=label,
-                       **({"lora_rank": params.lora_rank, "folder": stage.path / f"{name}-trl"} if params.trainer == "trl" else {}))
+        from .dpo import train as fit
+    tuned, curve = fit(lm, encode(environment, lm, train), encode(environment, lm, held), beta=params.beta,
+                       lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch, rule=params.log_prob,
+                       seed=params.seed, label=label, **options)
     _write_table(stage, name.replace("model", "curve"), curve)
     _save_model(stage, tuned.model, lm.tokenizer, name)
     last = [row for row in curve if row["split"] == "held-out"]
@@ -275,34 +316,42 @@ def load_q(params: Params, name: str = "model", stage: str = "q_model") -> QMode
 # -- episodes -------------------------------------------------------------------------------
 
 
-def arms(params: Params, environment: Environment) -> dict[str, Callable[[], Agent]]:
-    """The arms of the evaluation by name, each made when it is played; ``mcts`` is not an agent and not here.
+def arm_names(params: Params) -> list[str]:
+    """The arms of the evaluation; a control's number comes after a slash."""
+    second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
+    controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
+    return ["sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts"]
+
+
+def arms(params: Params, environment: Environment) -> dict[str, Agent]:
+    """The agent of each arm; ``mcts`` searches with the environment, by the agent sampled once.
 
     Every arm draws through the same filter and from the same keys.
     """
-    lm, other = load_model(params), load_model(params, "other_agent")
+    lm = load_model(params)
     q = replace(load_q(params), reference=lm)
-    sample, second = sampler(params, environment, lm), sampler(params, environment, other)
+    sample = sampler(params, environment, lm)
 
-    def best(agent: Agent, q_model: QModel | None, n: int) -> Agent:
+    def best(agent: Agent, q_model: QModel, n: int) -> Agent:
         return Reranked(agent, q_model, n, params.rerank_temperature, params.prior_weight)
 
-    found: dict[str, Callable[[], Agent]] = {
-        "sample": lambda: sample,
-        "greedy": lambda: sampler(params, environment, lm, greedy=True),
-        "random_n5": lambda: Reranked(sample, None, 5, temperature=1.0),
-        "likely_n5": lambda: Reranked(sample, None, 5, prior_weight=1.0),
-        "q_n5": lambda: best(sample, q, 5),
-        "q_n10": lambda: best(sample, q, 10),
-        "tuned_policy": lambda: sampler(params, environment, q.policy),
-        "other_agent_sample": lambda: second,
-        "other_agent_q_n5": lambda: best(second, q, 5),
+    found: dict[str, Agent] = {
+        "sample": sample,
+        "greedy": sampler(params, environment, lm, greedy=True),
+        "random_n5": Reranked(sample, None, 5, temperature=1.0),
+        "likely_n5": Reranked(sample, None, 5, prior_weight=1.0),
+        "q_n5": best(sample, q, 5),
+        "q_n10": best(sample, q, 10),
+        "tuned_policy": sampler(params, environment, q.policy),
     }
+    if params.other_demonstrations:
+        second = load_model(params, "other_agent")
+        found["other_agent_sample"] = sampler(params, environment, second)
+        found["other_agent_q_n5"] = best(found["other_agent_sample"], q, 5)
     for k in range(params.control_shuffles):
-        for n in (5, 10):
-            found[f"control_q_n{n}/{k}"] = lambda k=k, n=n: best(
-                sample, replace(load_q(params, f"model-{k}", "control"), reference=lm), n)
-    return found
+        control = replace(load_q(params, f"model-{k}", "control"), reference=lm)
+        found |= {f"control_q_n{n}/{k}": best(sample, control, n) for n in (5, 10)}
+    return {name: found.get(name, sample) for name in arm_names(params)}
 
 
 def play(params: Params) -> Stage:
@@ -313,42 +362,43 @@ def play(params: Params) -> Stage:
             return stage
         tasks = uses(params, environment).test
         done = stage.done("episodes", ("arm", "task"))
-        made = arms(params, environment)
-        for number, (arm, make) in enumerate([*made.items(), ("mcts", None)], start=1):
-            todo = [t for t in tasks if (arm, t.id) not in done]
-            if not todo:
-                continue
-            label = f"{arm} ({number}/{len(made) + 1})"
-            if make is None:
-                results = _search_test(params, environment, todo)
-            else:
-                results = lockstep((episode(environment, t, params.seed, trace=arm == "q_n5") for t in todo), make(),
-                                   params.batch_size)
-            for record in tqdm(results, total=len(todo), desc=label, unit="task"):
-                stage.append("episodes", {"arm": arm, **record})
+        names = arm_names(params)
+        parts = [(params, part, done) for part in slices(tasks, _processes(params))]
+        with tqdm(total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode") as bar:
+            for record in stream(_episodes, parts):
+                stage.append("episodes", record)
+                bar.set_postfix_str(record["arm"], refresh=False)
+                bar.update()
         stage.to_parquet("episodes", ["arm", "task"])
-        stage.finish(test=split_row("test", tasks), arms=[*made, "mcts"])
+        stage.finish(test=split_row("test", tasks), arms=names)
     return stage
 
 
-def _search_test(params: Params, environment: Environment, tasks: Sequence[Task]) -> Iterable[dict[str, Any]]:
+def _episodes(params: Params, tasks: Sequence[Task], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Play what is not done of every arm on these tasks; yields the episodes' records."""
+    environment = world(params)
     config = replace(search_config(params), iterations=params.mcts_iterations)
-    agent = sampler(params, environment, load_model(params))
-    jobs = (search(environment, task, config, params.seed) for task in tasks)
-    return (tree_episode(tree) for tree in lockstep(jobs, agent, params.batch_size))
+    for arm, agent in arms(params, environment).items():
+        todo = [task for task in tasks if (arm, task.id) not in done]
+        if arm == "mcts":
+            jobs = (search(environment, task, config, params.seed) for task in todo)
+            results = map(tree_episode, lockstep(jobs, agent, params.batch_size))
+        else:
+            jobs = (episode(environment, task, params.seed, trace=arm == "q_n5") for task in todo)
+            results = lockstep(jobs, agent, params.batch_size)
+        for record in results:
+            yield {"arm": arm, **record}
 
 
 # -- small things ---------------------------------------------------------------------------
 
 
-def _play(params: Params, environment: Environment, agent: Agent, tasks: Sequence[Task], seed: int) -> Iterable[dict[str, Any]]:
-    return tqdm(lockstep((episode(environment, t, seed) for t in tasks), agent, params.batch_size), total=len(tasks),
-                desc="demonstrating", unit="task")
-
-
-def _in_order(records: Iterable[dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    by_task = {r["task"]: r for r in records}
-    return [by_task[t.id] for t in tasks]
+def is_complete(params: Params, stage: str) -> bool:
+    """Whether a stage is there and finished."""
+    try:
+        return read_stage(params, stage).complete
+    except QvlibError:
+        return False
 
 
 def _write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -368,11 +418,13 @@ def _save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model") -
     os.replace(temporary, final)
 
 
-def _torch(params: Params) -> None:
-    import torch
-
-    torch.set_num_threads(params.threads or os.cpu_count() or 1)
+def _processes(params: Params) -> int:
+    return process_count(params.processes, params.device)
 
 
-__all__ = ["Path", "arms", "collect", "decisions", "load_model", "load_pairs", "load_q", "make_pairs", "play", "sampler",
-           "search_config", "train_agent", "train_controls", "train_q", "uses", "world"]
+def _one_thread(params: Params) -> None:
+    """On the CPU a process keeps to one core: threads that wait for each other cost more than they do."""
+    if params.device == "cpu":
+        import torch
+
+        torch.set_num_threads(1)

@@ -67,7 +67,7 @@ def build_pairs(trees: Iterable[Mapping[str, Any]], rule: str = "all_nodes", min
             path[node["node"]] = () if node["parent"] is None else (*path[node["parent"]], node["action"])
         for node in nodes:
             pair = _best_against_worst(tree["task"], node, path[node], children.get(node, []), min_visits)
-            if pair and pair.margin > 0 and pair.margin >= min_margin:
+            if pair and pair.margin > 0 and pair.margin >= min_margin and pair.chosen != pair.rejected:
                 pairs.append(pair)
     return pairs
 

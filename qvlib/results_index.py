@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,56 @@ def write_results_index(results_dir: str | Path) -> Path:
     sections = [_section(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
     head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
     return write_atomic(folder / "README.md", "\n\n".join([head, *(sections or ["No runs yet."])]) + "\n")
+
+
+SHOWN = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "control_q_n10",
+         "mcts")
+FIGURE = "rewards"
+
+
+def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
+    """Write a run's table, figure and times between the markers of the project's README.
+
+    Raises:
+        QvlibError: the run has no results, or the README no markers.
+    """
+    readme, folder = Path(readme), Path(results_dir) / run
+    metrics, manifest = _read(folder / "metrics.json"), _read(folder / "manifest.json")
+    text = readme.read_text()
+    for name, content in (("result", _headline(metrics, folder, readme.parent)), ("times", _times(manifest))):
+        found = re.search(rf"(<!-- {name}: begin[^\n]*-->\n).*?(<!-- {name}: end -->)", text, re.DOTALL)
+        if not found:
+            raise QvlibError(f"{shown(readme)} has no lines <!-- {name}: begin --> and <!-- {name}: end -->; restore them")
+        text = text[: found.end(1)] + content + "\n" + text[found.start(2):]
+    return write_atomic(readme, text)
+
+
+def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
+    shown_arms = {arm: metrics["arms"][arm] for arm in SHOWN if arm in metrics["arms"]}
+    lines = ["| arm | mean reward | 95 % | gain over one sample | 95 % | relative | success |", "|---|---|---|---|---|---|---|"]
+    for arm, row in shown_arms.items():
+        gain = metrics["gains"].get(arm)
+        cells = [f"`{arm}`", f"{row['reward_mean']:.3f}", _interval(row["ci95"])]
+        cells += ([f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), f"{gain['relative']:+.0%}"] if gain else [""] * 3)
+        lines.append("| " + " | ".join([*cells, f"{row['success_rate']:.1%}"]) + " |")
+    tasks = next(iter(shown_arms.values()))["tasks"]
+    image = (folder / "figures" / f"{FIGURE}.png").relative_to(base).as_posix()
+    note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen products, seed {_seeds(shown_arms['sample']['seeds'])}, terminal "
+            "reward in [0, 1], paired by task, bootstrap intervals over products. `control` is the same Q training with "
+            "shuffled winners; `mcts` searches with the environment at test time, an upper bound. All arms draw "
+            "through the same filter of refused and no-effect actions.")
+    return "\n".join([note, "", *lines, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"])
+
+
+def _seeds(seeds: Any) -> str:
+    return ", ".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)
+
+
+def _times(manifest: Mapping[str, Any]) -> str:
+    each = ", ".join(f"{name} {seconds_text(s)}" for name, s in manifest["notebooks"].items())
+    machine = manifest.get("machine", {})
+    return (f"Measured on {machine.get('cpus', '?')} cores: the notebooks of `{manifest['name']}` took "
+            f"{seconds_text(manifest['seconds'])} ({each}); installation comes on top, about two minutes there.")
 
 
 def _section(run: Path) -> str:

@@ -5,6 +5,7 @@ Both pay for a prompt once: its key-value cache is repeated for the samples or t
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import QvlibError
@@ -48,7 +50,7 @@ class LocalModel:
     style: Callable[[State], Prompt] = compact
     max_action_tokens: int = 24
     batch_tokens: int = 8192
-    memory: int = 200_000
+    memory: int = 30_000
     usage: Counter = field(default_factory=Counter)
     _nuclei: OrderedDict = field(default_factory=OrderedDict, repr=False)
     _scores: OrderedDict = field(default_factory=OrderedDict, repr=False)
@@ -140,35 +142,43 @@ class LocalModel:
         nuclei: dict[tuple[int, Ids], Nucleus] = {}
         for s in live:
             key = (prompts[s.prompt], s.ids, temperature, top_p)
-            if key not in self._nuclei:
+            nucleus = self._nuclei.get(key)
+            if nucleus is None:
                 row = rows[prompts[s.prompt] + s.ids]
                 if row not in made:
                     made[row] = nucleus_of(log_probs[row], temperature, top_p)
-                _put(self._nuclei, key, made[row], self.memory)
-            nuclei[s.prompt, s.ids] = self._nuclei[key]
+                nucleus = made[row]
+                _put(self._nuclei, key, nucleus, self.memory)
+            nuclei[s.prompt, s.ids] = nucleus
         return nuclei
 
     # -- scoring ----------------------------------------------------------------------------
 
     def log_probs(self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> list[list[float]]:
         """Summed log-probability in nats of each reply after its prompt; the prompt is computed once."""
-        missing = [i for i, (p, rs) in enumerate(zip(prompts, replies, strict=True))
-                   if any((p, r) not in self._scores for r in rs)]
+        found = {(p, r): self._scores[p, r] for p, rs in zip(prompts, replies, strict=True) for r in rs if (p, r) in self._scores}
+        missing = [i for i, (p, rs) in enumerate(zip(prompts, replies, strict=True)) if any((p, r) not in found for r in rs)]
         missing.sort(key=lambda i: len(prompts[i]), reverse=True)
         chunk: list[int] = []
         for i in missing:
             if chunk and ((len(chunk) + 1) * len(prompts[chunk[0]]) > self.batch_tokens
                           or len(prompts[i]) < 0.7 * len(prompts[chunk[0]])):
-                self._score(chunk, prompts, replies)
+                self._score(chunk, prompts, replies, found)
                 chunk = []
             chunk.append(i)
         if chunk:
-            self._score(chunk, prompts, replies)
-        return [[self._scores[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
+            self._score(chunk, prompts, replies, found)
+        for key, value in found.items():
+            _put(self._scores, key, value, self.memory)
+        return [[found[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
 
     @torch.inference_mode()
-    def _score(self, chunk: list[int], prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> None:
-        wanted = list(dict.fromkeys((prompts[i], r) for i in chunk for r in replies[i] if (prompts[i], r) not in self._scores))
+    def _score(self, chunk: list[int], prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]],
+               found: dict[tuple[Ids, Ids], float]) -> None:
+        """Add the log-probabilities of a chunk's replies to ``found``."""
+        wanted = list(dict.fromkeys((prompts[i], r) for i in chunk for r in replies[i] if (prompts[i], r) not in found))
+        if not wanted:
+            return
         heads = list(dict.fromkeys(p for p, _ in wanted))
         ids, mask = self._pad(heads)
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
@@ -188,7 +198,7 @@ class LocalModel:
         token = torch.log_softmax(logits, dim=-1).gather(2, reply[..., None])[..., 0].cpu().numpy()
         self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in wanted)
         for (p, r), values in zip(wanted, token, strict=True):
-            _put(self._scores, (p, r), float(values[: len(r)].sum()), self.memory)
+            found[p, r] = float(values[: len(r)].sum())
 
     def _pad(self, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, mask), both [B, T], padded on the left."""
@@ -265,6 +275,8 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **o
     Raises:
         QvlibError: no such folder or hub model, or no tokenizer in it.
     """
+    if not Path(folder).is_dir() and _means_folder(folder):
+        raise QvlibError(f"{folder}: no such folder; give a folder with a model and its tokenizer, or a hub name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
@@ -272,11 +284,17 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **o
                          f"tokenizer.save_pretrained ({_one_line(error)})") from None
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
     if tokenizer.eos_token_id is None:
         raise QvlibError(f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again")
     return LocalModel(model, tokenizer, **options)
+
+
+def _means_folder(name: str | Path) -> bool:
+    """Can it not be a hub name? The hub would be asked again and again for most of a minute."""
+    return (isinstance(name, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
+            or ("/" in name and Path(name).parent.is_dir()))
 
 
 def _one_line(error: Exception) -> str:

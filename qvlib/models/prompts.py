@@ -4,19 +4,22 @@ The compact style is for small models: instruction, actions so far, current page
 without commas and colons. Every word has a blank before it, so that a word is the same token in an
 instruction and in a reply. Item identifiers (eight characters or more that mix letters and digits)
 are shown as #1, #2, ... in order of appearance: a small model copies one token better than many.
+Words of the page that the instruction has too are marked, and a reply that the instruction contains
+quotes it with the word before it (`` click color red``): what fits the task is what a small model is
+slowest to learn to see and to copy.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..types import State
 
 IDENTIFIER = re.compile(r"\b(?=[a-z0-9]*[0-9])(?=[a-z0-9]*[a-z])[a-z0-9]{8,}\b")
 ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
-TASK, DID, PAGE, ACT, END = "<task>", "<did>", "<page>", "<act>", "<end>"
-SPECIAL = (TASK, DID, PAGE, ACT, END)
+TASK, DID, PAGE, ACT, FITS, END = "<task>", "<did>", "<page>", "<act>", "<fits>", "<end>"
+SPECIAL = (TASK, DID, PAGE, ACT, FITS, END)
 SEGMENT_WORDS = 10
 
 
@@ -28,12 +31,18 @@ class Prompt:
     """
 
     text: str
+    instruction: str = ""
     identifiers: dict[str, str] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
 
     def encode(self, action: str) -> str:
         """The reply that stands for an action: `` verb argument``."""
-        return plain(_as_words(action), self.identifiers)
+        found = ACTION.fullmatch(action)
+        if not found or found[1] == "search":
+            return plain(_as_words(action), self.identifiers)
+        verb, argument = plain(found[1]), plain(found[2], self.identifiers)
+        quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
+        return verb + (quoted[1] if quoted else "") + argument
 
     def decode(self, reply: str) -> str:
         """The action that a reply stands for; a reply of no known form is returned as it is."""
@@ -47,14 +56,15 @@ def compact(state: State) -> Prompt:
     """Instruction, actions so far, current page; segments of a page are cut to ``SEGMENT_WORDS`` words."""
     instruction = state.task.instruction.lower()
     page = state.observation.lower().replace(instruction, "")
-    segments = [" ".join(s.split()[:SEGMENT_WORDS]) for s in page.split("[sep]")]
-    seen = " ".join(s for s in segments if s not in ("", "instruction:"))
+    segments = [s.split()[:SEGMENT_WORDS] for s in page.split("[sep]") if s.strip() != "instruction:"]
+    wanted = frozenset(plain(instruction).split())
+    seen = "".join(_marked(plain(" ".join(words)), wanted) for words in segments)
     did = " ".join(_as_words(step.action) for step in state.history)
     names = {name: f"#{i + 1}" for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))}
-    text = f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{PAGE}{plain(seen, names)}{ACT}"
-    prompt = Prompt(text, names)
+    text = f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{PAGE}{_aliased(seen, names)}{ACT}"
+    prompt = Prompt(text, plain(instruction), names)
     replies = {prompt.encode(action): action for action in state.admissible or () if "[<" not in action}
-    return Prompt(text, names, replies)
+    return replace(prompt, replies=replies)
 
 
 def _as_words(action: str) -> str:
@@ -65,5 +75,19 @@ def _as_words(action: str) -> str:
 def plain(text: str, names: dict[str, str] | None = None) -> str:
     """Lower case, no commas or colons, one blank before every word, identifiers as aliases."""
     words = re.sub(r"[,:;]", " ", text.lower()).split()
-    spaced = "".join(f" {word}" for word in words)
-    return IDENTIFIER.sub(lambda m: names.get(m[0], m[0]), spaced) if names else spaced
+    return _aliased("".join(f" {word}" for word in words), names or {})
+
+
+def _aliased(text: str, names: dict[str, str]) -> str:
+    return IDENTIFIER.sub(lambda m: names.get(m[0], m[0]), text) if names else text
+
+
+def _marked(segment: str, wanted: frozenset[str]) -> str:
+    """A mark before each run of words that the instruction has too."""
+    marked, fits = [], False
+    for word in segment.split():
+        if word in wanted and not fits:
+            marked.append(FITS)
+        fits = word in wanted
+        marked.append(f" {word}")
+    return "".join(marked)

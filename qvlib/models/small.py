@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..seeding import generator
@@ -57,46 +56,43 @@ def train_tokenizer(demonstrations: Iterable[Demonstration], vocabulary: int) ->
                                    clean_up_tokenization_spaces=False)
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int,
-               dtype: str) -> LlamaForCausalLM:
-    """A randomly initialised Llama; the weights derive from ``seed`` alone."""
+def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int) -> LlamaForCausalLM:
+    """A randomly initialised Llama in float32; the weights derive from ``seed`` alone."""
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True, max_position_embeddings=2048,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "weights").integers(2**31)))
-        return LlamaForCausalLM(config).to(getattr(torch, dtype))
+        return LlamaForCausalLM(config)
 
 
 def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration], *,
-          epochs: int, lr: float, batch: int, seed: int, prompt_weight: float = 0.1) -> list[dict[str, float]]:
-    """Behaviour cloning: next-token loss on the actions, and a share of it on the prompts.
+          epochs: int, lr: float, batch: int, seed: int) -> Iterator[dict[str, float]]:
+    """Behaviour cloning with the next-token loss on prompts and actions, each averaged over its tokens.
 
-    The prompt's share teaches copying, which the few action tokens alone were too few for.
-    Returns the training curve: step, loss of the action tokens in nats a token.
+    The prompts' part teaches copying, which the few action tokens alone were too few for.
+    Yields the training curve as it goes: step, steps in all, loss of the action tokens in nats a token.
     """
     rows = _encode(tokenizer, demonstrations)
     total = epochs * ((len(rows) + batch - 1) // batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=0.1)
-    curve: list[dict[str, float]] = []
     model.train()
-    for step, chosen in enumerate(tqdm(_batches(rows, epochs, batch, seed), total=total, desc="cloning", unit="batch")):
+    for step, chosen in enumerate(_batches(rows, epochs, batch, seed)):
         ids, labels, attention = _collate([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
         logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
         nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(ids[:, 1:])
         on_action, real = labels[:, 1:], attention[:, 1:].bool()
         action_loss = nll[on_action].mean()
-        loss = action_loss + prompt_weight * nll[real & ~on_action].mean()
+        loss = action_loss + nll[real & ~on_action].mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        curve.append({"step": step, "action_loss": action_loss.item()})
+        yield {"step": step, "steps": total, "action_loss": action_loss.item()}
     model.eval()
-    return curve
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]) -> list[tuple[list[int], int]]:

@@ -1,0 +1,187 @@
+"""From finished episodes to what is claimed: means, paired gains, intervals, costs.
+
+Every number of the report is made here, from the stages' own files. Rewards are terminal rewards in
+[0, 1]; intervals are 95 % bootstrap intervals over the groups (products) of the test tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .errors import QvlibError
+from .evaluate import bootstrap_mean, compare
+from .files import write_json
+from .params import STAGES, Params
+from .paths import resolve
+from .runs import read_stage
+
+ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
+         "other_agent_q_n5", "control_q_n5", "control_q_n10")
+COSTS = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
+BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
+
+
+def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm and task: reward, success and costs, shuffles averaged first.
+
+    A control's shuffles are the arms ``control_q_n5/0``, ``control_q_n5/1``, ...; the task's reward under
+    ``control_q_n5`` is their mean, so that the interval over tasks is of the control, not of one shuffle.
+    """
+    frame = episodes[["arm", "task", "group", "reward", *COSTS]].copy()
+    frame["arm"], frame["shuffle"] = frame["arm"].str.split("/").str[0], frame["arm"]
+    frame["success"] = (frame["reward"] >= 1).astype(float)
+    rows = frame.groupby(["arm", "task"], sort=False).agg(
+        group=("group", "first"), reward=("reward", "mean"), success=("success", "mean"),
+        shuffles=("shuffle", "nunique"), **{c: (c, "mean") for c in COSTS}).reset_index()
+    rank = {arm: i for i, arm in enumerate(ORDER)}
+    rows["rank"] = rows["arm"].map(lambda arm: rank.get(arm, len(rank)))
+    rows = rows.sort_values(["rank", "arm", "task"], ignore_index=True).drop(columns="rank")
+    played = rows.groupby("arm")["task"].nunique()
+    if played.nunique() > 1:
+        raise QvlibError(f"arm {played.idxmin()!r} was played on {played.min()} tasks, others on {played.max()}; "
+                         "run notebooks/05_evaluate.ipynb again")
+    return rows
+
+
+def load_by_task(params: Params) -> pd.DataFrame:
+    """``by_task`` of the run's episodes."""
+    columns = ["arm", "task", "group", "reward", *COSTS]
+    return by_task(pd.read_parquet(read_stage(params, "episodes").path / "episodes.parquet", columns=columns))
+
+
+def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """One row an arm: reward and success with intervals, means a task of the costs."""
+    made = []
+    for arm, part in rows.groupby("arm", sort=False):
+        reward = bootstrap_mean(part["reward"], part["group"], resamples)
+        success = bootstrap_mean(part["success"], part["group"], resamples)
+        made.append({
+            "arm": arm, **_interval("reward", reward), **_interval("success", success), "tasks": len(part), "seeds": 1,
+            "shuffles": int(part["shuffles"].max()), "env_steps": part["env_steps"].mean(),
+            "tokens": part["tokens"].mean(), "prompt_tokens": part["prompt_tokens"].mean(),
+            "refused_share": refused_share(part)})
+    return pd.DataFrame(made)
+
+
+def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.DataFrame:
+    """One row an arm: its mean gain over ``against``, paired by task; ``relative`` to the mean of ``against``."""
+    records = {arm: part.to_dict("records") for arm, part in rows.groupby("arm", sort=False)}
+    gains = compare(records, against, resamples)
+    return pd.DataFrame([{"arm": arm, "against": against, "gain": g["mean"], "low": g["ci95"][0], "high": g["ci95"][1],
+                          "relative": g["relative"], "tasks": len(records[arm])} for arm, g in gains.items()])
+
+
+def refused_share(rows: pd.DataFrame) -> float:
+    """Share of all draws that were dropped because the environment would refuse them or change nothing."""
+    drawn = rows["refused"].sum() + rows["proposals"].sum()
+    return float(rows["refused"].sum() / drawn) if drawn else 0.0
+
+
+def gap_closed(means: Mapping[str, float]) -> float | None:
+    """(Q-reranked - sample) / (MCTS - sample): the share of the way to searching with the environment."""
+    gap = means[BOUND] - means[BASE]
+    return (means[MAIN] - means[BASE]) / gap if gap > 0 else None
+
+
+def arm_table(params: Params) -> pd.DataFrame:
+    """Reward, success, cost of each arm, with the hash of the test tasks."""
+    return _stamped(params, arm_rows(load_by_task(params), params.bootstrap))
+
+
+def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
+    """Paired gain of each arm over ``against``, with the hash of the test tasks."""
+    return _stamped(params, gain_rows(load_by_task(params), params.bootstrap, against))
+
+
+def split_table(params: Params) -> pd.DataFrame:
+    """Size and id hash of the splits, and of the test tasks that are played."""
+    splits = read_stage(params, "data").facts["splits"]
+    played = {**read_stage(params, "episodes").facts["test"], "split": "test played"}
+    return pd.DataFrame([*splits, played])
+
+
+def stage_table(params: Params) -> pd.DataFrame:
+    """What made the results: each stage's folder, seconds, commit."""
+    rows = []
+    for stage in STAGES:
+        if stage == "other_agent" and not params.other_demonstrations:
+            continue
+        manifest = read_stage(params, stage).manifest
+        git = manifest.get("git") or {}
+        rows.append({"stage": stage, "digest": manifest["digest"], "seconds": manifest["seconds"],
+                     "sessions": manifest["sessions"], "finished": manifest["finished"],
+                     "commit": git.get("commit", "")[:10] + ("+" if git.get("dirty") else "")})
+    return pd.DataFrame(rows)
+
+
+def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
+    """Totals of the run: tokens generated and read, environment steps, seconds; of collecting and of evaluating."""
+    trees = pd.DataFrame([{k: t[k] for k in COSTS} for t in read_stage(params, "trees").records("trees")])
+    played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
+    found: dict[str, float] = {}
+    for part, frame in (("collecting", trees), ("evaluating", played)):
+        found |= {f"{part}_{c}": round(float(frame[c].sum())) for c in ("tokens", "prompt_tokens", "env_steps")}
+    stages = stage_table(params).set_index("stage")["seconds"]
+    found |= {c: found[f"collecting_{c}"] + found[f"evaluating_{c}"] for c in ("tokens", "prompt_tokens", "env_steps")}
+    return found | {f"{stage}_seconds": float(s) for stage, s in stages.items()} | {"seconds": round(float(stages.sum()), 1)}
+
+
+def metrics(params: Params) -> dict[str, Any]:
+    """All numbers of the report, as they are written to ``results/<name>/metrics.json``.
+
+    ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the costs);
+    ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over that agent's own
+    sample; ``gap_closed``; preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    """
+    rows = load_by_task(params)
+    arms = arm_rows(rows, params.bootstrap)
+    q_model, control = read_stage(params, "q_model").facts, read_stage(params, "control").facts
+    found = {
+        "run": params.name, "seed": params.seed, "digest": params.digest("episodes"), "bootstrap": params.bootstrap,
+        "arms": {row["arm"]: _arm_entry(row) for row in arms.to_dict("records")},
+        "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
+        "gains_over_greedy": _gain_entries(gain_rows(rows, params.bootstrap, GREEDY)),
+        "gap_closed": gap_closed(arms.set_index("arm")["reward"]),
+        "refused_share": refused_share(rows[rows["arm"] == BASE]),
+        "preferences": {
+            "trees": read_stage(params, "pairs").facts["trees"], "pairs": q_model["pairs"],
+            "held_out_pairs": q_model["held_out_pairs"], "held_out_accuracy": q_model["held_out_accuracy"],
+            "control_held_out_accuracy": [c["held_out_accuracy"] for c in control["controls"]]},
+        "splits": split_table(params).to_dict("records"),
+        "cost": cost(params, rows),
+    }
+    if "other_agent_sample" in found["arms"]:
+        second = rows[rows["arm"].isin(["other_agent_sample", "other_agent_q_n5"])]
+        found["other_agent_gain"] = _gain_entries(gain_rows(second, params.bootstrap, "other_agent_sample"))["other_agent_q_n5"]
+    return found
+
+
+def write_metrics(params: Params) -> dict[str, Any]:
+    """Write ``metrics.json`` of the run and return what it holds."""
+    found = metrics(params)
+    write_json(resolve(params.results_dir) / params.name / "metrics.json", found)
+    return found
+
+
+def _interval(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    return {name: found[0], f"{name}_low": found[1], f"{name}_high": found[2]}
+
+
+def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(test_tasks_hash=read_stage(params, "episodes").facts["test"]["ids"])
+
+
+def _arm_entry(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"reward_mean": row["reward"], "ci95": [row["reward_low"], row["reward_high"]],
+            "success_rate": row["success"], "success_ci95": [row["success_low"], row["success_high"]],
+            **{k: row[k] for k in ("tasks", "seeds", "shuffles", "env_steps", "tokens", "prompt_tokens", "refused_share")}}
+
+
+def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {row["arm"]: {"mean": row["gain"], "ci95": [row["low"], row["high"]],
+                         "relative": None if row["relative"] is None or np.isnan(row["relative"]) else row["relative"]}
+            for row in gains.to_dict("records")}

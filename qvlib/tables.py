@@ -1,0 +1,111 @@
+"""Tables for people: Markdown that lines up in a terminal, CSV with plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import report
+from .files import write_atomic
+from .params import Params
+from .paths import resolve
+
+
+def write_tables(params: Params) -> dict[str, pd.DataFrame]:
+    """Write the report's tables as ``results/<name>/tables/<table>.csv`` and ``.md``; returns them.
+
+    ``summary.md`` is what a run prints at its end.
+    """
+    made = {"arms": report.arm_table(params), "gains": report.gain_table(params),
+            "gains_over_greedy": report.gain_table(params, report.GREEDY), "splits": report.split_table(params),
+            "stages": report.stage_table(params)}
+    note = caption(params)
+    shown = {"arms": arms_shown(made["arms"]), "gains": gains_shown(made["gains"]),
+             "gains_over_greedy": gains_shown(made["gains_over_greedy"])}
+    for name, table in made.items():
+        save(params, name, table, shown.get(name, table), note)
+    made["summary"] = summary(made["arms"], made["gains"])
+    save(params, "summary", made["summary"].assign(test_tasks_hash=made["arms"]["test_tasks_hash"].iloc[0]),
+         made["summary"], note)
+    return made
+
+
+def save(params: Params, name: str, table: pd.DataFrame, shown: pd.DataFrame | None = None, note: str = "") -> Path:
+    """Write a table as CSV and, as ``shown``, as Markdown with a last line ``note``; returns the Markdown's path."""
+    folder = resolve(params.results_dir) / params.name / "tables"
+    write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+    text = markdown(table if shown is None else shown)
+    return write_atomic(folder / f"{name}.md", f"{text}\n\n{note}\n" if note else f"{text}\n")
+
+
+def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """The result in one table: reward, success, paired gain over one sample, all as text."""
+    gain = gains_shown(gains).set_index("arm")[["gain", "gain 95 %", "relative"]]
+    rows = arms_shown(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
+    return rows.rename(columns={"gain": f"gain over {report.BASE}", "gain 95 %": "95 % of gain"})
+
+
+def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """``report.arm_table`` rounded, for reading; costs are means a task."""
+    return pd.DataFrame({
+        "arm": table["arm"], "reward": _each("{:.3f}", table["reward"]),
+        "95 %": _each("[{:.3f}, {:.3f}]", table["reward_low"], table["reward_high"]),
+        "success": _each("{:.1%}", table["success"]),
+        "success 95 %": _each("[{:.1%}, {:.1%}]", table["success_low"], table["success_high"]),
+        "tasks": table["tasks"], "seeds": table["seeds"], "shuffles": table["shuffles"],
+        "steps": _each("{:.1f}", table["env_steps"]), "tokens": _each("{:,.0f}", table["tokens"]),
+        "prompt tokens": _each("{:,.0f}", table["prompt_tokens"]), "refused": _each("{:.1%}", table["refused_share"])})
+
+
+def gains_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """``report.gain_table`` rounded, for reading."""
+    relative = ["" if value is None or pd.isna(value) else f"{value:+.1%}" for value in table["relative"]]
+    return pd.DataFrame({"arm": table["arm"], "gain": _each("{:+.3f}", table["gain"]),
+                         "gain 95 %": _each("[{:+.3f}, {:+.3f}]", table["low"], table["high"]),
+                         "relative": relative, "tasks": table["tasks"]})
+
+
+def caption(params: Params) -> str:
+    """One line that says which tasks a table is about."""
+    splits = report.split_table(params).to_dict("records")
+    sizes = ", ".join(f"{s['split']} {s['tasks']:,} ({s['ids']})" for s in splits)
+    return (f"Run {params.name}, seed {params.seed}. Tasks (hash of their ids): {sizes}. "
+            f"Intervals: 95 %, bootstrap over products, {params.bootstrap:,} resamples.")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table whose columns line up as plain text; numbers are right-aligned."""
+    names = [str(c) for c in table.columns]
+    right = [_is_number(table[c]) for c in table.columns]
+    cells = [[_text(v) for v in row] for row in table.itertuples(index=False)]
+    widths = [max(3, *(len(row[i]) for row in (names, *cells))) for i in range(len(names))]
+    rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    return "\n".join(_line(row, widths, right) for row in (names, rule, *cells))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
+    return f"| {' | '.join(padded)} |"
+
+
+def _each(form: str, *columns: pd.Series) -> list[str]:
+    return [form.format(*values) for values in zip(*columns, strict=True)]
+
+
+def _is_number(column: pd.Series) -> bool:
+    texts = [str(v).lstrip("+-").rstrip("%").replace(",", "") for v in column if str(v)]
+    return bool(texts) and all(t.replace(".", "", 1).isdigit() for t in texts)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:,.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def facts(values: Mapping[str, Any]) -> pd.DataFrame:
+    """A mapping as a two-column table."""
+    return pd.DataFrame({"what": list(values), "value": [_text(v) for v in values.values()]})

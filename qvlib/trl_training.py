@@ -1,0 +1,224 @@
+"""Step-level DPO with TRL's ``DPOTrainer``: LoRA and checkpoints that resume, for large models.
+
+Why two trainers: TRL's preparation, bookkeeping and checkpoints cost most of the time for a model of a
+million parameters and nothing for one of a billion (``python -m qvlib.bench trainers`` measures it).
+Both take the same batches in the same order with the same optimizer and schedule, so that full
+fine-tuning gives the same curve to rounding (``tests/test_dpo.py``). TRL takes the logarithms of
+probabilities in float32 whatever the model's precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from datasets import Dataset
+from peft import LoraConfig
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from .dpo import PairIds, curve_row
+from .errors import QvlibError
+from .models.local import LocalModel
+from .seeding import generator
+
+LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
+CURVE = "curve/"
+
+
+def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float, epochs: int,
+          batch: int, rule: str, seed: int, label: str = "DPO", lora_rank: int = 0,
+          folder: str | Path) -> tuple[LocalModel, list[dict[str, float]]]:
+    """Tune a copy of the model with TRL; the contract of ``dpo.train``.
+
+    lora_rank: 0 tunes all weights; else a LoRA of this rank (alpha twice the rank) on every linear layer
+        but the output, saved as ``folder/adapter`` and merged into the policy that is returned.
+    folder: checkpoints; a training that was killed goes on from its last whole one when called again
+        with the same arguments.
+
+    The reference's log-probabilities are computed once, before the first step. Pairs that are longer
+    than the model's context are dropped and counted on a printed line; nothing is truncated.
+
+    Raises:
+        QvlibError: no pair fits the model's context.
+    """
+    folder = Path(folder)
+    pairs, held_out = _fitting(lm, pairs, "training"), _fitting(lm, held_out, "held-out")
+    if not pairs:
+        raise QvlibError("no pair fits the model's context; use a model with a longer one or a shorter prompt style")
+    settings = {"beta": beta, "lr": lr, "epochs": epochs, "batch": batch, "rule": rule, "seed": seed, "lora_rank": lora_rank}
+    work = folder / f"checkpoints-{_digest(settings, pairs, held_out)}"
+    checkpoint = _last_checkpoint(work)
+    with _quiet():
+        trainer = make_trainer(lm, pairs, held_out, folder=work, label=label, **settings)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = model.get_base_model() if lora_rank else model
+    if lora_rank:
+        model.save_pretrained(folder / "adapter")
+        model = model.merge_and_unload()
+    for left in ("forward", "_is_accelerate_prepared"):  # TRL's forward is bound to this model, in its copies too
+        vars(base).pop(left, None)
+    curve = [{k.removeprefix(CURVE): v for k, v in log.items() if k.startswith(CURVE)}
+             for log in trainer.state.log_history if CURVE + "loss" in log]
+    curve = [{"step": step, **row} for step, row in enumerate(curve)]
+    policy = model.to(lm.model.device).eval().requires_grad_(True)
+    return LocalModel(policy, lm.tokenizer, lm.style, lm.max_action_tokens, lm.batch_tokens, lm.memory), curve
+
+
+def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float,
+                 epochs: int, batch: int, rule: str, seed: int, lora_rank: int, folder: Path, label: str) -> StepDPO:
+    """The trainer of ``train``, ready to start."""
+    steps = epochs * ((len(pairs) + batch - 1) // batch)
+    on_cpu = lm.model.device.type == "cpu"
+    config = DPOConfig(
+        output_dir=str(folder), beta=beta, loss_type=[LOSS[rule]], learning_rate=lr, num_train_epochs=epochs,
+        per_device_train_batch_size=batch, per_device_eval_batch_size=batch, weight_decay=0.0, max_grad_norm=1.0,
+        max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False, bf16=False, use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu, eval_strategy="epoch" if held_out else "no", logging_strategy="steps",
+        logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1, report_to="none",
+        push_to_hub=False, disable_tqdm=True, seed=seed)
+    config._n_gpu = min(1, config.n_gpu)  # several visible GPUs: TRL refuses DataParallel, one is enough
+    lora = lora_rank and LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    tokenizer = copy.deepcopy(lm.tokenizer)  # TRL may give it a padding token
+    return StepDPO(
+        copy.deepcopy(lm.model), args=config, train_dataset=_dataset(pairs),
+        eval_dataset=_dataset(held_out) if held_out else None, processing_class=tokenizer,
+        peft_config=lora or None, callbacks=[_Bar(label)], rule=rule)
+
+
+class StepDPO(DPOTrainer):
+    """``DPOTrainer`` on our token ids, in our order, with our curve; the loss and the reference are TRL's."""
+
+    def __init__(self, *args: Any, rule: str, **kwargs: Any) -> None:
+        self._rule = rule
+        self._seen: list[tuple[torch.Tensor, ...]] = []
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+
+    def _send_telemetry(self) -> None:
+        pass
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset  # token ids already
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> _Order:
+        return _Order(len(train_dataset or self.train_dataset), self.args.seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Linear warm-up over a tenth of the steps, then constant, as in ``dpo.train``."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda s: min(1.0, (s + 1) / max(1, num_training_steps // 10)))
+        return self.lr_scheduler
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: Any = None) -> Any:
+        """TRL's loss; the log-probabilities it is made of are kept for the curve."""
+        def watched(**arguments: Any) -> Any:
+            out = model(**arguments)
+            self._seen.append(self._four(out.log_probs.detach(), inputs))
+            return out
+
+        return super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
+
+    def _four(self, token_log_probs: torch.Tensor, inputs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        """Log-probabilities of chosen and rejected under the policy, then under the reference, [B] each."""
+        length = inputs["completion_mask"].sum(1) if self._rule == "mean" else torch.ones_like(inputs["input_ids"][:, 0])
+        chosen, rejected = length.chunk(2)
+        w, l = (token_log_probs.sum(1) / length).chunk(2)
+        return w, l, inputs["ref_chosen_logps"] / chosen, inputs["ref_rejected_logps"] / rejected
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the curve's row; the log history is saved in checkpoints, and so the curve survives a kill."""
+        if self._seen:
+            split = "train" if self.model.training else "held-out"
+            row = curve_row(0, split, *(torch.cat(t) for t in zip(*self._seen, strict=True)), self.beta)
+            logs |= {CURVE + k: v for k, v in row.items() if k != "step"}
+            self._seen.clear()
+        super().log(logs, start_time)
+
+
+class _Order(torch.utils.data.Sampler):
+    """The order of ``dpo.train``: a permutation an epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(generator(self.seed, "dpo", self.epoch).permutation(self.size).tolist())
+
+
+class _Bar(TrainerCallback):
+    """One progress bar, like the loop's."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, unit="batch")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars for writing files and no deprecation notes between the libraries."""
+    bars = transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if bars[0]:
+            transformers.utils.logging.enable_progress_bar()
+        if not bars[1]:
+            datasets.enable_progress_bars()
+
+
+def _fitting(lm: LocalModel, rows: Sequence[PairIds], which: str) -> list[PairIds]:
+    longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    fit = [r for r in rows if longest is None or len(r.prompt) + max(len(r.chosen), len(r.rejected)) <= longest]
+    if len(fit) < len(rows):
+        print(f"{len(rows) - len(fit)} of {len(rows)} {which} pairs are longer than the model's context of "
+              f"{longest} tokens and were dropped")
+    return fit
+
+
+def _dataset(rows: Sequence[PairIds]) -> Dataset:
+    return Dataset.from_dict({f"{k}_ids": [list(getattr(r, k)) for r in rows] for k in ("prompt", "chosen", "rejected")})
+
+
+def _digest(settings: dict[str, Any], *pairs: Sequence[PairIds]) -> str:
+    text = repr((sorted(settings.items()), [[asdict(p) for p in rows] for rows in pairs]))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole: the trainer's state is its last file."""
+    whole = [f.parent for f in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda f: int(f.name.split("-")[1]), default=None)

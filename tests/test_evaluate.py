@@ -1,0 +1,104 @@
+"""Episodes, and intervals that hold what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy import REFUSED, Fixed, Maze, Scripted, Table
+
+from qvlib.evaluate import bootstrap_mean, compare, episode, tree_episode
+from qvlib.lockstep import lockstep
+from qvlib.mcts import SearchConfig, search
+from qvlib.reranker import Reranked
+
+MAZE = Maze(max_steps=5)
+TASKS = MAZE.tasks("test")
+
+
+def play(agent, maze=MAZE, tasks=TASKS, seed=0, **options):
+    return {r["task"]: r for r in lockstep((episode(maze, t, seed, **options) for t in tasks), agent, 4)}
+
+
+def test_an_episode_by_hand():
+    agent = Fixed(["a"])
+    record = play(agent)["test-3"]
+    assert record == {"task": "test-3", "group": "test-1", "proposals": 3, "tokens": 3, "prompt_tokens": 15, "refused": 0,
+                      "reward": MAZE.reward(TASKS[3], ("a", "a", "a")), "done": True, "env_steps": 3, "actions": ["a"] * 3}
+
+
+def test_cut_off_episodes_earn_nothing():
+    record = play(Fixed(["loop"]))["test-0"]
+    assert (record["reward"], record["done"], record["env_steps"]) == (0.0, False, 5)
+    record = play(Fixed([REFUSED]))["test-0"]
+    assert (record["reward"], record["env_steps"]) == (0.0, 5)
+
+
+def test_all_candidates_are_counted_and_traced():
+    agent = Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0.0, b=2.0, c=1.0)), 3)
+    record = play(agent, trace=True)["test-0"]
+    assert (record["proposals"], record["tokens"], record["actions"]) == (9, 9, ["b"] * 3)
+    assert [s["observation"] for s in record["trace"]] == ["at start", "at b", "at bb"]
+    assert record["trace"][0]["candidates"][1] == {"action": "b", "q": 2.0, "log_prob": -1.0}
+    assert record["trace"][0]["action"] == "b" and record["trace"][0]["q"] == 2.0
+
+
+def test_arms_see_the_same_first_samples():
+    """Where reranking keeps the first candidate, the episode is that of plain sampling."""
+    plain = play(Scripted())
+    first = play(Reranked(Scripted(), None, 5))
+    assert [r["actions"] for r in plain.values()] == [r["actions"] for r in first.values()]
+    assert play(Scripted()) == plain != play(Scripted(), seed=1)
+    traced = play(Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 5), trace=True)
+    for task, record in traced.items():
+        assert record["trace"][0]["candidates"][0]["action"] == plain[task]["actions"][0]
+
+
+def test_a_search_as_an_episode():
+    tree = next(lockstep([search(MAZE, TASKS[0], SearchConfig(60, 6), 0)], Scripted(), 1))
+    record = tree_episode(tree)
+    assert record["reward"] == tree.root.best_reward == pytest.approx(MAZE.best(TASKS[0]))
+    assert record["proposals"] == tree.proposals and record["env_steps"] == tree.env_steps
+    assert record.keys() == play(Fixed(["a"]))["test-0"].keys()
+
+
+# -- intervals --------------------------------------------------------------------------------
+
+
+def test_mean_is_over_tasks_and_interval_over_groups():
+    values, groups = [1.0, 1.0, 1.0, 0.0], ["x", "x", "x", "y"]
+    mean, low, high = bootstrap_mean(values, groups, 2000)
+    assert mean == 0.75 and (low, high) == (0.0, 1.0)  # only xx, xy and yy can be drawn
+    assert bootstrap_mean([0.3] * 5, list("abcde"), 500) == pytest.approx((0.3, 0.3, 0.3))
+    assert bootstrap_mean(values, groups, 2000) == (mean, low, high)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_coverage(grouped):
+    """About 95 of 100 intervals hold the truth when groups are resampled; far fewer when groups are ignored."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5)
+    hits = 0
+    for _ in range(200):
+        values = rng.normal(size=40)[groups] + 0.3 * rng.normal(size=200)
+        _, low, high = bootstrap_mean(values, groups if grouped else np.arange(200), 400)
+        hits += low <= 0 <= high
+    assert (180 <= hits <= 199) if grouped else hits < 150
+
+
+def test_compare_is_paired():
+    rng = np.random.default_rng(0)
+    base = rng.random(60)
+    def arm(shift):
+        return [{"task": f"t{i}", "group": f"g{i // 2}", "reward": r + shift} for i, r in enumerate(base)]
+    gains = compare({"sample": arm(0.0), "better": arm(0.1), "same": arm(0.0)[::-1]}, "sample", 500)
+    assert gains.keys() == {"better", "same"}
+    assert gains["better"]["mean"] == pytest.approx(0.1)
+    assert gains["better"]["ci95"] == pytest.approx([0.1, 0.1])  # paired: the tasks' own spread is gone
+    assert gains["better"]["relative"] == pytest.approx(0.1 / base.mean())
+    assert gains["same"]["mean"] == 0 and gains["same"]["ci95"] == [0, 0]
+
+
+def test_no_relative_gain_over_nothing():
+    nothing = [{"task": "t", "group": "g", "reward": 0.0}]
+    some = [{"task": "t", "group": "g", "reward": 0.5}]
+    assert compare({"a": nothing, "b": some}, "a", 100)["b"]["relative"] is None

@@ -1,0 +1,209 @@
+"""Search against known values, kept trees, and what must hold in every tree."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import REFUSED, Fixed, Maze, Scripted
+
+from qvlib.lockstep import lockstep
+from qvlib.mcts import Node, SearchConfig, backup, search, select, tree_record, uct
+from qvlib.types import State, Task
+
+GOLDEN = Path(__file__).parent / "golden"
+TASK = Task("train-0", "go", "train-0")
+
+
+def grow(maze, agent, config, seed=0, task=TASK):
+    return next(lockstep([search(maze, task, config, seed)], agent, 1))
+
+
+# -- values -----------------------------------------------------------------------------------
+
+
+def test_root_finds_the_best_action_and_its_value():
+    gaps = {60: [], 400: [], 3000: []}
+    for seed in range(6):
+        maze = Maze(seed=seed, levels=20)
+        best = {a: maze.best(TASK, (a,)) for a in maze.choices}
+        for iterations, gap in gaps.items():
+            tree = grow(maze, Scripted(), SearchConfig(iterations, 12, 0.3, stop_at_success=False))
+            assert {c.action for c in tree.root.children} == set(maze.choices)
+            top = max(tree.root.children, key=lambda c: c.visits)
+            gap.append(abs(top.value - max(best.values())))
+        assert best[top.action] == max(best.values())
+        assert gap[-1] < 0.05
+    means = [sum(g) / len(g) for g in gaps.values()]
+    assert means[0] > 2 * means[1] > 4 * means[2]
+
+
+def test_without_preference_values_are_those_of_the_rollout_policy():
+    """With an endless exploration constant search is even-handed: the mean is the random policy's value."""
+    maze = Maze(seed=3, levels=20)
+    tree = grow(maze, Scripted(), SearchConfig(4000, 12, 1e6, stop_at_success=False))
+    for child in tree.root.children:
+        assert child.value == pytest.approx(maze.uniform(TASK, (child.action,)), abs=0.03)
+        for grandchild in child.children:
+            assert grandchild.value == pytest.approx(maze.uniform(TASK, (child.action, grandchild.action)), abs=0.03)
+
+
+def test_a_terminal_node_has_exactly_its_reward():
+    maze = Maze(depth=1)
+    tree = grow(maze, Scripted(), SearchConfig(30, 12))
+    assert {c.action: c.value for c in tree.root.children} == {a: pytest.approx(maze.reward(TASK, (a,))) for a in "abc"}
+
+
+def test_refused_actions_get_their_value_and_no_children():
+    tree = grow(Maze(), Scripted(("a", REFUSED)), SearchConfig(40, 6))
+    refused = [n for n in tree.root.walk() if n.action == REFUSED]
+    assert refused and all(n.value == -1 or not n.visits for n in refused)
+    assert all(not n.children and not n.state.valid for n in refused)
+    assert any(n.visits > 1 for n in refused)
+
+
+def test_running_out_of_steps_has_its_value():
+    tree = grow(Maze(max_steps=2), Fixed(["loop"]), SearchConfig(5, 1))
+    assert [n.state.depth for n in tree.root.walk()] == [0, 1, 2]
+    assert all(n.value == -0.5 for n in tree.root.walk())
+    deepest = list(tree.root.walk())[-1]
+    assert deepest.visits == 4 and not deepest.children  # rolled out from depth 1 once, then selected
+    tree = grow(Maze(max_steps=2), Fixed(["loop"]), SearchConfig(5, 1, timeout_value=-0.25))
+    assert tree.root.value == -0.25
+
+
+def test_stops_at_success_only_when_asked():
+    maze = Maze(depth=1, choices=("a", "b"), levels=5)
+    sure = type("Sure", (Maze,), {"reward": lambda self, task, world: float(world[0] == "b")})(depth=1, choices=("a", "b"))
+    assert grow(sure, Fixed(["a", "b"]), SearchConfig(30, 2)).iterations == 2
+    assert grow(sure, Fixed(["a", "b"]), SearchConfig(30, 2, stop_at_success=False)).iterations == 30
+    assert grow(maze, Fixed(["a", "b"]), SearchConfig(30, 2)).iterations == 30
+    # a success inside a rollout is no node of the tree
+    deep = type("Deep", (Maze,), {"reward": lambda self, task, world: 1.0})(depth=3, choices=("a",))
+    tree = grow(deep, Fixed(["a"]), SearchConfig(30, 1))
+    assert tree.iterations == 3 and tree.root.best_reward == 1
+
+
+def test_costs_are_counted():
+    agent = Scripted()
+    tree = grow(Maze(), agent, SearchConfig(7, 4))
+    asked = sum(r.n for call in agent.calls for r in call)
+    assert tree.proposals == asked and tree.tokens == 2 * asked
+    assert tree.prompt_tokens == 7 * sum(len(call) for call in agent.calls)
+    expansions = sum(bool(n.children) for n in tree.root.walk())
+    rollouts = asked - 4 * expansions
+    assert tree.env_steps == rollouts + sum(len(n.children) for n in tree.root.walk())
+
+
+# -- the formula ------------------------------------------------------------------------------
+
+
+def _node(visits, value_sum, children=()):
+    node = Node("", State(TASK, ""), visits=visits, value_sum=value_sum)
+    node.children = list(children)
+    return node
+
+
+def test_uct_by_hand_and_as_published():
+    often, seldom = _node(16, 12.8), _node(4, 2.0)  # means 0.8 and 0.5
+    parent = _node(20, 14.8, [often, seldom])
+    config = SearchConfig(exploration=0.5)
+    assert uct(often, parent, config) == pytest.approx(0.8 + 0.5 * math.sqrt(math.log(20) / 16))
+    assert uct(_node(0, 0), parent, config) == math.inf
+    little = SearchConfig(exploration=0.1)
+    assert select(parent, little) is often
+    published = SearchConfig(exploration=0.1, uct="published_code")
+    assert uct(often, parent, published) == pytest.approx(0.8 / 16 + 0.1 * math.sqrt(math.log(20) / 16))
+    assert select(parent, published) is seldom  # exploitation has faded: 0.05 against 0.125
+
+
+def test_unvisited_children_go_first_in_order():
+    first, second = _node(0, 0), _node(0, 0)
+    assert select(_node(9, 9, [_node(9, 9), first, second]), SearchConfig()) is first
+
+
+def test_backup_reaches_the_root_once():
+    root = Node("", State(TASK, ""))
+    child = Node("0", State(TASK, ""), root)
+    backup(child, -0.5, 0.0)
+    backup(child, 1.0, 1.0)
+    assert (root.visits, root.value, root.best_reward) == (child.visits, child.value, child.best_reward) == (2, 0.25, 1.0)
+
+
+# -- what holds in every tree -----------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), iterations=st.integers(1, 60), expand=st.integers(1, 6), c=st.floats(0, 3),
+       rule=st.sampled_from(["mean", "published_code"]), stop=st.booleans(), max_steps=st.integers(1, 4),
+       actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5))
+def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions):
+    maze = Maze(seed=seed, max_steps=max_steps)
+    config = SearchConfig(iterations, expand, c, rule, stop)
+    agent = Scripted(actions)
+    tree = grow(maze, agent, config, seed)
+    assert tree.root.visits == tree.iterations <= iterations
+    for node in tree.root.walk():
+        below = sum(child.visits for child in node.children)
+        # A node is evaluated itself once, before it is expanded; the root never is.
+        if node.children:
+            assert node.visits == below + (node is not tree.root)
+        assert -1 <= node.value <= 1
+        assert 0 <= node.best_reward <= 1
+        assert node.best_reward >= max((ch.best_reward for ch in node.children), default=0)
+        assert node.depth == node.state.depth <= max_steps
+        assert sum(ch.samples for ch in node.children) in (0, expand)
+        assert len({ch.action for ch in node.children}) == len(node.children)
+        for i, child in enumerate(node.children):
+            assert child.parent is node
+            assert child.id == (f"{node.id}.{i}" if node.id else str(i))
+            assert child.state == maze.step(node.state, child.action)  # and so no state was changed
+        if node.state.done or not node.state.valid or node.state.depth >= max_steps:
+            assert not node.children
+    assert tree.root.state == maze.reset(TASK)
+    rows = tree_record(tree)["nodes"]
+    assert [r["node"] for r in rows] == [n.id for n in tree.root.walk()]
+    json.dumps(rows)
+
+
+@settings(max_examples=15, deadline=None)
+@given(width=st.integers(1, 9), seed=st.integers(0, 50))
+def test_a_tree_is_the_same_alone_and_in_company(width, seed):
+    maze, config = Maze(), SearchConfig(12, 3)
+    tasks = maze.tasks("train")
+    alone = {t.id: tree_record(grow(maze, Scripted(), config, seed, t)) for t in tasks}
+    together = lockstep([search(maze, t, config, seed) for t in tasks], Scripted(), width)
+    assert {tree.task.id: tree_record(tree) for tree in together} == alone
+
+
+# -- kept trees -------------------------------------------------------------------------------
+
+CASES = {
+    "plain": (Maze(), Scripted(), SearchConfig(24, 3)),
+    "refused_and_cut_off": (Maze(max_steps=3), Scripted(("a", "b", "loop", REFUSED)), SearchConfig(20, 4)),
+    "published_code": (Maze(seed=5), Scripted(), SearchConfig(24, 3, uct="published_code")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kept_trees(name):
+    """Set QVLIB_REGENERATE=1 to write the trees anew, and read the difference before committing it."""
+    maze, agent, config = CASES[name]
+    made = tree_record(grow(maze, agent, config))
+    made["nodes"] = [{k: row[k] for k in ("node", "action", "visits", "value_sum", "reward", "valid", "samples", "best_reward")}
+                     for row in made["nodes"]]
+    file = GOLDEN / f"tree_{name}.json"
+    if os.environ.get("QVLIB_REGENERATE"):
+        head, nodes = {k: v for k, v in made.items() if k != "nodes"}, made["nodes"]
+        lines = ",\n".join("  " + json.dumps(row) for row in nodes)
+        file.write_text(json.dumps(head)[:-1] + ', "nodes": [\n' + lines + "\n]}\n")
+    kept = json.loads(file.read_text())
+    for row, old in zip(made["nodes"], kept["nodes"], strict=True):
+        assert row | {"value_sum": pytest.approx(row["value_sum"])} == old
+    assert {k: v for k, v in made.items() if k != "nodes"} == {k: v for k, v in kept.items() if k != "nodes"}
+    assert 20 <= len(kept["nodes"]) <= 40

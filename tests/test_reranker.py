@@ -1,0 +1,171 @@
+"""Agents made of agents."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from toy import REFUSED, Fixed, Maze, Scripted, Table
+
+from qvlib.lockstep import lockstep
+from qvlib.mcts import SearchConfig, search
+from qvlib.reranker import Filtered, Reranked
+from qvlib.types import Request, Task
+
+MAZE = Maze()
+STATE = MAZE.reset(Task("t", "go"))
+
+
+def ask(agent, n=1, key=(0, "t", "0")):
+    return agent.propose([Request(STATE, n, key)])[0]
+
+
+def first_actions(agent, draws=1500):
+    rows = agent.propose([Request(STATE, 1, (i, "t", "0")) for i in range(draws)])
+    return Counter(row[0].action for row in rows)
+
+
+# -- choosing ---------------------------------------------------------------------------------
+
+
+def test_argmax_of_q_and_ties_to_the_first_drawn():
+    q = Table({"a": 0.1, "b": 0.7, "c": 0.7})
+    best = ask(Reranked(Fixed(["a", "c", "b"]), q, 3))
+    assert [p.action for p in best] == ["c"] and best[0].q == 0.7
+    assert [c.action for c in best[0].considered] == ["a", "c", "b"]
+    assert [c.q for c in best[0].considered] == [0.1, 0.7, 0.7]
+    assert [p.action for p in ask(Reranked(Fixed(["a", "c", "b"]), q, 3), n=3)] == ["c", "b", "a"]
+
+
+def test_distinct_actions_are_scored_once():
+    q = Table({"a": 0.0, "b": 1.0})
+    ask(Reranked(Fixed(["a", "b", "a", "a", "b"]), q, 5))
+    assert q.asked == [["a", "b"]]
+
+
+def test_the_price_is_that_of_all_candidates_and_paid_once():
+    best = ask(Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=1, c=2)), 3), n=2)
+    assert [(p.tokens, p.prompt_tokens, p.refused) for p in best] == [(3, 5, 0), (0, 0, 0)]
+
+
+def test_more_are_drawn_when_more_are_asked_for():
+    assert len(ask(Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 2), n=4)) == 4
+
+
+def test_prior_weight_adds_the_agents_own_opinion():
+    agent, q = Fixed(["a", "b"], [-0.1, -3.0]), Table({"a": 0.0, "b": 1.0})
+    assert ask(Reranked(agent, q, 2))[0].action == "b"
+    assert ask(Reranked(agent, q, 2, prior_weight=0.3))[0].action == "b"  # -0.03 against 0.1
+    assert ask(Reranked(agent, q, 2, prior_weight=0.4))[0].action == "a"  # -0.04 against -0.2
+    unknown = Fixed(["a", "b"], [None])
+    assert ask(Reranked(unknown, q, 2, prior_weight=1.0))[0].action == "b"
+
+
+def test_zero_q_twins():
+    agent = Fixed(["a", "b", "c"], [-2.0, -1.0, -3.0])
+    assert ask(Reranked(agent, None, 3, prior_weight=1.0))[0].action == "b"
+    assert ask(Reranked(agent, None, 3))[0].action == "a"  # no reason to choose: the first drawn
+    for temperature in (1.0, math.inf):
+        counts = first_actions(Reranked(agent, None, 3, temperature=temperature))
+        assert stats.chisquare([counts[a] for a in "abc"]).pvalue > 0.001
+
+
+def test_temperature_draws_from_the_softmax():
+    q, t = {"a": 0.0, "b": 0.5, "c": -0.5}, 0.7
+    counts = first_actions(Reranked(Fixed(["a", "b", "c"]), Table(q), 3, temperature=t))
+    p = np.exp(np.array([q[a] for a in "abc"]) / t)
+    assert stats.chisquare([counts[a] for a in "abc"], 1500 * p / p.sum()).pvalue > 0.001
+    again = Reranked(Fixed(["a", "b", "c"]), Table(q), 3, temperature=t)
+    assert ask(again, key=(3, "t", "0")) == ask(again, key=(3, "t", "0"))
+
+
+def test_without_replacement_at_a_temperature():
+    best = ask(Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=0, c=0)), 3, temperature=1.0), n=3)
+    assert sorted(p.action for p in best) == ["a", "b", "c"]
+
+
+# -- a reranked agent is an agent -------------------------------------------------------------
+
+
+def test_nests_is_searched_with_and_batches():
+    inner = Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 4)
+    outer = Reranked(inner, Table(dict(a=5, b=1, c=0)), 2)
+    requests = [Request(STATE, 1, (0, f"t{i}", "0")) for i in range(9)]
+    together = outer.propose(requests)
+    assert together == [outer.propose([r])[0] for r in requests]
+    for request, (best,) in zip(requests, together, strict=True):
+        drawn = {p.action for p in Scripted().propose([replace(request, n=4)])[0]}
+        assert best.action in drawn and len(best.considered) == 2
+        assert best.tokens == 8  # four draws of two tokens
+    tree = next(lockstep([search(MAZE, STATE.task, SearchConfig(6, 3), 0)], outer, 1))
+    assert tree.iterations == 6 and tree.root.children
+
+
+def test_the_plain_draw_is_the_first_candidate_of_five():
+    """Common random numbers: arms in the same state see the same first samples."""
+    for agent in (Scripted(), Filtered(Scripted(("a", "b", REFUSED, "c")), MAZE)):
+        for i in range(50):
+            key = (0, f"t{i}", "0")
+            (one,) = ask(agent, 1, key)
+            (best,) = ask(Reranked(agent, Table(dict.fromkeys("abc", 0.0)), 5), 1, key)
+            assert best.considered[0].action == one.action
+
+
+# -- filtering --------------------------------------------------------------------------------
+
+
+def test_redraws_until_accepted_and_counts():
+    proposals = ask(Filtered(Scripted(("a", REFUSED, REFUSED)), MAZE, attempts=60), n=40)
+    assert {p.action for p in proposals} == {"a"}
+    assert sum(p.refused for p in proposals) > 40
+    assert all(p.tokens == 2 * (1 + p.refused) for p in proposals)
+
+
+def test_draws_from_the_distribution_given_accepted():
+    agent = Filtered(Scripted(("a", "a", "b", REFUSED)), MAZE, attempts=60)
+    counts = first_actions(agent, 900)
+    assert stats.chisquare([counts["a"], counts["b"]], [600, 300]).pvalue > 0.001
+
+
+def test_gives_up_after_attempts_and_keeps_the_last_draw():
+    agent = Scripted((REFUSED,))
+    (proposal,) = ask(Filtered(agent, MAZE, attempts=3))
+    assert proposal.action == REFUSED and proposal.refused == 2 and len(agent.calls) == 3
+
+
+def test_accepted_draws_are_left_alone_and_only_refused_slots_are_redrawn():
+    inner = Scripted(("a", "b", REFUSED))
+    before = ask(inner, n=20)
+    inner.calls.clear()
+    after = ask(Filtered(inner, MAZE, attempts=60), n=20)
+    kept = [p.action != REFUSED for p in before]
+    assert [p for p, k in zip(before, kept, strict=True) if k] == [p for p, k in zip(after, kept, strict=True) if k]
+    assert inner.calls[1][0].n == kept.count(False)
+
+
+def test_what_only_trying_can_tell_is_kept():
+    class Unsure(Maze):
+        def accepts(self, state, action):
+            return None
+
+    assert ask(Filtered(Fixed([REFUSED]), Unsure()))[0].refused == 0
+
+
+def test_redraws_come_from_the_fallback():
+    greedy, sampled = Fixed([REFUSED]), Scripted(("b",))
+    (proposal,) = ask(Filtered(greedy, MAZE, fallback=sampled))
+    assert (proposal.action, proposal.refused, proposal.tokens) == ("b", 1, 3)
+    assert ask(Filtered(greedy, MAZE))[0].action == REFUSED
+    kept = Scripted(("c",))
+    assert ask(Filtered(Fixed(["a"]), MAZE, fallback=kept))[0].action == "a" and not kept.calls
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_filtered_is_the_same_alone_and_in_a_batch(n):
+    agent = Filtered(Scripted(("a", "b", REFUSED, REFUSED)), MAZE)
+    requests = [Request(STATE, n, (0, f"t{i}", "0")) for i in range(12)]
+    assert agent.propose(requests) == [agent.propose([r])[0] for r in requests]
