@@ -1,0 +1,101 @@
+"""The agents: cloned from demonstrations, loaded, sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .. import environments
+from ..evaluate import episode
+from ..lockstep import lockstep
+from ..parallel import stream
+from ..params import Params
+from ..reranker import Filtered
+from ..runs import Stage, open_stage, read_stage
+from ..types import Agent, Environment, Task
+from .common import is_complete, one_thread, processes, save_model, write_table
+from .world import uses, world
+
+
+def train_agents(params: Params) -> Stage:
+    """Clone the small agents, the first and the second, side by side, unless they are done; gives the first."""
+    world(params)
+    stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
+    todo = [(params, stage) for stage in stages if not is_complete(params, stage)]
+    bars: dict[str, tqdm] = {}
+    for which, step, steps in stream(_clone, todo) if processes(params) > 1 else chain(*(_clone(*one) for one in todo)):
+        if which not in bars:
+            bars[which] = tqdm(total=steps, desc=f"cloning {which.replace('_', ' ')}", unit="batch", position=len(bars))
+        bars[which].update(step + 1 - bars[which].n)
+    for bar in bars.values():
+        bar.close()
+    return read_stage(params, "agent")
+
+
+def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
+    """Clone one agent from demonstrations; yields (stage, step, steps)."""
+    from ..models import small
+
+    environment = world(params)
+    other = which == "other_agent"
+    with open_stage(params, which) as stage:
+        if stage.complete:
+            return
+        one_thread(params)
+        dealt = uses(params, environment)
+        tasks = dealt.other_demonstrations if other else dealt.demonstrations
+        seed = params.seed + 1 if other else params.seed
+        shopper = environments.demonstrator(params, environment)
+        jobs = (episode(environment, task, seed) for task in tasks)
+        by_task = {record["task"]: record for record in lockstep(jobs, shopper, params.batch_size)}
+        records = [by_task[task.id] for task in tasks]
+        write_table(stage, "demonstrations", records)
+        shown = list(decisions(environment, tasks, records))
+        tokenizer = small.train_tokenizer(shown, params.vocabulary)
+        width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
+        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed).to(params.device)
+        curve = []
+        for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
+                               batch=params.clone_batch, seed=seed):
+            curve.append(row)
+            yield which, row["step"], row["steps"]
+        write_table(stage, "curve", curve)
+        save_model(stage, model, tokenizer)
+        stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), demonstrations=len(tasks),
+                     decisions=len(shown), demonstrator_reward=float(pd.DataFrame(records)["reward"].mean()))
+
+
+def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> Iterable[Any]:
+    """Replay episodes into (state, action) demonstrations."""
+    from ..models.small import Demonstration
+
+    for task, record in zip(tasks, records, strict=True):
+        state = environment.reset(task)
+        for action in record["actions"]:
+            yield Demonstration(state, action)
+            state = environment.step(state, action)
+
+
+def load_model(params: Params, which: str = "agent"):
+    """The language model behind an agent: a folder or hub name given as ``agent``, else the cloned one."""
+    from ..models import local
+
+    one_thread(params)
+    folder = read_stage(params, which).path / "model"
+    return local.load(folder, dtype=params.dtype, device=params.device, max_action_tokens=params.max_action_tokens)
+
+
+def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:
+    """The agent of a model: sampled as the parameters say, refused and no-effect actions redrawn."""
+    from ..models.local import LocalAgent
+
+    agent = LocalAgent(lm, 0.0, 1.0) if greedy else LocalAgent(lm, params.temperature, params.top_p)
+    if not params.filter_actions:
+        return agent
+    if greedy:  # what greedy decoding would refuse again and again is drawn from the distribution instead
+        return Filtered(agent, environment, fallback=LocalAgent(lm, params.temperature, params.top_p))
+    return Filtered(agent, environment)

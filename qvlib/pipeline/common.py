@@ -1,0 +1,52 @@
+"""What the stages share: writing tables and models whole, and keeping a process to one core."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ..errors import QvlibError
+from ..parallel import process_count
+from ..params import Params
+from ..runs import Stage, read_stage
+
+
+def is_complete(params: Params, stage: str) -> bool:
+    """Whether a stage is there and finished."""
+    try:
+        return read_stage(params, stage).complete
+    except QvlibError:
+        return False
+
+
+def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A table made at once, whole or not at all."""
+    temporary = stage.path / f".{name}.{os.getpid()}.tmp"
+    pd.DataFrame(rows).to_parquet(temporary, index=False)
+    os.replace(temporary, stage.path / f"{name}.parquet")
+
+
+def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model") -> None:
+    """Save a model and tokenizer as transformers does, then move the folder into place whole."""
+    temporary, final = stage.path / f".{name}.tmp", stage.path / name
+    for folder in (temporary, final):
+        shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    os.replace(temporary, final)
+
+
+def processes(params: Params) -> int:
+    return process_count(params.processes, params.device)
+
+
+def one_thread(params: Params) -> None:
+    """On the CPU a process keeps to one core: threads that wait for each other cost more than they do."""
+    if params.device == "cpu":
+        import torch
+
+        torch.set_num_threads(1)

@@ -1,0 +1,97 @@
+"""The arms of the evaluation, and playing them on the test tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..evaluate import episode, tree_episode
+from ..lockstep import lockstep
+from ..mcts import search
+from ..parallel import slices, stream
+from ..params import Params
+from ..reranker import Reranked
+from ..runs import Stage, open_stage
+from ..types import Agent, Environment, QModel, Task
+from .agents import load_model, sampler
+from .common import processes
+from .q import load_q
+from .trees import search_config
+from .world import split_row, uses, world
+
+
+def arm_names(params: Params) -> list[str]:
+    """The arms of the evaluation; a control's number comes after a slash."""
+    second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
+    controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
+    return ["sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts"]
+
+
+def arms(params: Params, environment: Environment) -> dict[str, Agent]:
+    """The agent of each arm; ``mcts`` searches with the environment, by the agent sampled once.
+
+    Every arm draws through the same filter and from the same keys.
+    """
+    lm = load_model(params)
+    q = replace(load_q(params), reference=lm)
+    sample = sampler(params, environment, lm)
+
+    def best(agent: Agent, q_model: QModel, n: int) -> Agent:
+        return Reranked(agent, q_model, n, params.rerank_temperature, params.prior_weight)
+
+    found: dict[str, Agent] = {
+        "sample": sample,
+        "greedy": sampler(params, environment, lm, greedy=True),
+        "random_n5": Reranked(sample, None, 5, temperature=1.0),
+        "likely_n5": Reranked(sample, None, 5, prior_weight=1.0),
+        "q_n5": best(sample, q, 5),
+        "q_n10": best(sample, q, 10),
+        "tuned_policy": sampler(params, environment, q.policy),
+    }
+    if params.other_demonstrations:
+        second = load_model(params, "other_agent")
+        found["other_agent_sample"] = sampler(params, environment, second)
+        found["other_agent_q_n5"] = best(found["other_agent_sample"], q, 5)
+    for k in range(params.control_shuffles):
+        control = replace(load_q(params, f"model-{k}", "control"), reference=lm)
+        found |= {f"control_q_n{n}/{k}": best(sample, control, n) for n in (5, 10)}
+    return {name: found.get(name, sample) for name in arm_names(params)}
+
+
+def play(params: Params) -> Stage:
+    """Play every arm on the test tasks: ``episodes.jsonl``, a line an episode; then ``episodes.parquet``."""
+    environment = world(params)
+    with open_stage(params, "episodes") as stage:
+        if stage.complete:
+            return stage
+        tasks = uses(params, environment).test
+        done = stage.done("episodes", ("arm", "task"))
+        names = arm_names(params)
+        parts = [(params, part, done) for part in slices(tasks, processes(params))]
+        with tqdm(total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode") as bar:
+            for record in stream(_episodes, parts):
+                stage.append("episodes", record)
+                bar.set_postfix_str(record["arm"], refresh=False)
+                bar.update()
+        stage.to_parquet("episodes", ["arm", "task"])
+        stage.finish(test=split_row("test", tasks), arms=names)
+    return stage
+
+
+def _episodes(params: Params, tasks: Sequence[Task], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Play what is not done of every arm on these tasks; yields the episodes' records."""
+    environment = world(params)
+    config = replace(search_config(params), iterations=params.mcts_iterations)
+    for arm, agent in arms(params, environment).items():
+        todo = [task for task in tasks if (arm, task.id) not in done]
+        if arm == "mcts":
+            jobs = (search(environment, task, config, params.seed) for task in todo)
+            results = map(tree_episode, lockstep(jobs, agent, params.batch_size))
+        else:
+            jobs = (episode(environment, task, params.seed, trace=arm == "q_n5") for task in todo)
+            results = lockstep(jobs, agent, params.batch_size)
+        for record in results:
+            yield {"arm": arm, **record}

@@ -1,0 +1,91 @@
+"""Fitting the Q model and its controls to the preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..errors import QvlibError
+from ..parallel import stream
+from ..params import Params
+from ..preferences import Pair, hold_out, shuffle_winners
+from ..runs import Stage, open_stage, read_stage
+from ..types import Environment, QModel
+from .agents import load_model
+from .common import is_complete, one_thread, processes, save_model, write_table
+from .trees import load_pairs
+from .world import world
+
+
+def train_q(params: Params) -> Stage:
+    """Fit the Q model to the preference pairs, and the controls beside it, unless they are done; gives the Q model.
+
+    ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
+    pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle.
+    """
+    todo = [(params, stage) for stage in ("q_model", "control") if not is_complete(params, stage)]
+    models = 1 + params.control_shuffles
+    with tqdm(total=models, initial=models if not todo else 0, desc="fitting Q model and controls", unit="model") as bar:
+        for _ in stream(_fit_stage, todo) if processes(params) > 1 else chain(*(_fit_stage(*one) for one in todo)):
+            bar.update()
+    return read_stage(params, "q_model")
+
+
+def _fit_stage(params: Params, which: str) -> Iterator[str]:
+    """Fit the models of a stage; yields their names."""
+    one_thread(params)
+    train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
+    with open_stage(params, which) as stage:
+        if which == "q_model":
+            facts = _fit(params, stage, train, held, "model", "DPO")
+            yield "model"
+        else:
+            facts = {"controls": []}
+            for k in range(params.control_shuffles):
+                shuffled = shuffle_winners(train, 1000 * (k + 1) + params.seed)
+                facts["controls"].append(_fit(params, stage, shuffled, held, f"model-{k}", f"control {k}"))
+                yield f"model-{k}"
+        stage.finish(**facts)
+
+
+def _fit(params: Params, stage: Stage, train: Sequence[Pair], held: Sequence[Pair], name: str, label: str) -> dict[str, Any]:
+    if not train:
+        raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
+    environment, lm = world(params), load_model(params)
+    options: dict[str, Any] = {}
+    if params.trainer == "trl":
+        from ..trl_training import train as fit
+
+        options = {"lora_rank": params.lora_rank, "folder": stage.path / f"{name}-trl"}
+    else:
+        from ..dpo import train as fit
+    tuned, curve = fit(lm, encode(environment, lm, train), encode(environment, lm, held), beta=params.beta,
+                       lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch, rule=params.log_prob,
+                       seed=params.seed, label=label, **options)
+    write_table(stage, name.replace("model", "curve"), curve)
+    save_model(stage, tuned.model, lm.tokenizer, name)
+    last = [row for row in curve if row["split"] == "held-out"]
+    return {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None}
+
+
+def encode(environment: Environment, lm: Any, pairs: Sequence[Pair]) -> list[Any]:
+    """Pairs as token ids, by the prompts the agent reads."""
+    from ..dpo import encode_pairs, rebuild
+
+    tasks = {t.id: t for t in environment.tasks("train")}
+    unknown = next((p.task for p in pairs if p.task not in tasks), None)
+    if unknown is not None:
+        raise QvlibError(f"pair of task {unknown!r}: no such training task; use trees made on the same data")
+    return encode_pairs(lm, [rebuild(environment, tasks[p.task], p.path) for p in pairs], pairs)
+
+
+def load_q(params: Params, name: str = "model", stage: str = "q_model") -> QModel:
+    """A trained Q model with the agent's model as its reference."""
+    from ..models import local
+    from ..q_model import LogRatio
+
+    tuned = local.load(read_stage(params, stage).path / name, dtype=params.dtype, device=params.device)
+    return LogRatio(tuned, load_model(params), params.log_prob)
