@@ -1,8 +1,8 @@
 """Step-level direct preference optimisation (arXiv 2409.09345, eq. for the step-level loss; DPO: arXiv 2305.18290).
 
 The loss is a pure function of four vectors of log-probabilities. Two trainers use it: a plain loop for
-small models, where TRL's preparation costs more than the training, and TRL's ``DPOTrainer``
-(``trl_training``) for large ones.
+small models, which needs a good half of TRL's time for them, and TRL's ``DPOTrainer``
+(``trl_training``) for large ones, with LoRA and checkpoints.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def _dots(table: pd.DataFrame, value: str, low: str, high: str) -> tuple[Figure,
         colour, marker, filled = KINDS[name]
         axes.errorbar(row[value], y, xerr=[[row[value] - row[low]], [row[high] - row[value]]], color=colour, marker=marker,
                       markersize=6.5, markerfacecolor=colour if filled else "white", linewidth=1.4, capsize=3,
-                      linestyle="none", label=None if name in seen else name)
+                      linestyle="none", clip_on=False, label=None if name in seen else name)
         axes.annotate(f"{row[value]:.3f}" if value == "reward" else f"{row[value]:+.3f}", (1.02, y),
                       xycoords=("axes fraction", "data"), va="center", fontsize=8)
         seen.add(name)

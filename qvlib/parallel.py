@@ -57,10 +57,14 @@ def stream(work: Callable[..., Iterable[T]], arguments: Sequence[tuple]) -> Iter
                 running -= 1
             else:
                 raise value
+        for worker in workers:
+            worker.join()
     finally:
         for worker in workers:
-            worker.terminate()
-            worker.join()
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+        results.close()
 
 
 def _next(results: Any, workers: Sequence[Any]) -> tuple[str, Any]:

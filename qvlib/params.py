@@ -49,7 +49,7 @@ class Params(BaseModel):
     seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
     device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = _in(
-        "agent", "float64", "precision of models; float64 makes tables equal across batch sizes and processors")
+        "agent", "float32", "precision of models; float64 makes tables equal across batch sizes and processors")
     processes: int = _in(None, 0, "processes on the CPU, each with one thread; 0 = one per core", ge=0)
     batch_size: int = _in(None, 64, "trees or episodes that advance together", ge=1)
     wandb_mode: Literal["auto", "offline", "online", "disabled"] = _in(
@@ -71,13 +71,13 @@ class Params(BaseModel):
     # The agent
     agent: str = _in("agent", "small", "small = cloned from scratch; or a folder or hub name of a causal model")
     agent_width: int = _in("agent", 128, "hidden size of the small agent", ge=16)
-    agent_layers: int = _in("agent", 3, "layers of the small agent", ge=1)
+    agent_layers: int = _in("agent", 2, "layers of the small agent", ge=1)
     agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
     vocabulary: int = _in("agent", 2048, "tokens of the small agent's byte-level BPE", ge=300)
-    demonstrations: int = _in("agent", 2500, "episodes of the noisy shopper that the agent is cloned from", ge=1)
-    clone_epochs: int = _in("agent", 3, "passes over the demonstrations", ge=1)
-    clone_lr: float = _in("agent", 2.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
-    clone_batch: int = _in("agent", 64, "steps a batch of cloning", ge=1)
+    demonstrations: int = _in("agent", 3000, "episodes of the noisy shopper that the agent is cloned from", ge=1)
+    clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
+    clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
+    clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)
     temperature: float = _in("agent", 1.0, "sampling temperature (paper: 1)", gt=0)
     top_p: float = _in("agent", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
     max_action_tokens: int = _in("agent", 24, "longest action in tokens", ge=1)

@@ -84,7 +84,7 @@ def refused_share(rows: pd.DataFrame) -> float:
 def gap_closed(means: Mapping[str, float]) -> float | None:
     """(Q-reranked - sample) / (MCTS - sample): the share of the way to searching with the environment."""
     gap = means[BOUND] - means[BASE]
-    return (means[MAIN] - means[BASE]) / gap if gap > 0 else None
+    return float((means[MAIN] - means[BASE]) / gap) if gap > 0 else None
 
 
 def arm_table(params: Params) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from . import pipeline
-from .dpo import rebuild
 from .params import Params
 from .runs import read_stage
 from .seeding import generator
@@ -29,6 +28,8 @@ def score(environment: Environment, q_model: QModel, trees: Sequence[Mapping[str
     One row an action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
     Q compares actions of one state only, hence the centring.
     """
+    from .dpo import rebuild
+
     tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
     states, groups = [], []
     for tree in trees:

@@ -96,7 +96,7 @@ def _each(form: str, *columns: pd.Series) -> list[str]:
 
 
 def _is_number(column: pd.Series) -> bool:
-    texts = [str(v).lstrip("+-").rstrip("%").replace(",", "") for v in column if str(v)]
+    texts = [str(v).lstrip("+-").rstrip("%").replace(",", "") for v in column if str(v) not in ("", "nan", "None")]
     return bool(texts) and all(t.replace(".", "", 1).isdigit() for t in texts)
 
 

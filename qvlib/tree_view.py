@@ -27,10 +27,10 @@ def svg(tree: Mapping[str, Any], most_nodes: int = 22, most_children: int = 3) -
     children = _children(tree)
     root = tree["nodes"][0]
     kept: dict[str, list[Node]] = {root["node"]: []}
-    by_visits = sorted(tree["nodes"][1:], key=lambda n: -n["visits"])  # stable, so parents stay before children
-    for node in by_visits:
+    first = {child["node"] for siblings in children.values() for child in siblings[:most_children]}
+    for node in sorted(tree["nodes"][1:], key=lambda n: -n["visits"]):  # stable, so parents stay before children
         below = kept.get(node["parent"])
-        if below is not None and len(below) < most_children and len(kept) < most_nodes and node["visits"]:
+        if below is not None and node["node"] in first and len(kept) < most_nodes and node["visits"]:
             below.append(node)
             kept[node["node"]] = []
     place: dict[str, tuple[float, int]] = {}
@@ -73,7 +73,7 @@ def side_by_side(with_q: Mapping[str, Any], without: Mapping[str, Any], instruct
         step = with_q["trace"][number] if number < len(with_q["trace"]) else None
         other = f"<code>{escape(plain[number])}</code>" if number < len(plain) else ""
         rows.append(f'<tr><td>{number + 1}</td><td>{_candidates(step) if step is not None else ""}</td><td>{other}</td></tr>')
-    style = ("<style>.episode td{vertical-align:top;text-align:left!important;font:13px sans-serif}"
+    style = ("<style>.episode td,.episode th{vertical-align:top;text-align:left!important;font:13px sans-serif}"
              ".episode table td{padding:0 .6em 0 0;border:0}.episode .chosen{font-weight:bold}</style>")
     head = f"<p><b>Task.</b> {escape(instruction)}</p>" if instruction else ""
     return (f'{style}{head}<table class="episode"><thead><tr><th>step</th>'
@@ -118,7 +118,7 @@ def _children(tree: Mapping[str, Any]) -> dict[str, list[Node]]:
     for node in tree["nodes"]:
         if node["parent"] is not None:
             children.setdefault(node["parent"], []).append(node)
-    return {k: sorted(v, key=lambda n: -n["visits"]) for k, v in children.items()}
+    return {k: sorted(v, key=lambda n: (-n["visits"], -n["value"])) for k, v in children.items()}
 
 
 def _place(node: Node, kept: Mapping[str, list[Node]], place: dict[str, tuple[float, int]], level: int, next_column: list[int]) -> int:

@@ -19,7 +19,7 @@ from qvlib.models.local import LocalAgent, LocalModel, load, nucleus_of
 from qvlib.seeding import generator
 from qvlib.types import Request
 
-STATES = states(8)
+STATES = states(6)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def same(a, b):
 
 def test_samples_are_the_same_however_they_are_computed(lm):
     base = drawn(fresh(lm))
-    assert len({ids for row in base for ids, _ in row}) > 12
+    assert len({ids for row in base for ids, _ in row}) > 9
     same(base, drawn(fresh(lm), calls=[[i] for i in range(len(STATES))]))
-    same(base, drawn(fresh(lm), calls=[[7, 2, 5], [0], [1, 3, 4, 6]]))
-    for batch_tokens in (1, 60, 150, 10**6):
+    same(base, drawn(fresh(lm), calls=[[2, 5], [0], [1, 3, 4]]))
+    for batch_tokens in (1, 100, 10**6):
         same(base, drawn(fresh(lm, batch_tokens=batch_tokens)))
-    for memory in (0, 1, 5, 10**6):
+    for memory in (0, 3, 10**6):
         model = fresh(lm, memory=memory)
         same(base, drawn(model))
         same(base, drawn(model))  # with what was remembered
@@ -151,7 +151,7 @@ def naive_nucleus(p: np.ndarray, top_p: float) -> list[int]:
     return kept
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(logits=st.lists(st.integers(-12, 6), min_size=1, max_size=40), top_p=st.sampled_from([0.05, 0.3, 0.5, 0.9, 0.99, 1.0]),
        temperature=st.sampled_from([0.5, 1.0, 1.7]))
 def test_nucleus_is_that_of_a_plain_sort(logits, top_p, temperature):
@@ -182,11 +182,11 @@ def candidates(lm):
 def test_scores_are_those_of_full_passes(dtype, tolerance):
     lm = small_lm(dtype)
     prompts, replies = candidates(lm)
-    assert len({len(p) for p in prompts}) > 4 and len({len(r) for rs in replies for r in rs}) > 2
+    assert len({len(p) for p in prompts}) > 3 and len({len(r) for rs in replies for r in rs}) > 2
     expected = [[naive(lm, p, r) for r in rs] for p, rs in zip(prompts, replies, strict=True)]
-    for options in ({}, {"batch_tokens": 1}, {"batch_tokens": 120}, {"memory": 0}, {"memory": 3}):
+    for options in ({}, {"batch_tokens": 1}, {"batch_tokens": 120, "memory": 0}, {"memory": 3}):
         model = fresh(lm, **options)
-        for _ in range(2):
+        for _ in range(1 if options.get("batch_tokens") else 2):
             for got, want in zip(model.log_probs(prompts, replies), expected, strict=True):
                 np.testing.assert_allclose(got, want, atol=tolerance)
         assert len(model._scores) <= model.memory

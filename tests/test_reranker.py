@@ -41,6 +41,12 @@ def test_argmax_of_q_and_ties_to_the_first_drawn():
     assert [p.action for p in ask(Reranked(Fixed(["a", "c", "b"]), q, 3), n=3)] == ["c", "b", "a"]
 
 
+def test_ties_keep_their_order_however_many():
+    names = [f"x{i}" for i in range(50)]
+    best = ask(Reranked(Fixed(names), Table({n: float(i % 2) for i, n in enumerate(names)}), 50), n=50)
+    assert [p.action for p in best] == names[1::2] + names[::2]
+
+
 def test_distinct_actions_are_scored_once():
     q = Table({"a": 0.0, "b": 1.0})
     ask(Reranked(Fixed(["a", "b", "a", "a", "b"]), q, 5))

@@ -96,7 +96,7 @@ class LocalModel:
         for s in samples:
             by_start.setdefault(prompts[s.prompt] + s.ids, []).append(s)
         chunks: list[list[_Sample]] = []
-        rows = 0
+        rows = longest = 0
         for start in sorted(by_start, key=len, reverse=True):
             if not chunks or (rows + 1) * longest > self.batch_tokens or len(start) < 0.7 * longest:
                 chunks.append([])

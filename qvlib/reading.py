@@ -1,0 +1,63 @@
+"""Sentences about results, computed from ``metrics.json``, so that no prose holds a number typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def holds_zero(entry: Mapping[str, Any]) -> bool:
+    """Whether the interval of a gain holds zero, sums of floats being what they are."""
+    low, high = entry["ci95"]
+    return low <= 1e-9 and high >= -1e-9
+
+
+def gain(name: str, entry: Mapping[str, Any], over: str) -> str:
+    """What a paired gain and its interval allow to say."""
+    low, high = entry["ci95"]
+    relative = "" if entry["relative"] is None else f", {entry['relative']:+.0%}"
+    verdict = "not told apart from zero" if holds_zero(entry) else "above zero" if low > 0 else "below zero"
+    return f"**{name}** over {over}: {entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{relative}: {verdict}."
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """The result as a Markdown list: the claim, its control, its bound."""
+    gains, arms = metrics["gains"], metrics["arms"]
+    lines = [gain("Q-reranked, n = 5", gains["q_n5"], "one sample"), gain("Q-reranked, n = 10", gains["q_n10"], "one sample"),
+             gain("Q-reranked, n = 5", metrics["gains_over_greedy"]["q_n5"], "greedy"),
+             gain("the tuned model as the policy", gains["tuned_policy"], "one sample"),
+             gain("control with shuffled winners, n = 5", gains["control_q_n5"], "one sample") + _control(gains["control_q_n5"])]
+    if "other_agent_gain" in metrics:
+        lines.append(gain("another agent, reranked by the same Q model", metrics["other_agent_gain"], "its own sample"))
+    if metrics["gap_closed"] is not None:
+        lines.append(f"**Gap closed**: {metrics['gap_closed']:.0%} of the way from one sample to MCTS with the environment "
+                     f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f}).")
+    lines.append(f"**Success** (reward 1): {arms['sample']['success_rate']:.1%} of tasks with one sample, "
+                 f"{arms['q_n5']['success_rate']:.1%} reranked.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def claim(metrics: Mapping[str, Any]) -> str:
+    """One sentence: whether the method's claim holds in this run."""
+    found = [metrics[over]["q_n5"] for over in ("gains", "gains_over_greedy")]
+    better = [entry["mean"] > 0 and not holds_zero(entry) for entry in found]
+    clean = holds_zero(metrics["gains"]["control_q_n5"])
+    tasks = metrics["arms"]["q_n5"]["tasks"]
+    what = {2: "is better than one sample and than greedy decoding", 1: "is better than only one of one sample and greedy decoding",
+            0: "is not shown to be better than one sample or greedy decoding"}[sum(better)]
+    return (f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; the control with shuffled "
+            f"winners {'shows nothing, as it must' if clean else 'differs from one sample, which it must not'}.")
+
+
+def accuracy(preferences: Mapping[str, Any]) -> str:
+    """Held-out preference accuracy against the control's."""
+    found, pairs = preferences["held_out_accuracy"], preferences["held_out_pairs"]
+    if found is None:
+        return "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
+    controls = [c for c in preferences["control_held_out_accuracy"] if c is not None]
+    shuffled = ", ".join(f"{c:.1%}" for c in controls)
+    return f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+
+
+def _control(entry: Mapping[str, Any]) -> str:
+    return " As it must." if holds_zero(entry) else " It must show nothing: look for a leak, or train more shuffles."

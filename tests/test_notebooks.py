@@ -1,0 +1,144 @@
+"""The notebooks: their form, and that each runs, by the runner and alone."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from qvlib import runner
+from qvlib.params import Params
+from qvlib.tables import resolve
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "params" / "smoke.yml"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["00_tour", "01_agent", "02_collect", "03_preferences", "04_train_q", "05_evaluate", "06_ablations", "07_report"]
+ARMS = {"sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
+        "other_agent_q_n5", "control_q_n5", "control_q_n10"}
+
+
+def test_they_are_all_there():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_format_is_current_and_clean(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"} and set(notebook.metadata.language_info) == {"name"}
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in code(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+def test_there_is_one_parameters_cell_with_the_defaults(notebook):
+    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [1] and notebook.cells[0].cell_type == "markdown"
+    lines = notebook.cells[1].source.splitlines()
+    fields = Params.model_fields
+    for statement, line in zip(ast.parse(notebook.cells[1].source).body, lines, strict=True):
+        name = statement.targets[0].id
+        assert ast.literal_eval(statement.value) == fields[name].default, f"{name}: the default is {fields[name].default!r}"
+        assert line.partition("  # ")[2] == fields[name].description
+    assert "params = from_notebook(globals())" in notebook.cells[2].source
+
+
+def test_it_is_an_argument_in_short_cells(notebook):
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert 0.4 <= len(prose) / len(notebook.cells) <= 0.6 and len(notebook.cells) <= 30
+    assert all(len(cell.source.splitlines()) <= 13 for cell in code(notebook))
+    assert "**Question.**" in prose[0].source and "**Method.**" in prose[0].source
+    assert re.search(r"does not show|what not", prose[-1].source)
+    assert "log_run(" in notebook.cells[-1].source
+
+
+def test_prose_holds_no_typed_results(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"arXiv \d+\.\d+|`[^`]*`|\[0, 1\]|\[-1, 1\]", "", cell.source)
+            assert not re.search(r"\d\.\d|\d ?%(?! percentile)", text), cell.source
+
+
+def test_it_says_so_when_a_package_function_is_gone(notebook):
+    """Every ``module.name`` of qvlib that a cell uses exists."""
+    import importlib
+
+    source = "\n".join(cell.source for cell in code(notebook))
+    modules = next(n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom) and n.module == "qvlib").names
+    for name in (alias.name for alias in modules):
+        module = importlib.import_module(f"qvlib.{name}")
+        used = re.findall(rf"\b{name}\.(\w+)", source)
+        assert used and all(hasattr(module, attribute) for attribute in used), name
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The whole sequence with the smoke parameters; gives the folder of its runs and results."""
+    folder = tmp_path_factory.mktemp("smoke")
+    runner.run(SMOKE, overrides={"runs_dir": str(folder / "runs"), "results_dir": str(folder / "results"),
+                                 "wandb_mode": "disabled"})
+    return folder
+
+
+@pytest.mark.slow
+def test_the_whole_sequence_runs(smoke):
+    results = smoke / "results" / "smoke"
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert set(metrics["arms"]) == ARMS and set(metrics["gains"]) == ARMS - {"sample"}
+    for name in NAMES:
+        assert (results / "html" / f"{name}.html").exists()
+        executed = results / "notebooks" / f"{name}.ipynb"
+        assert executed.stat().st_size < 300_000
+        counts = [cell.execution_count for cell in code(nbformat.read(executed, as_version=4))]
+        assert counts == list(range(1, len(counts) + 1))
+    for picture in ("reward_by_arm.png", "gains.png", "training.png", "pairs_by_depth.png", "nodes_by_depth.png", "cloning.png",
+                    "tree.svg", "tree.html", "tour_tree.svg", "episode.html"):
+        assert (results / "figures" / picture).stat().st_size > 300, picture
+    assert {"summary", "arms", "gains", "splits", "stages"} <= {path.stem for path in (results / "tables").glob("*.md")}
+
+
+@pytest.mark.slow
+def test_one_notebook_by_raw_papermill(smoke, tmp_path):
+    out = tmp_path / "out.ipynb"
+    done = papermill("02_collect", out, smoke, "-f", SMOKE)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = out.read_text()
+    assert "Mean value of the root" in text and "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given, message", [
+    (("itertions", "3"), "unknown parameter 'itertions'; did you mean 'iterations'?"),
+    (("iterations", "many"), "parameter 'iterations'"),
+])
+def test_a_mistake_stops_raw_papermill_with_one_clear_line(tmp_path, given, message):
+    done = papermill("02_collect", tmp_path / "out.ipynb", tmp_path, "-p", *given)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def papermill(name, out, folder, *arguments):
+    """papermill as a user calls it, with its work in ``folder``."""
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", ROOT / "notebooks" / f"{name}.ipynb", out, *arguments, "-p", "runs_dir", folder / "runs",
+         "-p", "results_dir", folder / "results", "-p", "wandb_mode", "disabled", "--no-progress-bar"],
+        capture_output=True, text=True, cwd=ROOT, timeout=600)
+
+
+def test_folders_are_meant_from_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")  # where JupyterLab starts a notebook
+    assert resolve("runs") == ROOT / "runs"

@@ -1,0 +1,133 @@
+"""From episodes to metrics: known data in, known numbers out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qvlib import reading, report, tables
+from qvlib.errors import QvlibError
+from qvlib.params import make
+
+REWARDS = {"sample": 0.2, "greedy": 0.3, "random_n5": 0.2, "likely_n5": 0.25, "q_n5": 0.5, "q_n10": 0.6, "tuned_policy": 0.4,
+           "mcts": 0.8, "other_agent_sample": 0.4, "other_agent_q_n5": 0.5, "control_q_n5/0": 0.1, "control_q_n5/1": 0.3,
+           "control_q_n10/0": 0.2, "control_q_n10/1": 0.2}
+ARMS = {"sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_q_n5", "control_q_n5",
+        "control_q_n10", "other_agent_sample"}
+
+
+def episodes(rewards=REWARDS, tasks=20):
+    """Tasks two a product; every reward is the arm's mean plus a task's own part in [-0.1, 0.1], the first a success under mcts."""
+    rows = []
+    for arm, mean in rewards.items():
+        for t in range(tasks):
+            reward = 1.0 if (arm, t) == ("mcts", 0) else mean + (0.1 if t % 2 else -0.1)
+            rows.append({"arm": arm, "task": f"t{t:02}", "group": f"p{t // 2}", "reward": reward, "env_steps": 4, "proposals": 5,
+                         "tokens": 10, "prompt_tokens": 100, "refused": 5})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def stages(monkeypatch, tmp_path):
+    """The finished stages as ``report`` reads them; gives the parameters."""
+    folder = tmp_path / "episodes"
+    folder.mkdir()
+    episodes().to_parquet(folder / "episodes.parquet")
+    test = {"split": "test", "tasks": 20, "groups": 10, "ids": "abcd1234"}
+    facts = {
+        "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]}, "episodes": {"test": test},
+        "pairs": {"trees": 9}, "q_model": {"pairs": 30, "held_out_pairs": 4, "held_out_accuracy": 0.75},
+        "control": {"controls": [{"held_out_accuracy": 0.5}, {"held_out_accuracy": None}]}}
+    tree = {"env_steps": 1, "proposals": 2, "tokens": 3, "prompt_tokens": 4, "refused": 5}
+
+    def read(params, stage):
+        manifest = {"digest": "d" * 8, "seconds": 1.5, "sessions": 1, "finished": "now", "git": {"commit": "c" * 40, "dirty": True}}
+        return SimpleNamespace(path=folder, facts=facts.get(stage, {}), manifest=manifest, records=lambda name: [tree, tree])
+
+    monkeypatch.setattr(report, "read_stage", read)
+    return make({"name": "known", "results_dir": str(tmp_path / "results"), "bootstrap": 200})
+
+
+def test_shuffles_are_averaged_before_tasks():
+    rows = report.by_task(episodes()).set_index(["arm", "task"])
+    assert rows.loc[("control_q_n5", "t01"), "reward"] == pytest.approx((0.2 + 0.4) / 2)
+    assert rows.loc[("control_q_n5", "t01"), "shuffles"] == 2 and rows.loc[("q_n5", "t01"), "shuffles"] == 1
+    table = report.arm_rows(rows.reset_index(), 200).set_index("arm")
+    assert table.loc["control_q_n5", "tasks"] == 20 and set(table.index) == ARMS
+    assert list(table.index)[:3] == ["sample", "greedy", "random_n5"]
+
+
+def test_intervals_are_of_groups_and_gains_are_paired():
+    rows = report.by_task(episodes())
+    table = report.arm_rows(rows, 400).set_index("arm")
+    # Each product has one task above and one below the arm's mean, so resampling products changes nothing.
+    assert table.loc["q_n5", ["reward_low", "reward_high"]].tolist() == pytest.approx([0.5, 0.5])
+    gain = report.gain_rows(rows, 400).set_index("arm").loc["q_n5"]
+    assert [gain["gain"], gain["low"], gain["high"], gain["relative"]] == pytest.approx([0.3, 0.3, 0.3, 1.5])
+
+
+def test_an_interval_covers_what_it_should():
+    rng = np.random.default_rng(0)
+    frame = episodes({"sample": 0.5}, tasks=400).assign(reward=lambda f: rng.uniform(size=len(f)), group=lambda f: f["task"])
+    row = report.arm_rows(report.by_task(frame), 2000).iloc[0]
+    half = 1.96 * frame["reward"].std() / np.sqrt(len(frame))
+    assert row["reward_high"] - row["reward_low"] == pytest.approx(2 * half, rel=0.1)
+
+
+def test_an_arm_with_missing_tasks_is_refused():
+    frame = episodes()
+    with pytest.raises(QvlibError, match="'greedy' was played on 19 tasks"):
+        report.by_task(frame.drop(frame.index[(frame["arm"] == "greedy") & (frame["task"] == "t03")]))
+
+
+def test_gap_closed():
+    assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
+    assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None
+
+
+def test_the_layout_of_metrics(stages):
+    found = report.metrics(stages)
+    assert set(found["arms"]) == ARMS and set(found["gains"]) == ARMS - {"sample"}
+    assert set(found["gains_over_greedy"]) == ARMS - {"greedy"}
+    for entry in found["arms"].values():
+        assert {"reward_mean", "success_rate", "ci95", "tasks", "seeds"} <= set(entry) and len(entry["ci95"]) == 2
+    for group in (found["gains"], found["gains_over_greedy"], {"x": found["other_agent_gain"]}):
+        assert all(set(entry) == {"mean", "ci95", "relative"} for entry in group.values())
+    assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"]["mean"] == pytest.approx(0.1)
+    assert found["arms"]["mcts"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
+    assert found["preferences"]["held_out_accuracy"] == 0.75
+    assert found["splits"][-1] == {"split": "test played", "tasks": 20, "groups": 10, "ids": "abcd1234"}
+    cost = found["cost"]
+    assert cost["collecting_tokens"] == 6 and cost["tokens"] == 6 + 10 * 20 * len(REWARDS) and cost["seconds"] == 1.5 * 8
+
+
+def test_tables_and_metrics_are_written(stages):
+    report.write_metrics(stages)
+    tables.write_tables(stages)
+    folder = tables.resolve(stages.results_dir) / "known"
+    assert (folder / "metrics.json").exists()
+    for name in ("summary", "arms", "gains", "gains_over_greedy", "splits", "stages"):
+        text = (folder / "tables" / f"{name}.md").read_text()
+        assert "test played 20 (abcd1234)" in text.splitlines()[-1]
+        assert (folder / "tables" / f"{name}.csv").exists()
+    assert (pd.read_csv(folder / "tables" / "arms.csv")["test_tasks_hash"] == "abcd1234").all()
+    lines = (folder / "tables" / "summary.md").read_text().splitlines()
+    assert len({len(line) for line in lines[:-2]}) == 1  # lines up
+    assert lines[6].split("|")[1:3] == [" q_n5               ", "  0.500 "] and "+150.0%" in lines[6]
+
+
+def test_sentences_follow_the_intervals(stages):
+    found = report.metrics(stages)
+    assert "is better than one sample and than greedy decoding" in reading.claim(found)
+    assert "shows nothing, as it must" in reading.claim(found)
+    found["gains"]["q_n5"]["ci95"] = [-0.1, 0.5]
+    found["gains"]["control_q_n5"]["ci95"] = [0.1, 0.2]
+    assert "only one of" in reading.claim(found) and "must not" in reading.claim(found)
+    assert "not told apart from zero" in reading.verdict(found) and "look for a leak" in reading.verdict(found)
+    assert "75.0%" in reading.accuracy(found["preferences"])
+
+
+def test_markdown_is_escaped_and_aligned():
+    text = tables.markdown(pd.DataFrame({"a|b": ["x|y\nz", "w"], "n": [1.5, float("nan")]}))
+    assert text.splitlines()[1] == "| ------ | --: |" and "x\\|y z" in text
