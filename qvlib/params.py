@@ -111,7 +111,7 @@ class Params(BaseModel):
     lora_rank: int = _in("q_model", 0, "rank of the LoRA; 0 = full fine-tuning", ge=0)
     dpo_lr: float = _in("q_model", 3.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
     dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
-    dpo_batch: int = _in("q_model", 32, "pairs a batch (paper: 64)", ge=1)
+    dpo_batch: int = _in("q_model", 8, "pairs a batch (paper: 64)", ge=1)
     control_shuffles: int = _in("control", 1, "controls trained on the same pairs with shuffled winners", ge=1)
 
     # Evaluation
