@@ -82,10 +82,11 @@ def action_log_probs(model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], ru
 
 
 def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float, epochs: int,
-          batch: int, rule: str, seed: int, label: str = "DPO") -> tuple[LocalModel, list[dict[str, float]]]:
+          batch: int, rule: str, seed: int, schedule: str = "linear",
+          label: str = "DPO") -> tuple[LocalModel, list[dict[str, float]]]:
     """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
 
-    Learning rate: linear warm-up over a tenth of the steps, then constant (as published).
+    Learning rate: ``lr`` times ``rate_at``.
     Returns the policy and its curve (``curve_row`` at every step, and on ``held_out`` at each epoch's end).
     """
     policy = copy.deepcopy(lm.model).train()
@@ -95,7 +96,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
         reference_held = _both(lm.model, held_out, rule, pad, batch) if held_out else None
     total = epochs * ((len(pairs) + batch - 1) // batch)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / max(1, total // 10)))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, total, schedule))
     curve: list[dict[str, float]] = []
     with tqdm(total=total, desc=label, unit="batch") as bar:
         for epoch in range(epochs):
@@ -110,7 +111,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
                 loss.mean().backward()
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
                 optimizer.step()
-                schedule.step()
+                rates.step()
                 curve.append(curve_row(len(curve), "train", w, l, reference[0][chosen], reference[1][chosen], beta))
                 bar.update()
             if reference_held:
@@ -121,6 +122,14 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
                 policy.train()
     tuned = LocalModel(policy.eval(), lm.tokenizer, lm.style, lm.max_action_tokens, lm.batch_tokens, lm.memory)
     return tuned, curve
+
+
+def rate_at(step: int, steps: int, schedule: str) -> float:
+    """Share of the learning rate at a step: linear warm-up over a tenth of the steps, then to zero or ``constant``."""
+    warm_up = max(1, steps // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 1.0 if schedule == "constant" else max(0.0, (steps - step) / max(1, steps - warm_up))
 
 
 def curve_row(step: int, split: str, chosen: torch.Tensor, rejected: torch.Tensor, ref_chosen: torch.Tensor,

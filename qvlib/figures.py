@@ -52,7 +52,7 @@ def gains(table: pd.DataFrame) -> Figure:
     """Paired gain of each arm with its 95 % interval; takes ``report.gain_table``."""
     figure, axes = _dots(table, "gain", "low", "high")
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
-    against = table["against"].iloc[0]
+    against = "greedy decoding" if table["against"].iloc[0] == "greedy" else "one sample of the same agent"
     return _labelled(figure, axes, f"Gain over {against}, paired by task",
                      f"difference of mean terminal reward, 95 % interval, {table['tasks'].iloc[0]} tasks")
 
@@ -103,13 +103,13 @@ def training(curve: pd.DataFrame, control: pd.DataFrame | None = None) -> Figure
     """Loss, margin, accuracy and both log-probabilities of DPO, training and held-out pairs."""
     figure, axes = _panels(2, 2, (7.2, 5.0))
     drawn = [("Q model", curve, BLUE, "-", "o")] + ([] if control is None else [("control", control, ORANGE, "--", "X")])
-    for place, column, title, unit in ((axes[0], "loss", "Loss", "nats"), (axes[1], "margin", "Margin", "beta (Q chosen - Q rejected), nats"),
+    for place, column, title, unit in ((axes[0], "loss", "Loss", "nats"), (axes[1], "margin", "Margin", "beta × difference of Q (nats)"),
                                        (axes[2], "accuracy", "Accuracy", "share of pairs ordered rightly")):
         for name, rows, colour, dashes, marker in drawn:
             _curve(place, rows, column, name, colour, dashes, marker)
         _set(place, title, "batch (count)", unit)
     axes[0].axhline(math.log(2), color=GREY, linewidth=0.9, linestyle=":")
-    axes[0].annotate("ln 2", (0.98, math.log(2)), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=GREY)
+    axes[0].annotate("ln 2", (0.02, math.log(2)), xycoords=("axes fraction", "data"), ha="left", va="top", fontsize=8, color=GREY)
     axes[1].axhline(0, color=GREY, linewidth=0.9, linestyle=":")
     axes[2].axhline(0.5, color=GREY, linewidth=0.9, linestyle=":")
     axes[2].set_ylim(0, 1.03)

@@ -43,7 +43,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     # The run
-    name: str = _in(None, "quick", "folder of the rendered results, results/<name>", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = _in(None, "quick", "folder of the rendered results, results/<name>", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
     runs_dir: str = _in(None, "runs", "folder of the working files; stages are found again by their parameters")
     results_dir: str = _in(None, "results", "folder of the rendered results")
     seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
@@ -100,8 +100,8 @@ class Params(BaseModel):
     # Preference pairs
     pairs: Literal["best_path", "all_nodes"] = _in(
         "pairs", "all_nodes", "best_path = best against worst sibling along the best trajectory (paper)")
-    min_margin: float = _in("pairs", 0.1, "least difference of the two values", ge=0)
-    min_visits: int = _in("pairs", 2, "least visits of both siblings", ge=0)
+    min_margin: float = _in("pairs", 0.05, "least difference of the two values", ge=0)
+    min_visits: int = _in("pairs", 1, "least visits of both siblings", ge=0)
     heldout_share: float = _in("pairs", 0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1)
 
     # The Q model
@@ -109,7 +109,9 @@ class Params(BaseModel):
     log_prob: Literal["sum", "mean"] = _in("q_model", "sum", "log-probability of an action over its tokens (paper: sum)")
     trainer: Literal["loop", "trl"] = _in("q_model", "loop", "loop = plain PyTorch for small models; trl = DPOTrainer")
     lora_rank: int = _in("q_model", 0, "rank of the LoRA; 0 = full fine-tuning", ge=0)
-    dpo_lr: float = _in("q_model", 3.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
+    dpo_lr: float = _in("q_model", 2.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
+    dpo_schedule: Literal["linear", "constant"] = _in(
+        "q_model", "linear", "learning rate after a tenth of warm-up: linear to 0, or constant (paper)")
     dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
     dpo_batch: int = _in("q_model", 8, "pairs a batch (paper: 64)", ge=1)
     control_shuffles: int = _in("control", 1, "controls trained on the same pairs with shuffled winners", ge=1)

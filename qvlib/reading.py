@@ -59,5 +59,13 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
     return f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
 
 
+def agent(facts: Mapping[str, Any], loss: float | None) -> str:
+    """Where the agent comes from; ``loss`` is cloning's last, nats a token."""
+    if "model" in facts:
+        return f"The agent is the model `{facts['model']}` as it was given; nothing was cloned."
+    return (f"Cloned from {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a shopper whose own mean "
+            f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.")
+
+
 def _control(entry: Mapping[str, Any]) -> str:
     return " As it must." if holds_zero(entry) else " It must show nothing: look for a leak, or train more shuffles."

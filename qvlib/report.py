@@ -23,6 +23,7 @@ ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_p
          "other_agent_q_n5", "control_q_n5", "control_q_n10")
 COSTS = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
 BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
+SECOND, SECOND_Q = "other_agent_sample", "other_agent_q_n5"
 
 
 def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -93,8 +94,18 @@ def arm_table(params: Params) -> pd.DataFrame:
 
 
 def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
-    """Paired gain of each arm over ``against``, with the hash of the test tasks."""
-    return _stamped(params, gain_rows(load_by_task(params), params.bootstrap, against))
+    """Paired gain of each arm over ``against``, with the hash of the test tasks.
+
+    The second agent's gain is over that agent's own sample, which says what the Q model adds to it.
+    """
+    rows = load_by_task(params)
+    second = rows["arm"].isin([SECOND, SECOND_Q])
+    gains = [gain_rows(rows[~second], params.bootstrap, against)]
+    if against == BASE and second.any():
+        gains.append(gain_rows(rows[second], params.bootstrap, SECOND))
+    table = pd.concat(gains, ignore_index=True)
+    rank = {arm: i for i, arm in enumerate(ORDER)}
+    return _stamped(params, table.sort_values("arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True))
 
 
 def split_table(params: Params) -> pd.DataFrame:
@@ -154,9 +165,9 @@ def metrics(params: Params) -> dict[str, Any]:
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
-    if "other_agent_sample" in found["arms"]:
-        second = rows[rows["arm"].isin(["other_agent_sample", "other_agent_q_n5"])]
-        found["other_agent_gain"] = _gain_entries(gain_rows(second, params.bootstrap, "other_agent_sample"))["other_agent_q_n5"]
+    second = rows[rows["arm"].isin([SECOND, SECOND_Q])]
+    if len(second):
+        found["other_agent_gain"] = _gain_entries(gain_rows(second, params.bootstrap, SECOND))[SECOND_Q]
     return found
 
 

@@ -29,7 +29,7 @@ def write_results_index(results_dir: str | Path) -> Path:
 
 SHOWN = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "control_q_n10",
          "mcts")
-FIGURE = "rewards"
+FIGURE = "reward_by_arm"
 
 
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:

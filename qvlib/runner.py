@@ -60,7 +60,7 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    given = _given(params_file, overrides or {})
+    given = _given(params)
     notebooks = find_notebooks(project_root() / "notebooks", only)
     results = resolve(params.results_dir) / params.name
     package = package_hash()
@@ -216,11 +216,9 @@ def _tidied(output: Any) -> Any:
     return output
 
 
-def _given(params_file: str | Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's parameters (``load`` has validated them), not the defaults of those it leaves out."""
-    import yaml
-
-    return {**yaml.safe_load(Path(params_file).read_text()), **overrides}
+def _given(params: Params) -> dict[str, Any]:
+    """The parameters that are not the defaults, which the notebooks have: a reader sees what is special in a run."""
+    return {name: value for name, value in params.model_dump().items() if value != type(params).model_fields[name].default}
 
 
 def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:

@@ -45,7 +45,7 @@ def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """The result in one table: reward, success, paired gain over one sample, all as text."""
     gain = gains_shown(gains).set_index("arm")[["gain", "gain 95 %", "relative"]]
     rows = arms_shown(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
-    return rows.rename(columns={"gain": f"gain over {report.BASE}", "gain 95 %": "95 % of gain"})
+    return rows.rename(columns={"gain": "gain over one sample", "gain 95 %": "95 % of gain"})
 
 
 def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +72,8 @@ def caption(params: Params) -> str:
     """One line that says which tasks a table is about."""
     splits = report.split_table(params).to_dict("records")
     sizes = ", ".join(f"{s['split']} {s['tasks']:,} ({s['ids']})" for s in splits)
-    return (f"Run {params.name}, seed {params.seed}. Tasks (hash of their ids): {sizes}. "
+    second = "The second agent's gain is over its own sample. " if params.other_demonstrations else ""
+    return (f"Run {params.name}, seed {params.seed}. Tasks (hash of their ids): {sizes}. {second}"
             f"Intervals: 95 %, bootstrap over products, {params.bootstrap:,} resamples.")
 
 

@@ -23,16 +23,15 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
 from datasets import Dataset
 from peft import LoraConfig
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from .dpo import PairIds, curve_row
+from .dpo import PairIds, curve_row, rate_at
 from .errors import QvlibError
-from .models.local import LocalModel
+from .models.local import LocalModel, quiet
 from .seeding import generator
 
 LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
@@ -40,7 +39,7 @@ CURVE = "curve/"
 
 
 def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float, epochs: int,
-          batch: int, rule: str, seed: int, label: str = "DPO", lora_rank: int = 0,
+          batch: int, rule: str, seed: int, schedule: str = "linear", label: str = "DPO", lora_rank: int = 0,
           folder: str | Path) -> tuple[LocalModel, list[dict[str, float]]]:
     """Tune a copy of the model with TRL; the contract of ``dpo.train``.
 
@@ -59,7 +58,8 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     pairs, held_out = _fitting(lm, pairs, "training"), _fitting(lm, held_out, "held-out")
     if not pairs:
         raise QvlibError("no pair fits the model's context; use a model with a longer one or a shorter prompt style")
-    settings = {"beta": beta, "lr": lr, "epochs": epochs, "batch": batch, "rule": rule, "seed": seed, "lora_rank": lora_rank}
+    settings = {"beta": beta, "lr": lr, "epochs": epochs, "batch": batch, "rule": rule, "seed": seed,
+                "schedule": schedule, "lora_rank": lora_rank}
     work = folder / f"checkpoints-{_digest(settings, pairs, held_out)}"
     checkpoint = _last_checkpoint(work)
     with _quiet():
@@ -80,7 +80,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
 
 
 def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float,
-                 epochs: int, batch: int, rule: str, seed: int, lora_rank: int, folder: Path, label: str) -> StepDPO:
+                 epochs: int, batch: int, rule: str, seed: int, schedule: str, lora_rank: int, folder: Path, label: str) -> StepDPO:
     """The trainer of ``train``, ready to start."""
     steps = epochs * ((len(pairs) + batch - 1) // batch)
     on_cpu = lm.model.device.type == "cpu"
@@ -97,14 +97,14 @@ def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[Pa
     return StepDPO(
         copy.deepcopy(lm.model), args=config, train_dataset=_dataset(pairs),
         eval_dataset=_dataset(held_out) if held_out else None, processing_class=tokenizer,
-        peft_config=lora or None, callbacks=[_Bar(label)], rule=rule)
+        peft_config=lora or None, callbacks=[_Bar(label)], rule=rule, schedule=schedule)
 
 
 class StepDPO(DPOTrainer):
     """``DPOTrainer`` on our token ids, in our order, with our curve; the loss and the reference are TRL's."""
 
-    def __init__(self, *args: Any, rule: str, **kwargs: Any) -> None:
-        self._rule = rule
+    def __init__(self, *args: Any, rule: str, schedule: str, **kwargs: Any) -> None:
+        self._rule, self._schedule = rule, schedule
         self._seen: list[tuple[torch.Tensor, ...]] = []
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
@@ -122,9 +122,9 @@ class StepDPO(DPOTrainer):
         return _Order(len(train_dataset or self.train_dataset), self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Linear warm-up over a tenth of the steps, then constant, as in ``dpo.train``."""
+        """The schedule of ``dpo.train``."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer, lambda s: min(1.0, (s + 1) / max(1, num_training_steps // 10)))
+            optimizer or self.optimizer, lambda step: rate_at(step, num_training_steps, self._schedule))
         return self.lr_scheduler
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
@@ -189,17 +189,14 @@ class _Bar(TrainerCallback):
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars for writing files and no deprecation notes between the libraries."""
-    bars = transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
-    transformers.utils.logging.disable_progress_bar()
+    hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
-        if bars[0]:
-            transformers.utils.logging.enable_progress_bar()
-        if not bars[1]:
+        if not hidden:
             datasets.enable_progress_bars()
 
 

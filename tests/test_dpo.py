@@ -21,7 +21,7 @@ from qvlib.types import State, Step, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 LN2 = math.log(2)
-SETTINGS = {"beta": 0.1, "lr": 3e-3, "epochs": 1, "batch": 8, "rule": "sum", "seed": 0}
+SETTINGS = {"beta": 0.1, "lr": 3e-3, "epochs": 1, "batch": 8, "rule": "sum", "seed": 0, "schedule": "linear"}
 
 
 @pytest.fixture(scope="module")

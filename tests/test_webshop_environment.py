@@ -67,6 +67,16 @@ def test_accepts_tells_no_effect(shop, task):
     assert not shop.accepts(shop.reset(task), "click[search]")
 
 
+def test_accepts_opens_a_section_once(shop, task):
+    item = walk(shop, task, *OPEN)
+    read = walk(shop, task, *OPEN, "click[description]")
+    back = shop.step(read, "click[< prev]")
+    assert shop.accepts(item, "click[description]") and shop.accepts(read, "click[< prev]")
+    assert not shop.accepts(back, "click[description]") and shop.accepts(back, "click[features]")
+    assert not shop.accepts(shop.step(back, "click[small]"), "click[description]")  # options do not change the text
+    assert shop.step(back, "click[description]").valid  # the rules stay the original's: only the filter knows
+
+
 def test_moving_between_pages(shop, task):
     item = walk(shop, task, *OPEN, "click[small]")
     sub = shop.step(item, "click[features]")

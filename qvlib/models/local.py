@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..errors import QvlibError
 from ..seeding import generator
@@ -283,12 +285,25 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **o
         raise QvlibError(f"{folder}: no tokenizer could be read; save one beside the model with "
                          f"tokenizer.save_pretrained ({_one_line(error)})") from None
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
     except (OSError, ValueError, SafetensorError) as error:
         raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
     if tokenizer.eos_token_id is None:
         raise QvlibError(f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again")
     return LocalModel(model, tokenizer, **options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars of transformers for reading and writing weights, which take a blink beside the work they would hide."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _means_folder(name: str | Path) -> bool:
@@ -311,4 +326,4 @@ def _put(memory: OrderedDict, key: Any, value: Any, most: int) -> None:
         memory.popitem(last=False)
 
 
-__all__ = ["LocalAgent", "LocalModel", "Nucleus", "load", "nucleus_of"]
+__all__ = ["LocalAgent", "LocalModel", "Nucleus", "load", "nucleus_of", "quiet"]

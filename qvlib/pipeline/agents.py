@@ -14,6 +14,7 @@ from ..evaluate import episode
 from ..lockstep import lockstep
 from ..parallel import stream
 from ..params import Params
+from ..paths import resolve
 from ..reranker import Filtered
 from ..runs import Stage, open_stage, read_stage
 from ..types import Agent, Environment, Task
@@ -22,7 +23,13 @@ from .world import uses, world
 
 
 def train_agents(params: Params) -> Stage:
-    """Clone the small agents, the first and the second, side by side, unless they are done; gives the first."""
+    """Clone the small agents, the first and the second, side by side, unless they are done; gives the first.
+
+    Where ``agent`` names a folder or hub model, that is the first agent, and only looked at.
+
+    Raises:
+        QvlibError: that folder or hub name gives no model with a tokenizer.
+    """
     world(params)
     stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
     todo = [(params, stage) for stage in stages if not is_complete(params, stage)]
@@ -46,6 +53,10 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
         if stage.complete:
             return
         one_thread(params)
+        if params.agent != "small" and not other:
+            lm = load_given(params)
+            stage.finish(model=params.agent, parameters=lm.model.num_parameters(), vocabulary=len(lm.tokenizer))
+            return
         dealt = uses(params, environment)
         tasks = dealt.other_demonstrations if other else dealt.demonstrations
         seed = params.seed + 1 if other else params.seed
@@ -69,6 +80,15 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
                      decisions=len(shown), demonstrator_reward=float(pd.DataFrame(records)["reward"].mean()))
 
 
+def cloning_curves(params: Params) -> dict[str, pd.DataFrame]:
+    """The cloned agents' training curves by name; a model that was given has none."""
+    stages = {"agent": "agent", "second agent": "other_agent"}
+    if not params.other_demonstrations:
+        del stages["second agent"]
+    found = {name: read_stage(params, stage) for name, stage in stages.items()}
+    return {name: stage.table("curve") for name, stage in found.items() if "model" not in stage.facts}
+
+
 def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence[dict[str, Any]]) -> Iterable[Any]:
     """Replay episodes into (state, action) demonstrations."""
     from ..models.small import Demonstration
@@ -85,8 +105,20 @@ def load_model(params: Params, which: str = "agent"):
     from ..models import local
 
     one_thread(params)
-    folder = read_stage(params, which).path / "model"
-    return local.load(folder, dtype=params.dtype, device=params.device, max_action_tokens=params.max_action_tokens)
+    stage = read_stage(params, which)
+    if "model" in stage.facts:
+        return load_given(params)
+    return local.load(stage.path / "model", dtype=params.dtype, device=params.device,
+                      max_action_tokens=params.max_action_tokens)
+
+
+def load_given(params: Params):
+    """The model that the parameter ``agent`` names; a relative folder is meant from the project's root."""
+    from ..models import local
+
+    folder = resolve(params.agent)
+    return local.load(folder if folder.is_dir() else params.agent, dtype=params.dtype, device=params.device,
+                      max_action_tokens=params.max_action_tokens)
 
 
 def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:

@@ -32,10 +32,13 @@ def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None
 
 def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model") -> None:
     """Save a model and tokenizer as transformers does, then move the folder into place whole."""
+    from ..models.local import quiet
+
     temporary, final = stage.path / f".{name}.tmp", stage.path / name
     for folder in (temporary, final):
         shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(temporary)
+    with quiet():
+        model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     os.replace(temporary, final)
 

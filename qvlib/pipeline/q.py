@@ -64,7 +64,7 @@ def _fit(params: Params, stage: Stage, train: Sequence[Pair], held: Sequence[Pai
         from ..dpo import train as fit
     tuned, curve = fit(lm, encode(environment, lm, train), encode(environment, lm, held), beta=params.beta,
                        lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch, rule=params.log_prob,
-                       seed=params.seed, label=label, **options)
+                       seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
     write_table(stage, name.replace("model", "curve"), curve)
     save_model(stage, tuned.model, lm.tokenizer, name)
     last = [row for row in curve if row["split"] == "held-out"]

@@ -76,7 +76,7 @@ class WebShop:
         return self._shown(state, page, action)
 
     def accepts(self, state: State, action: str) -> bool:
-        """False if the action would be refused or change nothing."""
+        """False if the action would be refused, change nothing, or open a section that was read already."""
         page: Page = state.world
         verb, argument = parse(action)
         if verb == "search":
@@ -86,6 +86,9 @@ class WebShop:
         view = self._view(page)
         if verb != "click" or argument == "search" or argument not in view.clickables:
             return False
+        if argument in pages.SECTIONS:
+            read = self.step(state, action).observation
+            return all(step.observation != read for step in state.history)
         return (view.groups.get(argument), argument) not in page.options or argument in _FIXED
 
     def data_hashes(self) -> dict[str, str]:
