@@ -35,13 +35,17 @@ FIGURE = "reward_by_arm"
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
     """Write a run's table, figure and times between the markers of the project's README.
 
+    The times of the two commands are those that ``.ci/fresh`` measured, in ``times.json`` of the results folder.
+
     Raises:
         QvlibError: the run has no results, or the README no markers.
     """
     readme, folder = Path(readme), Path(results_dir) / run
     metrics, manifest = _read(folder / "metrics.json"), _read(folder / "manifest.json")
+    measured = Path(results_dir) / "times.json"
+    times = _times(manifest, _read(measured) if measured.exists() else None)
     text = readme.read_text()
-    for name, content in (("result", _headline(metrics, folder, readme.parent)), ("times", _times(manifest))):
+    for name, content in (("result", _headline(metrics, folder, readme.parent)), ("times", times)):
         found = re.search(rf"(<!-- {name}: begin[^\n]*-->\n).*?(<!-- {name}: end -->)", text, re.DOTALL)
         if not found:
             raise QvlibError(f"{shown(readme)} has no lines <!-- {name}: begin --> and <!-- {name}: end -->; restore them")
@@ -63,18 +67,26 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
             "reward in [0, 1], paired by task, bootstrap intervals over products. `control` is the same Q training with "
             "shuffled winners; `mcts` searches with the environment at test time, an upper bound. All arms draw "
             "through the same filter of refused and no-effect actions.")
-    return "\n".join([note, "", *lines, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"])
+    found = [note, "", *lines, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"]
+    second = metrics.get("other_agent_gain")
+    if second and second["relative"] is not None:
+        found[1:1] = ["", f"A second agent, of another size and other demonstrations, gains {second['mean']:+.3f} "
+                          f"{_interval(second['ci95'], '+')} ({second['relative']:+.0%}) over its own sample from the same Q model."]
+    return "\n".join(found)
 
 
 def _seeds(seeds: Any) -> str:
     return ", ".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)
 
 
-def _times(manifest: Mapping[str, Any]) -> str:
+def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
     each = ", ".join(f"{name} {seconds_text(s)}" for name, s in manifest["notebooks"].items())
-    machine = manifest.get("machine", {})
-    return (f"Measured on {machine.get('cpus', '?')} cores: the notebooks of `{manifest['name']}` took "
-            f"{seconds_text(manifest['seconds'])} ({each}); installation comes on top, about two minutes there.")
+    cpus = manifest.get("machine", {}).get("cpus", "?")
+    lines = [f"The notebooks of `{manifest['name']}` took {seconds_text(manifest['seconds'])} on {cpus} cores ({each})."]
+    if measured:
+        lines.insert(0, f"Measured in a fresh clone on {measured['cpus']} cores, installation included (`.ci/fresh`): `make run` "
+                        f"{seconds_text(measured['run'])}, `make test` {seconds_text(measured['test'])}.")
+    return " ".join(lines)
 
 
 def _section(run: Path) -> str:

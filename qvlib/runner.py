@@ -22,6 +22,7 @@ from .files import write_atomic, write_json
 from .params import Params, load
 from .paths import project_root, resolve, shown
 from .provenance import now, provenance
+from .runs import MADE_BY, is_complete, read_stage
 from .terminal import Forward, seconds_text
 
 KERNEL_STARTS = 3
@@ -69,7 +70,8 @@ def run(
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         stamp = {"parameters": _digest(params.model_dump()), "notebook": notebook_hash(notebook), "package": package}
-        known = None if force else up_to_date(results, notebook.stem, stamp)
+        worked = not force and has_worked(params, notebook.stem)
+        known = up_to_date(results, notebook.stem, stamp) if worked else None
         if known is not None:
             spent[notebook.stem] = known
             print(f"{label}: up to date", flush=True)
@@ -132,6 +134,15 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
     html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook, {"metadata": {"name": name}})
     write_atomic(results / "html" / f"{name}.html", html)
     write_atomic(results / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")  # last: it vouches for both
+
+
+def has_worked(params: Params, name: str) -> bool:
+    """Whether this folder of runs holds the stages that a notebook makes or builds on.
+
+    Else rendered results that came with a clone would stand in for a run that never was.
+    """
+    return all(is_complete(params, stage) for stage, (_, notebook) in MADE_BY.items() if notebook <= name
+               and (stage != "other_agent" or params.other_demonstrations))
 
 
 def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
@@ -224,7 +235,11 @@ def _given(params: Params) -> dict[str, Any]:
 def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:
     write_json(results / "manifest.json", {
         "name": params.name, "finished": now(), "seconds": round(sum(spent.values()), 1), "notebooks": dict(spent),
-        **provenance(params), "parameters": params.model_dump()})
+        **provenance(params), "data_hashes": _data_hashes(params), "parameters": params.model_dump()})
+
+
+def _data_hashes(params: Params) -> dict[str, str] | None:
+    return read_stage(params, "data").manifest["data_hashes"] if is_complete(params, "data") else None
 
 
 def _report(results: Path, seconds: float) -> None:

@@ -27,7 +27,7 @@ from .provenance import now, provenance
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Stage", "open_stage", "read_stage", "stage_path", "write_atomic", "write_json"]
+__all__ = ["Stage", "is_complete", "open_stage", "read_stage", "stage_path", "write_atomic", "write_json"]
 
 MADE_BY = {
     # stage: (what it is called, the notebook that makes it)
@@ -183,6 +183,14 @@ def read_stage(params: Params, stage: str) -> Stage:
         missing, notebook = MADE_BY[stage]
         raise QvlibError(f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters ({shown(path)})")
     return Stage(path, manifest)
+
+
+def is_complete(params: Params, stage: str) -> bool:
+    """Whether a stage is there and finished."""
+    try:
+        return read_stage(params, stage).complete
+    except QvlibError:
+        return False
 
 
 def _new_manifest(params: Params, stage: str) -> dict[str, Any]:

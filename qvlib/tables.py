@@ -81,7 +81,8 @@ def markdown(table: pd.DataFrame) -> str:
     """A Markdown table whose columns line up as plain text; numbers are right-aligned."""
     names = [str(c) for c in table.columns]
     right = [_is_number(table[c]) for c in table.columns]
-    cells = [[_text(v) for v in row] for row in table.itertuples(index=False)]
+    columns = [_texts(table.iloc[:, i]) for i in range(len(names))]
+    cells = [list(row) for row in zip(*columns, strict=True)]
     widths = [max(3, *(len(row[i]) for row in (names, *cells))) for i in range(len(names))]
     rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
     return "\n".join(_line(row, widths, right) for row in (names, rule, *cells))
@@ -99,6 +100,16 @@ def _each(form: str, *columns: pd.Series) -> list[str]:
 def _is_number(column: pd.Series) -> bool:
     texts = [str(v).lstrip("+-").rstrip("%").replace(",", "") for v in column if str(v) not in ("", "nan", "None")]
     return bool(texts) and all(t.replace(".", "", 1).isdigit() for t in texts)
+
+
+def _texts(column: pd.Series) -> list[str]:
+    """Cells as text; the numbers of a column have as many decimals as its largest needs for three places."""
+    if not pd.api.types.is_float_dtype(column):
+        return [_text(v) for v in column]
+    known = column.dropna()
+    whole = bool((known == known.round()).all())
+    decimals = 0 if whole else 3 if known.abs().max() < 10 else 1
+    return ["" if pd.isna(v) else f"{v:,.{decimals}f}" for v in column]
 
 
 def _text(value: Any) -> str:

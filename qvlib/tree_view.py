@@ -74,7 +74,9 @@ def side_by_side(with_q: Mapping[str, Any], without: Mapping[str, Any], instruct
         other = f"<code>{escape(plain[number])}</code>" if number < len(plain) else ""
         rows.append(f'<tr><td>{number + 1}</td><td>{_candidates(step) if step is not None else ""}</td><td>{other}</td></tr>')
     style = ("<style>.episode td,.episode th{vertical-align:top;text-align:left!important;font:13px sans-serif}"
-             ".episode table td{padding:0 .6em 0 0;border:0}.episode .chosen{font-weight:bold}</style>")
+             ".episode table td{padding:0 .6em 0 0;border:0}"
+             ".episode table tr{background:none!important}.episode .number{white-space:nowrap}"
+             ".episode .chosen{font-weight:bold}</style>")
     head = f"<p><b>Task.</b> {escape(instruction)}</p>" if instruction else ""
     return (f'{style}{head}<table class="episode"><thead><tr><th>step</th>'
             f'<th>with Q: candidates, reward {with_q["reward"]:.2f}</th><th>without Q: one sample, reward '
@@ -105,7 +107,7 @@ def _candidates(step: Mapping[str, Any]) -> str:
         executed = executed or chosen
         lines.append(f'<tr{" class=chosen" if chosen else ""}><td>{"&#9654;" if chosen else ""}</td>'
                      f'<td><code>{escape(action)}</code>{f" &times;{times}" if times > 1 else ""}</td>'
-                     f'<td>Q {_signed(c["q"])}</td><td>log p {_signed(c["log_prob"])}</td></tr>')
+                     f'<td class=number>Q {_signed(c["q"])}</td><td class=number>log p {_signed(c["log_prob"])}</td></tr>')
     return f'<table>{"".join(lines)}</table>'
 
 

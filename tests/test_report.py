@@ -130,4 +130,11 @@ def test_sentences_follow_the_intervals(stages):
 
 def test_markdown_is_escaped_and_aligned():
     text = tables.markdown(pd.DataFrame({"a|b": ["x|y\nz", "w"], "n": [1.5, float("nan")]}))
-    assert text.splitlines()[1] == "| ------ | --: |" and "x\\|y z" in text
+    assert text.splitlines()[1] == "| ------ | ----: |" and "x\\|y z" in text
+    assert [line.split("|")[-2].strip() for line in text.splitlines()[2:]] == ["1.500", ""]
+
+
+def test_numbers_of_a_column_have_the_same_decimals():
+    table = pd.DataFrame({"share": [0.5, 0.3333333], "count": [3.0, 1200.0], "steps": [12.34, 4.0]})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.markdown(table).splitlines()[2:]]
+    assert rows == [["0.500", "3", "12.3"], ["0.333", "1,200", "4.0"]]

@@ -1,12 +1,14 @@
 """The front page of the results."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from qvlib.cli import main
 from qvlib.errors import QvlibError
-from qvlib.results_index import write_results_index
+from qvlib.results_index import write_front_page, write_results_index
 
 METRICS = {
     "run": "quick",
@@ -61,3 +63,38 @@ def test_a_broken_file_is_named(run, content):
 
 def test_no_runs_is_no_error(tmp_path):
     assert "No runs yet" in write_results_index(tmp_path).read_text()
+
+
+def test_the_front_page_is_written_from_files(run, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\nend\n")
+    metrics = METRICS | {"other_agent_gain": {"mean": 0.069, "ci95": [0.03, 0.1], "relative": 0.31}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "manifest.json").write_text(json.dumps({"name": "quick", "seconds": 100, "notebooks": {"00_tour": 9.5}, "machine": {"cpus": 2}}))
+    write_front_page(readme, run.parent)
+    text = readme.read_text()
+    assert "old" not in text and "| `sample` | 0.347 | [0.300, 0.400] |" in text and "+0.069 [+0.030, +0.100] (+31%)" in text
+    assert "took 1 min 40 s on 2 cores (00_tour 9.5 s)" in text and "`make run`" not in text
+    (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
+    write_front_page(readme, run.parent)
+    assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()
+    assert readme.read_text().startswith("# x\n") and readme.read_text().endswith("<!-- times: end -->\nend\n")
+
+
+def test_the_projects_front_page_shows_the_committed_results(tmp_path):
+    root = Path(__file__).parents[1]
+    if not (root / "results" / "quick" / "metrics.json").exists():
+        pytest.skip("results/quick is not there: `make run` makes it")
+    copy = tmp_path / "README.md"
+    copy.write_text((root / "README.md").read_text())
+    shutil.copytree(root / "results" / "quick", tmp_path / "results" / "quick")
+    shutil.copy(root / "results" / "times.json", tmp_path / "results" / "times.json")
+    write_front_page(copy, tmp_path / "results")
+    assert copy.read_text() == (root / "README.md").read_text(), "run `qvlib index --front-page quick`"
+
+
+def test_a_readme_without_markers_is_told(run, tmp_path):
+    (run / "manifest.json").write_text('{"name": "quick", "seconds": 1, "notebooks": {}}')
+    (tmp_path / "README.md").write_text("# x\n")
+    with pytest.raises(QvlibError, match="no lines <!-- result: begin"):
+        write_front_page(tmp_path / "README.md", run.parent)

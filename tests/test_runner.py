@@ -15,6 +15,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from qvlib import runner
 from qvlib.cli import main
 from qvlib.errors import QvlibError
+from qvlib.params import load
+from qvlib.runs import open_stage
 from qvlib.terminal import Forward, seconds_text
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +79,20 @@ def test_runs_skips_and_runs_again(project, capfd):
     assert len(ran(project)) == 2
     assert main(["run", "tiny.yml", "-p", "seed", "4"]) == 0
     assert ran(project)[-1].startswith("tiny 4 ")
+
+
+def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
+    """A clone brings results, but no runs: there the work is done."""
+    project("01_agent", LOOK)
+    for _ in range(2):
+        assert main(["run", "tiny.yml"]) == 0
+    assert len(ran(project)) == 2
+    params = load("tiny.yml")
+    for stage in ("data", "agent", "other_agent"):
+        with open_stage(params, stage) as opened:
+            opened.finish()
+    assert main(["run", "tiny.yml"]) == 0
+    assert len(ran(project)) == 2
 
 
 def test_what_makes_a_copy_outdated(project):

@@ -3,8 +3,8 @@
 data -> agent -> trees -> pairs -> Q model (and controls) -> episodes. A notebook calls one of these and looks.
 """
 
+from ..runs import is_complete
 from .agents import cloning_curves, decisions, load_model, sampler, train_agents
-from .common import is_complete
 from .episodes import arm_names, arms, play
 from .q import encode, load_q, train_q
 from .trees import collect, load_pairs, make_pairs, search_config

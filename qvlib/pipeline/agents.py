@@ -16,9 +16,9 @@ from ..parallel import stream
 from ..params import Params
 from ..paths import resolve
 from ..reranker import Filtered
-from ..runs import Stage, open_stage, read_stage
+from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Agent, Environment, Task
-from .common import is_complete, one_thread, processes, save_model, write_table
+from .common import one_thread, processes, save_model, write_table
 from .world import uses, world
 
 

@@ -9,18 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import QvlibError
 from ..parallel import process_count
 from ..params import Params
-from ..runs import Stage, read_stage
-
-
-def is_complete(params: Params, stage: str) -> bool:
-    """Whether a stage is there and finished."""
-    try:
-        return read_stage(params, stage).complete
-    except QvlibError:
-        return False
+from ..runs import Stage
 
 
 def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,10 +12,10 @@ from ..errors import QvlibError
 from ..parallel import stream
 from ..params import Params
 from ..preferences import Pair, hold_out, shuffle_winners
-from ..runs import Stage, open_stage, read_stage
+from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Environment, QModel
 from .agents import load_model
-from .common import is_complete, one_thread, processes, save_model, write_table
+from .common import one_thread, processes, save_model, write_table
 from .trees import load_pairs
 from .world import world
 

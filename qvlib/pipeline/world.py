@@ -10,9 +10,8 @@ from typing import Any
 from .. import environments
 from ..errors import QvlibError
 from ..params import Params
-from ..runs import open_stage, read_stage
+from ..runs import is_complete, open_stage, read_stage
 from ..types import Environment, Task
-from .common import is_complete
 
 
 def world(params: Params) -> Environment:

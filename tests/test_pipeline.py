@@ -1,0 +1,98 @@
+"""The stages: what they refuse, and a model that is given instead of cloned."""
+
+import pytest
+
+from qvlib import pipeline
+from qvlib.errors import QvlibError
+from qvlib.models.prompts import compact
+from qvlib.models.small import Demonstration, make_model, train_tokenizer
+from qvlib.params import make
+from qvlib.runs import read_stage, stage_path
+from qvlib.types import Request, Task
+
+SMALL = {"catalogue_products": 200, "catalogue_seed": 3, "demonstrations": 5, "other_demonstrations": 0, "train_tasks": 5,
+         "test_tasks": 5, "dev_share": 0.2, "processes": 1, "wandb_mode": "disabled"}
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory):
+    return make({**SMALL, "runs_dir": str(tmp_path_factory.mktemp("runs"))})
+
+
+@pytest.fixture(scope="module")
+def world(params):
+    return pipeline.world(params)
+
+
+@pytest.fixture
+def given(world, tmp_path):
+    """A folder with a small model and its tokenizer, of random weights."""
+    state = world.reset(world.tasks("train")[0])
+    tokenizer = train_tokenizer([Demonstration(state, "search[tea]")], 400)
+    make_model(tokenizer, 16, 1, 2, 0).save_pretrained(tmp_path / "given")
+    tokenizer.save_pretrained(tmp_path / "given")
+    return tmp_path / "given"
+
+
+def test_splits_share_no_product_and_say_what_they_are(params, world):
+    rows = read_stage(params, "data").facts["splits"]
+    assert [r["split"] for r in rows] == ["train", "dev", "test"] and all(r["tasks"] for r in rows)
+    groups = [{t.group for t in world.tasks(s)} for s in ("train", "dev", "test")]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    assert rows[0] == pipeline.split_row("train", world.tasks("train")[::-1])  # the hash is of the sorted ids
+    assert rows[0]["ids"] != pipeline.split_row("train", world.tasks("train")[1:])["ids"]
+
+
+def test_a_shared_product_is_refused():
+    def task(name, group):
+        return Task(name, "buy", group)
+    pipeline.check_disjoint({"train": [task("a", "x")], "test": [task("b", "y")]})
+    with pytest.raises(QvlibError, match="train and test share 1 groups, such as 'x'"):
+        pipeline.check_disjoint({"train": [task("a", "x")], "test": [task("b", "x")]})
+
+
+def test_no_task_has_two_uses(params, world):
+    dealt = pipeline.uses(make({**params.model_dump(), "other_demonstrations": 7}), world)
+    used = [t.id for part in (dealt.demonstrations, dealt.other_demonstrations, dealt.search, dealt.test) for t in part]
+    assert len(used) == len(set(used)) == 5 + 7 + 5 + 5
+
+
+@pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"train_tasks": 10**6}, "train_tasks")])
+def test_splits_that_are_too_small_are_told(params, world, change, names):
+    with pytest.raises(QvlibError, match=f"{names} = .*raise catalogue_products"):
+        pipeline.uses(make({**params.model_dump(), **change}), world)
+
+
+def test_changed_data_stop_a_run(tmp_path):
+    params = make({**SMALL, "runs_dir": str(tmp_path)})
+    pipeline.world(params)
+    file = next(f for f in stage_path(params, "data").glob("items_ins*") if f.is_file())
+    pages = file.read_bytes()
+    file.write_bytes(pages + b" " if file.suffix != ".gz" else pages + b"\0" * 8)
+    with pytest.raises(QvlibError):
+        pipeline.world(params)
+
+
+def test_a_given_model_is_the_agent(params, world, given):
+    params = make({**params.model_dump(), "agent": str(given)})
+    stage = pipeline.train_agents(params)
+    assert stage.facts["model"] == str(given) and pipeline.cloning_curves(params) == {}
+    lm = pipeline.load_model(params)
+    assert lm.style is compact and lm.model.num_parameters() == stage.facts["parameters"]
+    state = world.reset(world.tasks("train")[0])
+    agent = pipeline.sampler(params, world, lm)
+    assert agent.propose([Request(state, 2, (0, state.task.id, ""))])[0][0].log_prob < 0
+
+
+@pytest.mark.parametrize("missing, message", [("tokenizer*", "no tokenizer"), ("model*", "no causal language model")])
+def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
+    for file in given.glob(missing):
+        file.unlink()
+    with pytest.raises(QvlibError, match=message) as caught:
+        pipeline.train_agents(make({**params.model_dump(), "agent": str(given)}))
+    assert str(given) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_stage_names_the_notebook_that_is_missing(params, world):
+    with pytest.raises(QvlibError, match="not collected yet: run notebooks/02_collect.ipynb"):
+        pipeline.make_pairs(params)
