@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import reading
 from .errors import QvlibError
 from .files import write_atomic
 from .paths import shown
@@ -93,17 +94,22 @@ def _section(run: Path) -> str:
     metrics = _read(run / "metrics.json")
     manifest = _read(run / "manifest.json") if (run / "manifest.json").exists() else {}
     try:
-        parts = [f"## {metrics['run']}", _origin(manifest), _arms(metrics)]
+        parts = [f"## {metrics['run']}", _origin(manifest), _words(metrics), _arms(metrics)]
     except (KeyError, TypeError, ValueError) as error:
         raise QvlibError(f"{shown(run / 'metrics.json')} misses or misstates {error}; "
                          "run notebooks/07_report.ipynb again") from None
-    if metrics.get("gap_closed") is not None:
-        parts.append(f"Share of the gap to MCTS at test time that reranking closes: {metrics['gap_closed']:.0%}.")
     if metrics.get("cost"):
         costs = (f"{k.replace('_', ' ')} {_number(v)}" for k, v in metrics["cost"].items())
         parts.append(f"Cost: {', '.join(costs)}.")
     parts += [_links(run), _figures(run)]
     return "\n\n".join(filter(None, parts))
+
+
+def _words(metrics: Mapping[str, Any]) -> str:
+    """What the run shows, as its report says it."""
+    if "preferences" not in metrics:  # not from 07_report
+        return ""
+    return "\n\n".join([reading.claim(metrics), reading.verdict(metrics), reading.accuracy(metrics["preferences"])])
 
 
 def _origin(manifest: Mapping[str, Any]) -> str:
@@ -123,6 +129,8 @@ def _arms(metrics: Mapping[str, Any]) -> str:
              "|---|---|---|---|---|---|---|---|---|---|"]
     for arm, row in metrics["arms"].items():
         gain, greedy = gains.get(arm), over_greedy.get(arm)
+        if arm.startswith("other_agent"):  # another agent: its gain is over its own sample, and stands above
+            gain = greedy = None
         cells = [arm, f"{row['reward_mean']:.3f}", _interval(row["ci95"]), f"{row['success_rate']:.1%}"]
         if gain:
             cells += [f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), f"{gain['relative']:+.1%}"]
