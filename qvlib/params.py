@@ -78,8 +78,6 @@ class Params(BaseModel):
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
     clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)
-    clone_swaps: float = _in(
-        "agent", 0.0, "share of decisions whose copied words are swapped for others: teaches copying", ge=0, le=1)
     temperature: float = _in("agent", 1.0, "sampling temperature (paper: 1)", gt=0)
     top_p: float = _in("agent", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
     max_action_tokens: int = _in("agent", 24, "longest action in tokens", ge=1)

@@ -68,12 +68,10 @@ def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, head
 
 
 def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration], *,
-          epochs: int, lr: float, batch: int, seed: int, swaps: float = 0.0) -> Iterator[dict[str, float]]:
+          epochs: int, lr: float, batch: int, seed: int) -> Iterator[dict[str, float]]:
     """Behaviour cloning with the next-token loss on prompts and actions, each averaged over its tokens.
 
-    The prompts' part teaches copying, which the few action tokens alone were too few for. Where there are few
-    products, their words are learnt by heart instead: in a share ``swaps`` of the decisions, drawn anew each
-    epoch, the words that the action has from the prompt are other words, the same in both (``_swapped``).
+    The prompts' part teaches copying, which the few action tokens alone were too few for.
     Yields the training curve as it goes: step, steps in all, loss of the action tokens in nats a token.
     """
     rows = _encode(tokenizer, demonstrations)
@@ -81,11 +79,8 @@ def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstra
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=0.1)
     model.train()
-    words = np.array(sorted(set(range(len(tokenizer))) - set(tokenizer.added_tokens_decoder)))
     for step, chosen in enumerate(_batches(rows, epochs, batch, seed)):
-        drawn = [_swapped(rows[i], words, swaps, generator(seed, "swaps", step, int(i))) for i in chosen] if swaps else [
-            rows[i] for i in chosen]
-        ids, labels, attention = _collate(drawn, tokenizer.pad_token_id, model.device)
+        ids, labels, attention = _collate([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
         logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
         nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(ids[:, 1:])
         on_action, real = labels[:, 1:], attention[:, 1:].bool()
@@ -107,16 +102,6 @@ def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonst
     tails = tokenizer([p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],
                       add_special_tokens=False)["input_ids"]
     return [(h + t + [tokenizer.eos_token_id], len(h)) for h, t in zip(heads, tails, strict=True)]
-
-
-def _swapped(row: tuple[list[int], int], words: np.ndarray, share: float, rng: np.random.Generator) -> tuple[list[int], int]:
-    """The row, or with probability ``share`` one whose tokens after the verb that the prompt has too are drawn from ``words``."""
-    ids, start = row
-    if rng.random() >= share:
-        return row
-    copied = sorted(set(ids[start + 1:]) & set(ids[:start]) & set(words.tolist()))
-    others = dict(zip(copied, rng.choice(words, size=len(copied), replace=False).tolist(), strict=True))
-    return [others.get(token, token) for token in ids], start
 
 
 def _batches(rows: Sequence[tuple[list[int], int]], epochs: int, batch: int, seed: int) -> Iterator[np.ndarray]:

@@ -71,7 +71,7 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
         model = small.make_model(tokenizer, width, layers, params.agent_heads, seed).to(params.device)
         curve = []
         for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
-                               batch=params.clone_batch, seed=seed, swaps=params.clone_swaps):
+                               batch=params.clone_batch, seed=seed):
             curve.append(row)
             yield which, row["step"], row["steps"]
         write_table(stage, "curve", curve)

@@ -1,0 +1,43 @@
+"""The scripted shopper: it reads the request, errs, and draws from its keys alone."""
+
+import numpy as np
+import pytest
+
+from qvlib.environments import webshop
+from qvlib.environments.webshop.generator import write_catalogue
+from qvlib.environments.webshop.shopper import Habits, Shopper, wanted_options
+from qvlib.evaluate import episode
+from qvlib.lockstep import lockstep
+
+CAREFUL = Habits(loose_query=0, attribute_query=0, compare=1, hasty=0, wrong_option=0, inspect=0, leave=0, wander=0)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("catalogue")
+    write_catalogue(folder, 300, 0)
+    return webshop.build(folder)
+
+
+def play(shop, habits=Habits(), tasks=60):
+    shopper = Shopper(shop, habits)
+    return list(lockstep((episode(shop, task, 0) for task in shop.tasks("train")[:tasks]), shopper, 16))
+
+
+def test_it_is_the_same_again_and_errs(shop):
+    records = play(shop)
+    assert records == play(shop)
+    rewards = np.array([r["reward"] for r in records])
+    assert 0.3 < rewards.mean() < 0.7 and len(set(rewards)) > 4
+    assert np.mean([r["reward"] for r in play(shop, CAREFUL)]) > rewards.mean() + 0.05
+
+
+def test_a_careful_shopper_takes_the_options_it_can(shop):
+    for record, task in zip(sorted(play(shop, CAREFUL), key=lambda r: r["task"]),
+                            sorted(shop.tasks("train")[:60], key=lambda t: t.id), strict=True):
+        state = shop.reset(task)
+        for action in record["actions"][:-1]:
+            state = shop.step(state, action)
+        offered = dict(shop.catalogue.by_asin[state.world.asin].options)
+        can = {(name, value) for name, value in wanted_options(state) if value in offered.get(name, ())}
+        assert record["actions"][-1] == "click[buy now]" and can <= set(state.world.options)
