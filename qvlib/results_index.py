@@ -34,7 +34,7 @@ FIGURE = "reward_by_arm"
 
 
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
-    """Write a run's table, figure and times between the markers of the project's README.
+    """Write a run's table and figure, the times and the list of notebooks between the markers of the project's README.
 
     The times of the two commands are those that ``.ci/fresh`` measured, in ``times.json`` of the results folder.
 
@@ -44,9 +44,12 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     readme, folder = Path(readme), Path(results_dir) / run
     metrics, manifest = _read(folder / "metrics.json"), _read(folder / "manifest.json")
     measured = Path(results_dir) / "times.json"
-    times = _times(manifest, _read(measured) if measured.exists() else None)
+    others = [_read(path) for path in sorted(Path(results_dir).glob("*/metrics.json")) if path.parent != folder]
+    blocks = {"result": "\n\n".join([_headline(metrics, folder, readme.parent), *map(_one_line, others)]),
+              "times": _times(manifest, _read(measured) if measured.exists() else None),
+              "notebooks": _notebooks(manifest, folder, readme.parent)}
     text = readme.read_text()
-    for name, content in (("result", _headline(metrics, folder, readme.parent)), ("times", times)):
+    for name, content in blocks.items():
         found = re.search(rf"(<!-- {name}: begin[^\n]*-->\n).*?(<!-- {name}: end -->)", text, re.DOTALL)
         if not found:
             raise QvlibError(f"{shown(readme)} has no lines <!-- {name}: begin --> and <!-- {name}: end -->; restore them")
@@ -76,14 +79,31 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
     return "\n".join(found)
 
 
+def _one_line(metrics: Mapping[str, Any]) -> str:
+    arms, gain = metrics["arms"], metrics["gains"]["q_n5"]
+    return (f"`{metrics['run']}` ([all results](results/README.md)): {reading.claim(metrics)} Mean reward "
+            f"{arms['sample']['reward_mean']:.3f} sampled once, {arms['q_n5']['reward_mean']:.3f} reranked "
+            f"({gain['mean']:+.3f} {_interval(gain['ci95'], '+')}).")
+
+
+def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
+    lines = ["| notebook | question | time | rendered |", "|---|---|---|---|"]
+    for name, seconds in manifest["notebooks"].items():
+        rendered = folder / "notebooks" / f"{name}.ipynb"
+        first = "".join(_read(rendered)["cells"][0]["source"])
+        question = " ".join(re.search(r"\*\*Question\.\*\*(.*?)(?:\n\n|$)", first, re.DOTALL)[1].split())
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {seconds_text(seconds)} | "
+                     f"[notebook]({quote(rendered.relative_to(base).as_posix())}) |")
+    return "\n".join(lines)
+
+
 def _seeds(seeds: Any) -> str:
     return ", ".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)
 
 
 def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
-    each = ", ".join(f"{name} {seconds_text(s)}" for name, s in manifest["notebooks"].items())
     cpus = manifest.get("machine", {}).get("cpus", "?")
-    lines = [f"The notebooks of `{manifest['name']}` took {seconds_text(manifest['seconds'])} on {cpus} cores ({each})."]
+    lines = [f"The notebooks of `{manifest['name']}` alone took {seconds_text(manifest['seconds'])} on {cpus} cores."]
     if measured:
         lines.insert(0, f"Measured in a fresh clone on {measured['cpus']} cores, installation included (`.ci/fresh`): `make run` "
                         f"{seconds_text(measured['run'])}, `make test` {seconds_text(measured['test'])}.")
