@@ -53,6 +53,13 @@ def _parity(options: argparse.Namespace) -> int:
     return 0 if all(row.matching == row.total for row in rows) else 1
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from . import bench
+
+    bench.run(options.name, options.repeats)
+    return 0
+
+
 def _index(options: argparse.Namespace) -> int:
     from .paths import project_root, resolve, shown
     from .results_index import write_front_page, write_results_index
@@ -127,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("world", choices=["webshop"])
     parity.add_argument("folder", metavar="DIR", help="folder with the official data files and golden cases")
     parity.set_defaults(command=_parity)
+
+    bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
+    bench.add_argument("name", choices=("env", "search", "scoring", "trainers"))
+    bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
+    bench.set_defaults(command=_bench)
 
     index = commands.add_parser("index", help="write README.md of the results folder from its runs")
     index.add_argument("folder", nargs="?", default="results", help="results folder")

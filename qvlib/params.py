@@ -114,7 +114,9 @@ class Params(BaseModel):
         "q_model", "linear", "learning rate after a tenth of warm-up: linear to 0, or constant (paper)")
     dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
     dpo_batch: int = _in("q_model", 8, "pairs a batch (paper: 64)", ge=1)
-    control_shuffles: int = _in("control", 1, "controls trained on the same pairs with shuffled winners", ge=1)
+    control_shuffles: int = _in(
+        "control", 2, "controls trained on the same pairs with shuffled winners; every second is the opposite of the one before",
+        ge=1)
 
     # Evaluation
     test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)

@@ -119,12 +119,18 @@ def hold_out(pairs: Iterable[Pair], share: float, seed: int) -> tuple[list[Pair]
     return train, held
 
 
-def shuffle_winners(pairs: Iterable[Pair], seed: int) -> list[Pair]:
-    """The control: the same pairs, each with its winner drawn by a coin."""
+def shuffle_winners(pairs: Iterable[Pair], seed: int, shuffle: int = 0) -> list[Pair]:
+    """The control: the same pairs, each with its winner drawn by a coin.
+
+    Shuffle 2i + 1 turns every coin of shuffle 2i. With few pairs of a kind (buying against choosing an option) a
+    shuffle happens to favour one side, and so a policy; of two opposite shuffles both sides are favoured once.
+    """
     def swap(p: Pair) -> Pair:
         return Pair(p.task, p.node, p.path, p.rejected, p.chosen, p.rejected_value, p.chosen_value,
                     p.rejected_visits, p.chosen_visits)
-    return [swap(p) if generator(seed, p.task, p.node, "shuffle").random() < 0.5 else p for p in pairs]
+    def turned(p: Pair) -> bool:
+        return (generator(seed, p.task, p.node, "shuffle", shuffle // 2).random() < 0.5) ^ (shuffle % 2 == 1)
+    return [swap(p) if turned(p) else p for p in pairs]
 
 
 def accuracy(q_chosen: np.ndarray, q_rejected: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -27,7 +27,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
              gain("Q-reranked, n = 5", metrics["gains_over_greedy"]["q_n5"], "greedy"),
              gain("the tuned model as the policy", gains["tuned_policy"], "one sample"),
              *(gain(f"control with shuffled winners, n = {n}", gains[f"control_q_n{n}"], "one sample")
-               + _control(gains[f"control_q_n{n}"]) for n in (5, 10))]
+               + _control(gains[f"control_q_n{n}"], metrics["control_shuffles"][f"control_q_n{n}"]) for n in (5, 10))]
     if "other_agent_gain" in metrics:
         lines.append(gain("another agent, reranked by the same Q model", metrics["other_agent_gain"], "its own sample"))
     if metrics["gap_closed"] is not None:
@@ -69,7 +69,13 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
             f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.")
 
 
-def _control(entry: Mapping[str, Any]) -> str:
+def _control(entry: Mapping[str, Any], shuffles: Sequence[float]) -> str:
+    """What a control's gain means; the mean reward of each shuffle tells how much the luck of the coins decides."""
+    each = f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}." if len(shuffles) > 1 else ""
+    return each + _must_not_gain(entry)
+
+
+def _must_not_gain(entry: Mapping[str, Any]) -> str:
     if holds_zero(entry):
         return " As it must."
     return (" It must not gain: look for a leak, or train more shuffles." if entry["mean"] > 0

@@ -50,8 +50,22 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
 
 def load_by_task(params: Params) -> pd.DataFrame:
     """``by_task`` of the run's episodes."""
-    columns = ["arm", "task", "group", "reward", *COSTS]
-    return by_task(pd.read_parquet(read_stage(params, "episodes").path / "episodes.parquet", columns=columns))
+    return by_task(_episodes(params))
+
+
+def shuffle_means(params: Params) -> dict[str, list[float]]:
+    """Mean reward of each shuffle of each control, in their order: how much the luck of the coins decides."""
+    frame = _episodes(params)
+    frame = frame[frame["arm"].str.startswith("control")]
+    found: dict[str, list[float]] = {}
+    for arm, mean in frame.groupby("arm")["reward"].mean().sort_index(key=lambda arms: arms.str.split("/").str[1].astype(int)).items():
+        found.setdefault(arm.split("/")[0], []).append(float(mean))
+    return found
+
+
+def _episodes(params: Params) -> pd.DataFrame:
+    return pd.read_parquet(read_stage(params, "episodes").path / "episodes.parquet",
+                           columns=["arm", "task", "group", "reward", *COSTS])
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -146,7 +160,7 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the costs);
     ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over that agent's own
-    sample; ``gap_closed``; preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    sample; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``; preference accuracy on held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.bootstrap)
@@ -156,6 +170,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "arms": {row["arm"]: _arm_entry(row) for row in arms.to_dict("records")},
         "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.bootstrap, GREEDY)),
+        "control_shuffles": shuffle_means(params),
         "gap_closed": gap_closed(arms.set_index("arm")["reward"]),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
         "preferences": {

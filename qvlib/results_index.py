@@ -105,8 +105,8 @@ def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> s
     cpus = manifest.get("machine", {}).get("cpus", "?")
     lines = [f"The notebooks of `{manifest['name']}` alone took {seconds_text(manifest['seconds'])} on {cpus} cores."]
     if measured:
-        lines.insert(0, f"Measured in a fresh clone on {measured['cpus']} cores, installation included (`.ci/fresh`): `make run` "
-                        f"{seconds_text(measured['run'])}, `make test` {seconds_text(measured['test'])}.")
+        commands = ", ".join(f"`make {name}` {seconds_text(measured[name])}" for name in ("run", "test") if name in measured)
+        lines.insert(0, f"Measured in a fresh clone on {measured['cpus']} cores, installation included (`.ci/fresh`): {commands}.")
     return " ".join(lines)
 
 

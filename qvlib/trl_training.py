@@ -1,7 +1,7 @@
 """Step-level DPO with TRL's ``DPOTrainer``: LoRA and checkpoints that resume, for large models.
 
 Why two trainers: on a CPU, with 300 pairs of about 70 tokens and a model of 0.86 M parameters, TRL took
-1.7 times the seconds of ``dpo.train`` (``python -m qvlib.bench trainers``), besides 4 s of imports: it
+1.7 times the seconds of ``dpo.train`` (``qvlib bench trainers``), besides 4 s of imports: it
 keeps books and checkpoints, and off the GPU it takes the logits of every position, not of the actions
 alone. For a model of a billion parameters that is small, and the loop has neither LoRA nor resumption.
 

@@ -125,6 +125,9 @@ def test_shuffling_keeps_pairs_and_flips_half(seed):
             assert (b.chosen, b.chosen_value, b.chosen_visits) == (a.rejected, a.rejected_value, a.rejected_visits)
             assert (b.task, b.node, b.path, b.margin) == (a.task, a.node, a.path, -a.margin)
     assert shuffle_winners(pairs, seed) == shuffled != shuffle_winners(pairs, seed + 1)
+    opposite, third = shuffle_winners(pairs, seed, 1), shuffle_winners(pairs, seed, 2)
+    assert all((a != b) != (a != c) for a, b, c in zip(pairs, shuffled, opposite, strict=True))  # turned in one of the two
+    assert third not in (shuffled, opposite)
 
 
 def test_hold_out_splits_by_task():

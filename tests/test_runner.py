@@ -196,7 +196,9 @@ def test_a_kernel_that_does_not_start_is_tried_three_times(project, monkeypatch,
 def test_ctrl_c_stops_the_kernel_and_frees_the_stage(project):
     project("00_stage", STAGE)
     command = [sys.executable, "-m", "qvlib.cli", "run", "tiny.yml"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(  # a test run in the background ignores Ctrl-C, and so would its children
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     try:
         end = time.monotonic() + 30
         while not list(project.path.glob("runs/trees-*/trees.jsonl")):

@@ -45,7 +45,7 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
         else:
             facts = {"controls": []}
             for k in range(params.control_shuffles):
-                shuffled = shuffle_winners(train, 1000 * (k + 1) + params.seed)
+                shuffled = shuffle_winners(train, params.seed, k)
                 facts["controls"].append(_fit(params, stage, shuffled, held, f"model-{k}", f"control {k}"))
                 yield f"model-{k}"
         stage.finish(**facts)
