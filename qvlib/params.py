@@ -109,7 +109,7 @@ class Params(BaseModel):
     log_prob: Literal["sum", "mean"] = _in("q_model", "sum", "log-probability of an action over its tokens (paper: sum)")
     trainer: Literal["loop", "trl"] = _in("q_model", "loop", "loop = plain PyTorch for small models; trl = DPOTrainer")
     lora_rank: int = _in("q_model", 0, "rank of the LoRA; 0 = full fine-tuning", ge=0)
-    dpo_lr: float = _in("q_model", 2.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
+    dpo_lr: float = _in("q_model", 1.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
     dpo_schedule: Literal["linear", "constant"] = _in(
         "q_model", "linear", "learning rate after a tenth of warm-up: linear to 0, or constant (paper)")
     dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
