@@ -13,7 +13,7 @@ from .preferences import accuracy, build_pairs
 from .runs import read_stage
 from .siblings import held_out_trees
 
-MARGINS, VISITS = (0.0, 0.1, 0.3), (1, 2, 4)
+MARGINS, VISITS = (0.0, 0.1, 0.3), (1, 2)
 
 
 def pair_rules(params: Params) -> pd.DataFrame:

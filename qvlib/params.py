@@ -87,7 +87,7 @@ class Params(BaseModel):
     other_demonstrations: int = _in("other_agent", 1500, "demonstrations of the second agent, others than the first's", ge=0)
 
     # Search
-    train_tasks: int = _in("trees", 150, "tasks that are searched (paper: 1,000-1,824)", ge=1)
+    train_tasks: int = _in("trees", 120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
     iterations: int = _in("trees", 30, "MCTS iterations a task (paper: 30)", ge=1)
     expand_n: int = _in("trees", 5, "actions sampled at an expansion (paper: 5)", ge=1)
     exploration: float = _in("trees", math.sqrt(2), "c of UCT: V + c sqrt(ln N(parent) / N) (paper: sqrt 2)", ge=0)

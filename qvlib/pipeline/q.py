@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -38,23 +39,26 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
     """Fit the models of a stage; yields their names."""
     one_thread(params)
     train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
+    if not train:
+        raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
     with open_stage(params, which) as stage:
+        environment, lm = world(params), load_model(params)
+        rows, held_rows = encode(environment, lm, train), encode(environment, lm, held)
         if which == "q_model":
-            facts = _fit(params, stage, train, held, "model", "DPO")
+            facts = _fit(params, stage, lm, rows, held_rows, "model", "DPO")
             yield "model"
         else:
             facts = {"controls": []}
             for k in range(params.control_shuffles):
-                shuffled = shuffle_winners(train, params.seed, k)
-                facts["controls"].append(_fit(params, stage, shuffled, held, f"model-{k}", f"control {k}"))
+                shuffled = [row if pair.chosen == given.chosen else replace(row, chosen=row.rejected, rejected=row.chosen)
+                            for row, given, pair in zip(rows, train, shuffle_winners(train, params.seed, k), strict=True)]
+                facts["controls"].append(_fit(params, stage, lm, shuffled, held_rows, f"model-{k}", f"control {k}"))
                 yield f"model-{k}"
         stage.finish(**facts)
 
 
-def _fit(params: Params, stage: Stage, train: Sequence[Pair], held: Sequence[Pair], name: str, label: str) -> dict[str, Any]:
-    if not train:
-        raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
-    environment, lm = world(params), load_model(params)
+def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequence[Any], name: str, label: str) -> dict[str, Any]:
+    """Tune a copy of ``lm`` on encoded pairs and save it and its curve; returns facts about it."""
     options: dict[str, Any] = {}
     if params.trainer == "trl":
         from ..trl_training import train as fit
@@ -62,9 +66,8 @@ def _fit(params: Params, stage: Stage, train: Sequence[Pair], held: Sequence[Pai
         options = {"lora_rank": params.lora_rank, "folder": stage.path / f"{name}-trl"}
     else:
         from ..dpo import train as fit
-    tuned, curve = fit(lm, encode(environment, lm, train), encode(environment, lm, held), beta=params.beta,
-                       lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch, rule=params.log_prob,
-                       seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
+    tuned, curve = fit(lm, train, held, beta=params.beta, lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch,
+                       rule=params.log_prob, seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
     write_table(stage, name.replace("model", "curve"), curve)
     save_model(stage, tuned.model, lm.tokenizer, name)
     last = [row for row in curve if row["split"] == "held-out"]
