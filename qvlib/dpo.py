@@ -81,6 +81,54 @@ def action_log_probs(model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], ru
     return token.sum(1) / (mask.sum(1) if rule == "mean" else 1)
 
 
+def pair_log_probs(model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """log pi of the chosen and of the rejected actions in nats, [B] each, with gradients, by ``action_log_probs``' rule.
+
+    A row is [prompt | chosen | rejected]: the prompt is computed once, and the two actions do not see each
+    other. Rows much shorter than the longest pass by themselves, since padding costs as much as text.
+    """
+    order = sorted(range(len(rows)), key=lambda i: _packed(rows[i]), reverse=True)
+    parts: list[list[int]] = []
+    for i in order:
+        if not parts or _packed(rows[i]) < 0.7 * _packed(rows[parts[-1][0]]):
+            parts.append([])
+        parts[-1].append(i)
+    found = torch.cat([_packed_log_probs(model, [rows[i] for i in part], rule, pad) for part in parts])
+    chosen, rejected = found[torch.argsort(torch.tensor(order)).to(found.device)].unbind(1)
+    return chosen, rejected
+
+
+def _packed(row: PairIds) -> int:
+    return len(row.prompt) + len(row.chosen) + len(row.rejected)
+
+
+def _packed_log_probs(model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int) -> torch.Tensor:
+    """[B, 2]: ``pair_log_probs`` of rows of similar length, in one padded pass."""
+    width, device = max(map(_packed, rows)), next(model.parameters()).device
+    ids, place = torch.full((len(rows), width), pad), torch.zeros((len(rows), width), dtype=torch.long)
+    part = torch.full((len(rows), width), 3)  # 0 prompt, 1 chosen, 2 rejected, 3 padding
+    before = torch.zeros((len(rows), width), dtype=torch.long)  # where the token before it stands
+    for i, row in enumerate(rows):
+        p, c, r = len(row.prompt), len(row.chosen), len(row.rejected)
+        ids[i, : p + c + r] = torch.tensor(row.prompt + row.chosen + row.rejected)
+        part[i, : p + c + r] = torch.tensor([0] * p + [1] * c + [2] * r)
+        place[i, : p + c + r] = torch.tensor([*range(p + c), *range(p, p + r)])
+        before[i, p: p + c + r] = torch.tensor([*range(p - 1, p + c - 1), p - 1, *range(p + c, p + c + r - 1)])
+    seen = torch.ones(width, width, dtype=torch.bool).tril() & ((part[:, None] == 0) | (part[:, None] == part[..., None]))
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    first = min(len(row.prompt) for row in rows) - 1
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=place.to(device), use_cache=False,
+                   logits_to_keep=width - first).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    token = torch.log_softmax(logits, dim=-1)
+    row, column = torch.nonzero((part == 1) | (part == 2), as_tuple=True)
+    values = token[row.to(device), (before[row, column] - first).to(device), ids[row, column].to(device)]
+    which = (2 * row + part[row, column] - 1).to(device)
+    found = torch.zeros(2 * len(rows), dtype=values.dtype, device=device).index_add(0, which, values)
+    return (found / torch.bincount(which, minlength=2 * len(rows)) if rule == "mean" else found).view(-1, 2)
+
+
 def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float, epochs: int,
           batch: int, rule: str, seed: int, schedule: str = "linear",
           label: str = "DPO") -> tuple[LocalModel, list[dict[str, float]]]:
@@ -104,8 +152,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
             for start in range(0, len(order), batch):
                 chosen = order[start: start + batch]
                 rows = [pairs[i] for i in chosen]
-                both = action_log_probs(policy, [(r.prompt, r.chosen) for r in rows] + [(r.prompt, r.rejected) for r in rows], rule, pad)
-                w, l = both[: len(rows)], both[len(rows):]
+                w, l = pair_log_probs(policy, rows, rule, pad)
                 loss = dpo_loss(w, l, reference[0][chosen], reference[1][chosen], beta)
                 optimizer.zero_grad()
                 loss.mean().backward()
@@ -145,7 +192,5 @@ def curve_row(step: int, split: str, chosen: torch.Tensor, rejected: torch.Tenso
 
 def _both(model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of all chosen and all rejected actions, [N] each, without gradients."""
-    parts = [(action_log_probs(model, [(r.prompt, r.chosen) for r in rows[i: i + batch]], rule, pad),
-              action_log_probs(model, [(r.prompt, r.rejected) for r in rows[i: i + batch]], rule, pad))
-             for i in range(0, len(rows), batch)]
+    parts = [pair_log_probs(model, rows[i: i + batch], rule, pad) for i in range(0, len(rows), batch)]
     return torch.cat([w for w, _ in parts]), torch.cat([l for _, l in parts])

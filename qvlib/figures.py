@@ -150,6 +150,62 @@ def lines(table: pd.DataFrame, x: str, y: str, title: str, x_label: str, y_label
     return figure
 
 
+def rule_gains(table: pd.DataFrame) -> Figure:
+    """Gain of each scoring rule beside its control's and its twin's; takes ``ablations.rule_table``."""
+    series = (("q", "with Q", BLUE, "o", -0.22), ("control", "control, shuffled winners", ORANGE, "X", 0.0), ("twin", "no Q", GREY, "s", 0.22))
+    figure, (axes,) = _panels(1, 1, (6.8, 0.5 * len(table) + 1.1))
+    for what, name, colour, marker, shift in series:
+        gain, low, high = (table[f"{what}_{part}"] for part in ("gain", "low", "high"))
+        axes.errorbar(gain, np.arange(len(table)) + shift, xerr=[gain - low, high - gain], color=colour, marker=marker, markersize=6,
+                      linewidth=1.4, capsize=3, linestyle="none", label=name)
+    axes.set_yticks(range(len(table)), [name.replace("_", " ") for name in table["rule"]])
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    return _labelled(figure, axes, f"Scoring rules, n = {table['candidates'].iloc[0]}: gain over one sample",
+                     f"difference of mean terminal reward, 95 % interval, {table['tasks'].iloc[0]} dev tasks")
+
+
+def grid_changes(table: pd.DataFrame) -> Figure:
+    """Change of each cell of a grid against the run's own, by axis; takes ``grid.table``."""
+    rows = table.iloc[1:]
+    rows = rows[rows["failed"] == ""]
+    figure, (axes,) = _panels(1, 1, (6.8, 0.25 * len(rows) + 1.1))
+    y = np.arange(len(rows))
+    axes.errorbar(rows["change"], y, xerr=[rows["change"] - rows["change_low"], rows["change_high"] - rows["change"]], color=BLUE,
+                  marker="o", markersize=5, linewidth=1.3, capsize=2.5, linestyle="none")
+    for i, (before, after) in enumerate(zip(rows["axis"], rows["axis"].iloc[1:], strict=False)):
+        if before != after:
+            axes.axhline(i + 0.5, color="#d5d5d5", linewidth=0.7)
+    axes.set_yticks(y, [f"{axis}: {choice}" for axis, choice in zip(rows["axis"], rows["choice"], strict=True)], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
+    return _labelled(figure, axes, "One choice changed: reward against the run's own",
+                     f"paired difference of mean terminal reward, 95 % interval, {int(rows['tasks'].max())} dev tasks")
+
+
+def grid_curves(table: pd.DataFrame, axes_of: Mapping[str, tuple[str, str]]) -> Figure:
+    """Gain over one sample along the numeric axes of a grid: ``axis -> (column, label)``; takes ``grid.table``."""
+    figure, panels = _panels(1, len(axes_of), (3.1 * len(axes_of) + 0.6, 2.9))
+    for place, (axis, (column, label)) in zip(panels, axes_of.items(), strict=True):
+        rows = table[((table["axis"] == axis) | (table["axis"] == "the run")) & (table["failed"] == "")].drop_duplicates(column)
+        rows = rows.sort_values(column)
+        place.errorbar(rows[column], rows["gain"], yerr=[rows["gain"] - rows["gain_low"], rows["gain_high"] - rows["gain"]], color=BLUE,
+                       marker="o", markersize=5, linewidth=1.4, capsize=3)
+        place.axhline(0, color=DARK, linewidth=0.8)
+        place.set_xscale("log")
+        place.set_xticks(rows[column], [f"{v:g}" for v in rows[column]])
+        place.minorticks_off()
+        _set(place, f"Gain by {axis}", label, "gain over one sample, 95 %" if place is panels[0] else "")
+        place.set_ylim(min(-0.02, *(p.get_ylim()[0] for p in panels)), max(p.get_ylim()[1] for p in panels))
+    top = max(p.get_ylim()[1] for p in panels)
+    for place in panels:
+        place.set_ylim(min(p.get_ylim()[0] for p in panels), top)
+    return figure
+
+
 def _dots(table: pd.DataFrame, value: str, low: str, high: str) -> tuple[Figure, object]:
     """A horizontal dot plot with intervals, first row on top."""
     figure, (axes,) = _panels(1, 1, (6.8, 0.32 * len(table) + 1.1))

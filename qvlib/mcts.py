@@ -19,6 +19,8 @@ from .types import Environment, Proposal, Request, State, Task
 class SearchConfig:
     """iterations, expand_n, exploration c; values of refused actions and of running out of steps.
 
+    reroot_after: after so many iterations selection starts from the best visited child of where it
+    started, and so on: deeper trees for the same iterations. 0 = always from the root.
     uct: ``mean`` is V + c sqrt(ln N(parent) / N); ``published_code`` divides the running mean by
     the visits once more, so that exploitation fades as 1/N.
     """
@@ -30,6 +32,7 @@ class SearchConfig:
     stop_at_success: bool = True
     invalid_value: float = -1.0
     timeout_value: float = -0.5
+    reroot_after: int = 0
 
 
 @dataclass(slots=True)
@@ -129,11 +132,13 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
     from its first child with one sampled action a step, and backs the outcome up.
     """
     cost = _Cost()
-    root = Node("", environment.reset(task))
+    root = top = Node("", environment.reset(task))
     done = 0
     for iteration in range(config.iterations):
         done = iteration + 1
-        leaf = select(root, config)
+        if config.reroot_after and iteration and iteration % config.reroot_after == 0:
+            top = _below(top, environment)
+        leaf = select(top, config)
         if _open(leaf, environment) and (leaf.visits or leaf is root):
             yield from _expand(leaf, environment, config, seed, cost)
             leaf = leaf.children[0]
@@ -147,6 +152,12 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
 def _open(node: Node, environment: Environment) -> bool:
     """Can it have children? A refused action leads back to its parent's state, so it has none."""
     return node.state.valid and not node.state.done and node.state.depth < environment.max_steps
+
+
+def _below(top: Node, environment: Environment) -> Node:
+    """The child of the highest value that the search can go on from; ``top`` where there is none."""
+    children = [child for child in top.children if child.visits and _open(child, environment)]
+    return max(children, key=lambda child: (child.value, child.visits), default=top)
 
 
 def _expand(leaf: Node, environment: Environment, config: SearchConfig, seed: int, cost: _Cost) -> Job[None]:

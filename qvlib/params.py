@@ -30,11 +30,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "q_model": ("pairs",),
     "control": ("pairs", "q_model"),
     "episodes": ("q_model", "control", "other_agent"),
+    "rules": ("q_model", "control"),
+    "trial": ("q_model",),
 }
 
 
-def _in(stage: str | None, default: Any, meaning: str, **limits: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"stage": stage}, **limits)
+def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, **limits: Any) -> Any:
+    stages = (stage,) if isinstance(stage, str) else stage or ()
+    return Field(default, description=meaning, json_schema_extra={"stage": stages[0] if stages else None, "stages": stages}, **limits)
 
 
 class Params(BaseModel):
@@ -47,6 +50,7 @@ class Params(BaseModel):
     runs_dir: str = _in(None, "runs", "folder of the working files; stages are found again by their parameters")
     results_dir: str = _in(None, "results", "folder of the rendered results")
     seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
+    seeds: int = _in(None, 1, "whole chains, from cloning to episodes: seed, seed + 1, ...; their results are pooled", ge=1)
     device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = _in(
         "agent", "float32", "precision of models; float64 makes tables equal across batch sizes and processors")
@@ -78,13 +82,15 @@ class Params(BaseModel):
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
     clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)
-    temperature: float = _in("agent", 1.0, "sampling temperature (paper: 1)", gt=0)
-    top_p: float = _in("agent", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
-    max_action_tokens: int = _in("agent", 24, "longest action in tokens", ge=1)
-    filter_actions: bool = _in("agent", True, "drop refused and no-effect actions before they are used, in every arm")
     other_width: int = _in("other_agent", 96, "hidden size of the second agent", ge=16)
     other_layers: int = _in("other_agent", 2, "layers of the second agent", ge=1)
     other_demonstrations: int = _in("other_agent", 1500, "demonstrations of the second agent, others than the first's", ge=0)
+
+    # Its sampling, everywhere
+    temperature: float = _in("trees", 1.0, "sampling temperature (paper: 1)", gt=0)
+    top_p: float = _in("trees", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
+    max_action_tokens: int = _in("trees", 24, "longest action in tokens", ge=1)
+    filter_actions: bool = _in("trees", True, "drop refused and no-effect actions before they are used, in every arm")
 
     # Search
     train_tasks: int = _in("trees", 120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
@@ -93,13 +99,15 @@ class Params(BaseModel):
     exploration: float = _in("trees", math.sqrt(2), "c of UCT: V + c sqrt(ln N(parent) / N) (paper: sqrt 2)", ge=0)
     uct: Literal["mean", "published_code"] = _in(
         "trees", "mean", "mean = as in the paper; published_code divides the mean by the visits again")
+    reroot_after: int = _in("trees", 0, "go on from the best child after so many iterations, again and again; 0 = never", ge=0)
+    rounds: int = _in("trees", 1, "rounds of collecting; from the second on by the agent reranked with the round before's Q model", ge=1)
     stop_at_success: bool = _in("trees", True, "end a search when a node has reward 1 (paper's code)")
     invalid_value: float = _in("trees", -1.0, "value of a refused action (paper's code: -1)", ge=-1, le=0)
     timeout_value: float = _in("trees", -0.5, "value of reaching max_steps (paper's code, WebShop: -0.5)", ge=-1, le=0)
 
     # Preference pairs
-    pairs: Literal["best_path", "all_nodes"] = _in(
-        "pairs", "all_nodes", "best_path = best against worst sibling along the best trajectory (paper)")
+    pairs: Literal["best_path", "all_nodes", "all_siblings"] = _in(
+        "pairs", "all_nodes", "best_path = best against worst sibling along the best trajectory (paper); all_siblings = every two")
     min_margin: float = _in("pairs", 0.05, "least difference of the two values", ge=0)
     min_visits: int = _in("pairs", 1, "least visits of both siblings", ge=0)
     heldout_share: float = _in("pairs", 0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1)
@@ -120,15 +128,23 @@ class Params(BaseModel):
 
     # Evaluation
     test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)
-    rerank_temperature: float = _in("episodes", 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0)
-    prior_weight: float = _in("episodes", 0.0, "share of the agent's own log-probability added to Q", ge=0)
+    rerank_temperature: float = _in(("episodes", "trial"), 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0)
+    prior_weight: float = _in(("episodes", "trial"), 0.0, "share of the agent's own log-probability added to Q", ge=0)
     mcts_iterations: int = _in("episodes", 10, "iterations of the MCTS upper bound", ge=1)
     bootstrap: int = _in(None, 10000, "bootstrap resamples of a 95 % interval", ge=100)
+
+    # Ablations
+    rule_tasks: int = _in("rules", 0, "dev tasks on which each scoring rule is tried beside its own control; 0 = none", ge=0)
+    rule_n: int = _in("rules", 10, "candidates of the scoring rules", ge=1)
+    grid: str = _in(None, "", "file of the grid of ablations, params/grids/*.yml; empty = none")
+    trial_tasks: int = _in("trial", 200, "dev tasks of a cell of the grid", ge=1)
+    trial_n: int = _in("trial", 10, "candidates of a cell of the grid", ge=1)
+    trial_temperature: float = _in("trial", 0.0, "temperature of a cell's candidates; 0 = that of the agent", ge=0)
 
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
         return {k: getattr(self, k) for k, f in type(self).model_fields.items()
-                if (f.json_schema_extra or {}).get("stage") == stage}
+                if stage in f.json_schema_extra["stages"]}
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""
@@ -142,7 +158,17 @@ class Params(BaseModel):
         decides = {s: self.stage_fields(s) for s in (*self.upstream(stage), stage)}
         if stage == "other_agent":  # the same recipe as the agent's, with its own size and demonstrations
             decides["agent"] = self.stage_fields("agent")
+        if "trees" in decides and self.rounds > 1:
+            decides["round before"] = {"q_model": self.round_before().digest("q_model")}
         return decides
+
+    def each_seed(self) -> list[Params]:
+        """The parameters of each chain of the run."""
+        return [self.model_copy(update={"seed": self.seed + i, "seeds": 1}) for i in range(self.seeds)]
+
+    def round_before(self) -> Params:
+        """The parameters whose Q model guides this round of collecting."""
+        return self.model_copy(update={"rounds": self.rounds - 1})
 
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""

@@ -5,8 +5,10 @@ The builder reads tree records (see ``mcts.tree_record``), made by anyone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -49,10 +51,10 @@ class Pair:
 
 def build_pairs(trees: Iterable[Mapping[str, Any]], rule: str = "all_nodes", min_margin: float = 0.0,
                 min_visits: int = 0) -> list[Pair]:
-    """Best-against-worst pairs of siblings, in the order of the trees.
+    """Pairs of siblings, in the order of the trees.
 
-    rule: ``best_path`` looks only along the best trajectory, as published; ``all_nodes`` at every
-    node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a margin of
+    rule: ``best_path`` pairs the best with the worst sibling along the best trajectory, as published;
+    ``all_nodes`` does so at every node; ``all_siblings`` takes every two siblings of every node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a margin of
     0 or under ``min_margin`` are skipped.
 
     Raises:
@@ -66,9 +68,12 @@ def build_pairs(trees: Iterable[Mapping[str, Any]], rule: str = "all_nodes", min
         for node in tree["nodes"]:  # parents come first
             path[node["node"]] = () if node["parent"] is None else (*path[node["parent"]], node["action"])
         for node in nodes:
-            pair = _best_against_worst(tree["task"], node, path[node], children.get(node, []), min_visits)
-            if pair and pair.margin > 0 and pair.margin >= min_margin and pair.chosen != pair.rejected:
-                pairs.append(pair)
+            seen = [s for s in children.get(node, []) if s["visits"] >= max(min_visits, 1)]
+            for best, worst in _ordered_two(seen) if rule == "all_siblings" else _extremes(seen):
+                pair = Pair(tree["task"], node, path[node], best["action"], worst["action"], best["value"], worst["value"],
+                            best["visits"], worst["visits"])
+                if pair.margin > 0 and pair.margin >= min_margin and pair.chosen != pair.rejected:
+                    pairs.append(pair)
     return pairs
 
 
@@ -100,14 +105,16 @@ def _best_path(tree: Mapping[str, Any], children: Mapping[str, list[Mapping[str,
         node = max(visited, key=lambda child: (child["value"], child["visits"]))["node"]
 
 
-def _best_against_worst(task: str, node: str, path: tuple[str, ...], siblings: list[Mapping[str, Any]],
-                        min_visits: int) -> Pair | None:
-    seen = [s for s in siblings if s["visits"] >= max(min_visits, 1)]
-    if len(seen) < 2:
-        return None
-    best, worst = max(seen, key=lambda s: s["value"]), min(seen, key=lambda s: s["value"])
-    return Pair(task, node, path, best["action"], worst["action"], best["value"], worst["value"],
-                best["visits"], worst["visits"])
+def _extremes(siblings: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The best and the worst."""
+    if len(siblings) > 1:
+        yield max(siblings, key=lambda s: s["value"]), min(siblings, key=lambda s: s["value"])
+
+
+def _ordered_two(siblings: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Every two, the better first."""
+    for one, other in combinations(siblings, 2):
+        yield (one, other) if one["value"] >= other["value"] else (other, one)
 
 
 def hold_out(pairs: Iterable[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -128,9 +135,14 @@ def shuffle_winners(pairs: Iterable[Pair], seed: int, shuffle: int = 0) -> list[
     def swap(p: Pair) -> Pair:
         return Pair(p.task, p.node, p.path, p.rejected, p.chosen, p.rejected_value, p.chosen_value,
                     p.rejected_visits, p.chosen_visits)
-    def turned(p: Pair) -> bool:
-        return (generator(seed, p.task, p.node, "shuffle", shuffle // 2).random() < 0.5) ^ (shuffle % 2 == 1)
-    return [swap(p) if turned(p) else p for p in pairs]
+    found: list[Pair] = []
+    count: Counter[tuple[str, str]] = Counter()
+    for p in pairs:
+        again = (count[p.task, p.node],) if count[p.task, p.node] else ()  # further pairs of a node have their own coins
+        heads = generator(seed, p.task, p.node, "shuffle", shuffle // 2, *again).random() < 0.5
+        found.append(swap(p) if heads ^ (shuffle % 2 == 1) else p)
+        count[p.task, p.node] += 1
+    return found
 
 
 def accuracy(q_chosen: np.ndarray, q_rejected: np.ndarray) -> float:

@@ -25,16 +25,21 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     gains, arms = metrics["gains"], metrics["arms"]
     lines = [gain("Q-reranked, n = 5", gains["q_n5"], "one sample"), gain("Q-reranked, n = 10", gains["q_n10"], "one sample"),
              gain("Q-reranked, n = 5", metrics["gains_over_greedy"]["q_n5"], "greedy"),
+             gain("Q-reranked, n = 10", metrics["gains_over_greedy"]["q_n10"], "greedy"),
              gain("the tuned model as the policy", gains["tuned_policy"], "one sample"),
              *(gain(f"control with shuffled winners, n = {n}", gains[f"control_q_n{n}"], "one sample")
                + _control(gains[f"control_q_n{n}"], metrics["control_shuffles"][f"control_q_n{n}"]) for n in (5, 10))]
     if "other_agent_gain" in metrics:
         lines.append(gain("another agent, reranked by the same Q model", metrics["other_agent_gain"], "its own sample"))
     if metrics["gap_closed"] is not None:
-        lines.append(f"**Gap closed**: {metrics['gap_closed']:.0%} of the way from one sample to MCTS with the environment "
+        more = f" and {metrics['gap_closed_n10']:.0%} with n = 10" if "gap_closed_n10" in metrics else ""
+        lines.append(f"**Gap closed**: {metrics['gap_closed']:.0%} with n = 5{more} of the way from one sample to MCTS with the environment "
                      f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f}).")
     lines.append(f"**Success** (reward 1): {arms['sample']['success_rate']:.1%} of tasks with one sample, "
-                 f"{arms['q_n5']['success_rate']:.1%} reranked.")
+                 f"{arms['q_n5']['success_rate']:.1%} reranked with n = 5, {arms['q_n10']['success_rate']:.1%} with n = 10.")
+    if len(metrics.get("by_seed", ())) > 1:
+        each = "; ".join(f"seed {row['seed']} {row['q_n5 relative']:+.0%} and {row['q_n10 relative']:+.0%}" for row in metrics["by_seed"])
+        lines.append(f"**Seed by seed**, n = 5 and n = 10 against the same chain's sample: {each}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -59,6 +64,46 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
     controls = [c for c in preferences["control_held_out_accuracy"] if c is not None]
     shuffled = ", ".join(f"{c:.1%}" for c in controls)
     return f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+
+
+def rule_verdict(row: Mapping[str, Any]) -> str:
+    """What a scoring rule is, by its gain and its control's: reranking gains by the labels alone.
+
+    A rule whose Q model of shuffled winners gains too is a policy of its own, and no reranking.
+    """
+    if row["control_low"] > 0:
+        return "Q as a policy"
+    return "reranking" if row["q_low"] > 0 else "no gain shown"
+
+
+def rules(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the table of scoring rules allows to say."""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        kinds.setdefault(row["verdict"], []).append(f"`{row['rule']}`")
+    meant = {"reranking": "gain while their control does not", "Q as a policy": "gain with shuffled winners too, so they are not counted as reranking",
+             "no gain shown": "show no gain"}
+    return "\n".join(f"- **{kind}**: {', '.join(names)} ({meant[kind]})." for kind, names in kinds.items())
+
+
+def grid(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which cells of a grid are told apart from the run, and how many that would be by chance."""
+    tried = [row for row in rows[1:] if not row["failed"]]
+    apart = {sign: [f"{row['axis']}: {row['choice']} ({row['change']:+.3f})" for row in tried if row[bound] * sign > 0]
+             for sign, bound in ((1, "change_low"), (-1, "change_high"))}
+    lines = [f"**Better than the run**: {'; '.join(apart[1]) or 'none'}.", f"**Worse than the run**: {'; '.join(apart[-1]) or 'none'}.",
+             f"Of {len(tried)} comparisons at 95 %, about {0.05 * len(tried):.0f} would be told apart by chance alone."]
+    failed = [f"{row['axis']}: {row['choice']} ({row['failed']})" for row in rows if row["failed"]]
+    return "\n".join(f"- {line}" for line in (lines + [f"**Failed**: {'; '.join(failed)}."] if failed else lines))
+
+
+def limits(metrics: Mapping[str, Any]) -> str:
+    """What the intervals of a run cover."""
+    seeds = metrics["seeds"]
+    if len(seeds) == 1:
+        return "One seed of training: the intervals cover the choice of tasks, not the luck of training."
+    return (f"{len(seeds)} seeds of training: the intervals resample products and seeds, but so few seeds tell little of the "
+            "luck of training.")
 
 
 def agent(facts: Mapping[str, Any], loss: float | None) -> str:

@@ -27,21 +27,22 @@ SECOND, SECOND_Q = "other_agent_sample", "other_agent_q_n5"
 
 
 def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm and task: reward, success and costs, shuffles averaged first.
+    """One row an arm, chain (``seed``) and task: reward, success and costs, shuffles averaged first.
 
     A control's shuffles are the arms ``control_q_n5/0``, ``control_q_n5/1``, ...; the task's reward under
     ``control_q_n5`` is their mean, so that the interval over tasks is of the control, not of one shuffle.
     """
     frame = episodes[["arm", "task", "group", "reward", *COSTS]].copy()
+    frame["seed"] = episodes["seed"] if "seed" in episodes else 0
     frame["arm"], frame["shuffle"] = frame["arm"].str.split("/").str[0], frame["arm"]
     frame["success"] = (frame["reward"] >= 1).astype(float)
-    rows = frame.groupby(["arm", "task"], sort=False).agg(
+    rows = frame.groupby(["arm", "seed", "task"], sort=False).agg(
         group=("group", "first"), reward=("reward", "mean"), success=("success", "mean"),
         shuffles=("shuffle", "nunique"), **{c: (c, "mean") for c in COSTS}).reset_index()
     rank = {arm: i for i, arm in enumerate(ORDER)}
     rows["rank"] = rows["arm"].map(lambda arm: rank.get(arm, len(rank)))
-    rows = rows.sort_values(["rank", "arm", "task"], ignore_index=True).drop(columns="rank")
-    played = rows.groupby("arm")["task"].nunique()
+    rows = rows.sort_values(["rank", "arm", "seed", "task"], ignore_index=True).drop(columns="rank")
+    played = rows.groupby("arm").size()
     if played.nunique() > 1:
         raise QvlibError(f"arm {played.idxmin()!r} was played on {played.min()} tasks, others on {played.max()}; "
                          "run notebooks/05_evaluate.ipynb again")
@@ -54,28 +55,33 @@ def load_by_task(params: Params) -> pd.DataFrame:
 
 
 def shuffle_means(params: Params) -> dict[str, list[float]]:
-    """Mean reward of each shuffle of each control, in their order: how much the luck of the coins decides."""
+    """Mean reward of each shuffle of each control, chain by chain: how much the luck of the coins decides."""
     frame = _episodes(params)
     frame = frame[frame["arm"].str.startswith("control")]
-    found: dict[str, list[float]] = {}
-    for arm, mean in frame.groupby("arm")["reward"].mean().sort_index(key=lambda arms: arms.str.split("/").str[1].astype(int)).items():
-        found.setdefault(arm.split("/")[0], []).append(float(mean))
-    return found
+    frame[["arm", "shuffle"]] = frame["arm"].str.split("/", expand=True)
+    means = frame.assign(shuffle=frame["shuffle"].astype(int)).groupby(["arm", "seed", "shuffle"])["reward"].mean()
+    return {arm: [float(mean) for mean in part] for arm, part in means.groupby(level="arm")}
 
 
 def _episodes(params: Params) -> pd.DataFrame:
-    return pd.read_parquet(read_stage(params, "episodes").path / "episodes.parquet",
-                           columns=["arm", "task", "group", "reward", *COSTS])
+    return load_episodes(params, "episodes")
+
+
+def load_episodes(params: Params, stage: str) -> pd.DataFrame:
+    """The episodes of a stage, of all chains; ``seed`` tells whose."""
+    columns = ["arm", "task", "group", "reward", *COSTS]
+    return pd.concat([pd.read_parquet(read_stage(chain, stage).path / "episodes.parquet", columns=columns).assign(seed=chain.seed)
+                      for chain in params.each_seed()], ignore_index=True)
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """One row an arm: reward and success with intervals, means a task of the costs."""
     made = []
     for arm, part in rows.groupby("arm", sort=False):
-        reward = bootstrap_mean(part["reward"], part["group"], resamples)
-        success = bootstrap_mean(part["success"], part["group"], resamples)
+        reward, success = (bootstrap_mean(part[c], part["group"], resamples, chains=part["seed"]) for c in ("reward", "success"))
         made.append({
-            "arm": arm, **_interval("reward", reward), **_interval("success", success), "tasks": len(part), "seeds": 1,
+            "arm": arm, **_interval("reward", reward), **_interval("success", success), "tasks": part["task"].nunique(),
+            "seeds": part["seed"].nunique(),
             "shuffles": int(part["shuffles"].max()), "env_steps": part["env_steps"].mean(),
             "tokens": part["tokens"].mean(), "prompt_tokens": part["prompt_tokens"].mean(),
             "refused_share": refused_share(part)})
@@ -87,7 +93,7 @@ def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.Dat
     records = {arm: part.to_dict("records") for arm, part in rows.groupby("arm", sort=False)}
     gains = compare(records, against, resamples)
     return pd.DataFrame([{"arm": arm, "against": against, "gain": g["mean"], "low": g["ci95"][0], "high": g["ci95"][1],
-                          "relative": g["relative"], "tasks": len(records[arm])} for arm, g in gains.items()])
+                          "relative": g["relative"], "tasks": rows.loc[rows["arm"] == arm, "task"].nunique()} for arm, g in gains.items()])
 
 
 def refused_share(rows: pd.DataFrame) -> float:
@@ -96,10 +102,20 @@ def refused_share(rows: pd.DataFrame) -> float:
     return float(rows["refused"].sum() / drawn) if drawn else 0.0
 
 
-def gap_closed(means: Mapping[str, float]) -> float | None:
+def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
     """(Q-reranked - sample) / (MCTS - sample): the share of the way to searching with the environment."""
     gap = means[BOUND] - means[BASE]
-    return float((means[MAIN] - means[BASE]) / gap) if gap > 0 else None
+    return float((means[arm] - means[BASE]) / gap) if gap > 0 else None
+
+
+def seed_table(params: Params) -> pd.DataFrame:
+    """One row a chain: mean reward of the main arms, its controls and bound, and the gains relative to its own sample."""
+    rows = load_by_task(params)
+    arms = [arm for arm in (BASE, GREEDY, MAIN, "q_n10", "control_q_n5", "control_q_n10", BOUND) if arm in set(rows["arm"])]
+    table = rows.pivot_table(index="seed", columns="arm", values="reward")[arms]
+    for arm in (MAIN, "q_n10"):
+        table[f"{arm} relative"] = table[arm] / table[BASE] - 1
+    return table.reset_index().rename_axis(columns=None)
 
 
 def arm_table(params: Params) -> pd.DataFrame:
@@ -130,14 +146,14 @@ def split_table(params: Params) -> pd.DataFrame:
 
 
 def stage_table(params: Params) -> pd.DataFrame:
-    """What made the results: each stage's folder, seconds, commit."""
+    """What made the results: each stage's folder, seconds, commit; of every chain."""
     rows = []
-    for stage in STAGES:
-        if stage == "other_agent" and not params.other_demonstrations:
+    for chain, stage in ((chain, stage) for chain in params.each_seed() for stage in STAGES):
+        if stage in ("rules", "trial") or (stage == "other_agent" and not params.other_demonstrations):
             continue
-        manifest = read_stage(params, stage).manifest
+        manifest = read_stage(chain, stage).manifest
         git = manifest.get("git") or {}
-        rows.append({"stage": stage, "digest": manifest["digest"], "seconds": manifest["seconds"],
+        rows.append({"stage": stage, "seed": chain.seed, "digest": manifest["digest"], "seconds": manifest["seconds"],
                      "sessions": manifest["sessions"], "finished": manifest["finished"],
                      "commit": git.get("commit", "")[:10] + ("+" if git.get("dirty") else "")})
     return pd.DataFrame(rows)
@@ -145,12 +161,12 @@ def stage_table(params: Params) -> pd.DataFrame:
 
 def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
     """Totals of the run: tokens generated and read, environment steps, seconds; of collecting and of evaluating."""
-    trees = pd.DataFrame([{k: t[k] for k in COSTS} for t in read_stage(params, "trees").records("trees")])
+    trees = pd.DataFrame([{k: t[k] for k in COSTS} for chain in params.each_seed() for t in read_stage(chain, "trees").records("trees")])
     played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
     found: dict[str, float] = {}
     for part, frame in (("collecting", trees), ("evaluating", played)):
         found |= {f"{part}_{c}": round(float(frame[c].sum())) for c in ("tokens", "prompt_tokens", "env_steps")}
-    stages = stage_table(params).set_index("stage")["seconds"]
+    stages = stage_table(params).drop_duplicates(["stage", "digest"]).groupby("stage", sort=False)["seconds"].sum()
     found |= {c: found[f"collecting_{c}"] + found[f"evaluating_{c}"] for c in ("tokens", "prompt_tokens", "env_steps")}
     return found | {f"{stage}_seconds": float(s) for stage, s in stages.items()} | {"seconds": round(float(stages.sum()), 1)}
 
@@ -164,19 +180,19 @@ def metrics(params: Params) -> dict[str, Any]:
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.bootstrap)
-    q_model, control = read_stage(params, "q_model").facts, read_stage(params, "control").facts
+    seeds = [chain.seed for chain in params.each_seed()]
     found = {
-        "run": params.name, "seed": params.seed, "digest": params.digest("episodes"), "bootstrap": params.bootstrap,
-        "arms": {row["arm"]: _arm_entry(row) for row in arms.to_dict("records")},
+        "run": params.name, "seed": params.seed, "seeds": seeds,
+        "digest": params.digest("episodes"), "bootstrap": params.bootstrap,
+        "arms": {row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")},
         "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.bootstrap, GREEDY)),
         "control_shuffles": shuffle_means(params),
         "gap_closed": gap_closed(arms.set_index("arm")["reward"]),
+        "gap_closed_n10": gap_closed(arms.set_index("arm")["reward"], "q_n10"),
+        "by_seed": seed_table(params).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
-        "preferences": {
-            "trees": read_stage(params, "pairs").facts["trees"], "pairs": q_model["pairs"],
-            "held_out_pairs": q_model["held_out_pairs"], "held_out_accuracy": q_model["held_out_accuracy"],
-            "control_held_out_accuracy": [c["held_out_accuracy"] for c in control["controls"]]},
+        "preferences": _preferences(params),
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
@@ -184,6 +200,18 @@ def metrics(params: Params) -> dict[str, Any]:
     if len(second):
         found["other_agent_gain"] = _gain_entries(gain_rows(second, params.bootstrap, SECOND))[SECOND_Q]
     return found
+
+
+def _preferences(params: Params) -> dict[str, Any]:
+    """Trees and pairs of all chains; accuracy over all held-out pairs, each ordered by its own chain's Q model."""
+    chains = params.each_seed()
+    facts = [read_stage(chain, "q_model").facts for chain in chains]
+    held = sum(f["held_out_pairs"] for f in facts)
+    right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
+    return {"trees": sum(read_stage(chain, "pairs").facts["trees"] for chain in chains), "pairs": sum(f["pairs"] for f in facts),
+            "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
+            "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
+                                          for c in read_stage(chain, "control").facts["controls"]]}
 
 
 def write_metrics(params: Params) -> dict[str, Any]:
@@ -204,7 +232,7 @@ def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
 def _arm_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"reward_mean": row["reward"], "ci95": [row["reward_low"], row["reward_high"]],
             "success_rate": row["success"], "success_ci95": [row["success_low"], row["success_high"]],
-            **{k: row[k] for k in ("tasks", "seeds", "shuffles", "env_steps", "tokens", "prompt_tokens", "refused_share")}}
+            **{k: row[k] for k in ("tasks", "shuffles", "env_steps", "tokens", "prompt_tokens", "refused_share")}}
 
 
 def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,33 @@ class Filtered:
 
 def _redraw(key: tuple[int, str, str], attempt: int) -> tuple[int, str, str]:
     return key[0], key[1], f"{key[2]}~{attempt}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Adds to the sampled candidates every action that the environment lists and accepts.
+
+    Free-text actions (``verb[<...>]``) come from sampling alone. What is added gets the model's own
+    log-probability, so that a prior can weigh it; many of these the agent would hardly ever sample.
+    """
+
+    agent: Agent
+    environment: Environment
+    lm: Any
+
+    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        answers = self.agent.propose(requests)
+        more = [self._unsampled(request, proposals) for request, proposals in zip(requests, answers, strict=True)]
+        prompts = [self.lm.prompt(request.state) for request in requests]
+        ids = [[self.lm.action_ids(prompt, action) for action in actions] for (prompt, _), actions in zip(prompts, more, strict=True)]
+        scores = self.lm.log_probs([p for _, p in prompts], ids)
+        return [[*proposals, *(Proposal(a, s) for a, s in zip(actions, found, strict=True))]
+                for proposals, actions, found in zip(answers, more, scores, strict=True)]
+
+    def _unsampled(self, request: Request, proposals: Sequence[Proposal]) -> list[str]:
+        known = {p.action for p in proposals}
+        return [a for a in request.state.admissible or () if "<" not in a and a not in known
+                and self.environment.accepts(request.state, a) is not False]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,14 +23,39 @@ def write_results_index(results_dir: str | Path) -> Path:
         QvlibError: a run's file is not readable, or misses what the table shows.
     """
     folder = Path(results_dir)
-    sections = [_section(path.parent) for path in sorted(folder.glob("*/metrics.json"))]
+    runs = _runs(folder)
+    sections = [_section(run) for run in runs if run.name != PLUMBING]
+    if folder / PLUMBING in runs:
+        sections.append(f"## {PLUMBING}\n\nEvery notebook once, as small as it goes: shows that all parts work, and says nothing "
+                        f"about the method. The tests execute it again and compare what is printed.\n\n{_links(folder / PLUMBING)}")
     head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
-    return write_atomic(folder / "README.md", "\n\n".join([head, *(sections or ["No runs yet."])]) + "\n")
+    return write_atomic(folder / "README.md", "\n\n".join([head, *_first_sight(runs), *(sections or ["No runs yet."])]) + "\n")
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folders of the runs, those that say most first."""
+    found = [path.parent for path in folder.glob("*/metrics.json")]
+    return sorted(found, key=lambda run: (RANK.index(run.name) if run.name in RANK else len(RANK), run.name))
+
+
+def _first_sight(runs: Sequence[Path]) -> list[str]:
+    """The two figures a reader must see: what reranking gains beside its controls, and what the gain depends on."""
+    lines = []
+    for names, words in ((("gains",), "What reranking gains, beside its controls"),
+                         (("grid_curves", "scoring_rules"), "What the gain depends on")):
+        found = next((run / "figures" / f"{name}.png" for name in names for run in runs if run.name != PLUMBING
+                      and (run / "figures" / f"{name}.png").exists()), None)
+        if found:
+            run = found.parents[1]
+            lines.append(f"{words} (`{run.name}`):\n\n![{words}]({_url(found, run)})")
+    return lines
 
 
 SHOWN = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "control_q_n10",
          "mcts")
 FIGURE = "reward_by_arm"
+RANK = ("full", "quick", "ablations", "webshop-small")
+PLUMBING = "smoke"
 
 
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
@@ -44,7 +69,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     readme, folder = Path(readme), Path(results_dir) / run
     metrics, manifest = _read(folder / "metrics.json"), _read(folder / "manifest.json")
     measured = Path(results_dir) / "times.json"
-    others = [_read(path) for path in sorted(Path(results_dir).glob("*/metrics.json")) if path.parent != folder]
+    others = [_read(run / "metrics.json") for run in _runs(Path(results_dir)) if run != folder and run.name not in (PLUMBING, "ablations")]
     blocks = {"result": "\n\n".join([_headline(metrics, folder, readme.parent), *map(_one_line, others)]),
               "times": _times(manifest, _read(measured) if measured.exists() else None),
               "notebooks": _notebooks(manifest, folder, readme.parent)}
@@ -67,7 +92,8 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
         lines.append("| " + " | ".join([*cells, f"{row['success_rate']:.1%}"]) + " |")
     tasks = next(iter(shown_arms.values()))["tasks"]
     image = (folder / "figures" / f"{FIGURE}.png").relative_to(base).as_posix()
-    note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen products, seed {_seeds(shown_arms['sample']['seeds'])}, terminal "
+    seeds = metrics.get("seeds", [metrics.get("seed", 0)])
+    note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen products, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal "
             "reward in [0, 1], paired by task, bootstrap intervals over products. `control` is the same Q training with "
             "shuffled winners; `mcts` searches with the environment at test time, an upper bound. All arms draw "
             "through the same filter of refused and no-effect actions.")
@@ -95,10 +121,6 @@ def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {seconds_text(seconds)} | "
                      f"[notebook]({quote(rendered.relative_to(base).as_posix())}) |")
     return "\n".join(lines)
-
-
-def _seeds(seeds: Any) -> str:
-    return ", ".join(map(str, seeds)) if isinstance(seeds, list) else str(seeds)
 
 
 def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:

@@ -39,6 +39,8 @@ MADE_BY = {
     "q_model": ("the Q model is not trained", "04_train_q"),
     "control": ("the control is not trained", "04_train_q"),
     "episodes": ("episodes are not played", "05_evaluate"),
+    "rules": ("the scoring rules are not tried", "06_ablations"),
+    "trial": ("the cell of the grid is not tried", "06_ablations"),
 }
 
 

@@ -21,7 +21,7 @@ def write_tables(params: Params) -> dict[str, pd.DataFrame]:
     """
     made = {"arms": report.arm_table(params), "gains": report.gain_table(params),
             "gains_over_greedy": report.gain_table(params, report.GREEDY), "splits": report.split_table(params),
-            "stages": report.stage_table(params)}
+            "stages": report.stage_table(params), "by_seed": report.seed_table(params)}
     note = caption(params)
     shown = {"arms": arms_shown(made["arms"]), "gains": gains_shown(made["gains"]),
              "gains_over_greedy": gains_shown(made["gains_over_greedy"])}
@@ -73,8 +73,10 @@ def caption(params: Params) -> str:
     splits = report.split_table(params).to_dict("records")
     sizes = ", ".join(f"{s['split']} {s['tasks']:,} ({s['ids']})" for s in splits)
     second = "The second agent's gain is over its own sample. " if params.other_demonstrations else ""
-    return (f"Run {params.name}, seed {params.seed}. Tasks (hash of their ids): {sizes}. {second}"
-            f"Intervals: 95 %, bootstrap over products, {params.bootstrap:,} resamples.")
+    seeds = [str(chain.seed) for chain in params.each_seed()]
+    over = "products" if len(seeds) == 1 else "products and seeds"
+    return (f"Run {params.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. Tasks (hash of their ids): {sizes}. {second}"
+            f"Intervals: 95 %, bootstrap over {over}, {params.bootstrap:,} resamples.")
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -10,6 +10,27 @@ import pytest
 
 
 @pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    """The whole sequence of notebooks with the smoke parameters; gives the folder of its runs and results."""
+    from qvlib import runner
+
+    folder = tmp_path_factory.mktemp("smoke")
+    runner.run(Path(__file__).parents[1] / "params" / "smoke.yml", overrides={
+        "runs_dir": str(folder / "runs"), "results_dir": str(folder / "results"), "wandb_mode": "disabled"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The parameters of a tiny run, from the data to the episodes, that nothing disturbed."""
+    from killing import run, tiny
+
+    params = tiny(tmp_path_factory.mktemp("undisturbed"))
+    run(params)
+    return params
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the research fixtures; tests that need them are skipped elsewhere."""
     folder = Path(os.environ.get("QVLIB_SHARED", Path(__file__).parents[2] / "shared"))

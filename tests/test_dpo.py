@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toy import small_lm, states
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from qvlib import dpo, trl_training
-from qvlib.dpo import PairIds, action_log_probs, dpo_loss, encode_pairs
+from qvlib.dpo import PairIds, action_log_probs, dpo_loss, encode_pairs, pair_log_probs
 from qvlib.errors import QvlibError
 from qvlib.preferences import Pair
 from qvlib.q_model import LogRatio
@@ -87,6 +88,20 @@ def test_log_probs_of_actions_by_hand(lm, pairs, rule):
 
 
 # -- what is trained on -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["sum", "mean"])
+def test_packed_pairs_are_those_of_separate_passes(lm, pairs, rule):
+    """The two actions share the prompt and do not see each other; nor does padding or the order of rows matter."""
+    chosen, rejected = pair_log_probs(lm.model, pairs, rule, lm.end)
+    for found, actions in ((chosen, [p.chosen for p in pairs]), (rejected, [p.rejected for p in pairs])):
+        alone = [action_log_probs(lm.model, [(p.prompt, a)], rule, lm.end) for p, a in zip(pairs, actions, strict=True)]
+        torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
+    swapped = [replace(p, chosen=p.rejected, rejected=p.chosen) for p in pairs]
+    torch.testing.assert_close(torch.stack(pair_log_probs(lm.model, swapped, rule, lm.end)), torch.stack((rejected, chosen)),
+                               atol=1e-5, rtol=0)
+    single = [pair_log_probs(lm.model, [p], rule, lm.end)[0] for p in pairs]
+    torch.testing.assert_close(torch.cat(single), chosen, atol=1e-5, rtol=0)
 
 
 def test_trained_tokens_are_exactly_the_action(lm):

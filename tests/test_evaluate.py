@@ -91,6 +91,24 @@ def test_coverage(grouped):
     assert (450 <= hits <= 490) if grouped else hits < 375
 
 
+def test_chains_widen_an_interval_by_the_luck_of_training():
+    groups, chains = list(range(50)) * 3, [0] * 50 + [1] * 50 + [2] * 50
+    alike = [0.5 + 0.1 * (g % 2) for g in groups]
+    apart = [v + 0.1 * c for v, c in zip(alike, chains, strict=True)]
+    one = bootstrap_mean(alike, groups, 2000)
+    assert bootstrap_mean(alike, groups, 2000, chains=chains) == pytest.approx(one)
+    mean, low, high = bootstrap_mean(apart, groups, 2000, chains=chains)
+    assert mean == pytest.approx(one[0] + 0.1) and high - low > 3 * (one[2] - one[1])
+    assert low >= min(alike) and (low, high) == pytest.approx((mean - 0.1, mean + 0.1), abs=0.03)  # three times the same chain
+
+
+def test_compare_is_paired_within_a_chain():
+    def arm(shift):
+        return [{"task": f"t{i}", "group": f"g{i}", "seed": s, "reward": 0.1 * s + shift} for i in range(9) for s in (0, 1)]
+    gain = compare({"sample": arm(0.2), "better": arm(0.3)[::-1]}, "sample", 200)["better"]
+    assert gain["ci95"] == pytest.approx([0.1, 0.1]) and gain["relative"] == pytest.approx(0.1 / 0.25)
+
+
 def test_compare_is_paired():
     rng = np.random.default_rng(0)
     base = rng.random(60)

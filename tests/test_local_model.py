@@ -84,6 +84,21 @@ def test_what_is_remembered_is_not_computed_again(lm):
     assert model.usage["computed_tokens"] == once
 
 
+def test_what_was_sampled_need_not_be_scored_again(lm):
+    """As a reference the model has told the log-probability of its samples already."""
+    prompts = [ids for _, ids in map(lm.prompt, states(4))]
+    lm._scores.clear()
+    draws = [[generator(0, str(i), k).random for k in range(6)] for i in range(len(prompts))]
+    sampled = lm.sample(prompts, draws, 1.0, 1.0)
+    before = lm.usage["computed_tokens"]
+    remembered = lm.log_probs(prompts, [[ids for ids, _ in row] for row in sampled])
+    assert lm.usage["computed_tokens"] == before
+    lm._scores.clear()
+    computed = lm.log_probs(prompts, [[ids for ids, _ in row] for row in sampled])
+    for a, b in zip(remembered, computed, strict=True):
+        assert a == pytest.approx(b, abs=1e-9)
+
+
 def test_log_prob_is_that_of_a_full_pass(lm):
     model = fresh(lm)
     for i, row in enumerate(drawn(model)):

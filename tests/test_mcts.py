@@ -135,16 +135,31 @@ def test_backup_reaches_the_root_once():
     assert (root.visits, root.value, root.best_reward) == (child.visits, child.value, child.best_reward) == (2, 0.25, 1.0)
 
 
+def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
+    maze = Maze(depth=4, max_steps=5)
+    plain, rerooted = (grow(maze, Scripted(), SearchConfig(24, 3, stop_at_success=False, reroot_after=after)) for after in (0, 8))
+
+    def mean_depth(tree):
+        visited = [node for node in tree.root.walk() if node.visits]
+        return sum(node.depth for node in visited) / len(visited)
+
+    assert mean_depth(rerooted) > mean_depth(plain) and rerooted.root.visits == 24
+    first = grow(maze, Scripted(), SearchConfig(8, 3, stop_at_success=False))
+    best = max(first.root.children, key=lambda child: (child.value, child.visits))
+    grown = {c.id: c.visits for c in rerooted.root.children}
+    assert {c.id for c in first.root.children if c.visits != grown[c.id]} == {best.id}
+
+
 # -- what holds in every tree -----------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), iterations=st.integers(1, 60), expand=st.integers(1, 6), c=st.floats(0, 3),
        rule=st.sampled_from(["mean", "published_code"]), stop=st.booleans(), max_steps=st.integers(1, 4),
-       actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5))
-def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions):
+       actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5), reroot=st.integers(0, 20))
+def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions, reroot):
     maze = Maze(seed=seed, max_steps=max_steps)
-    config = SearchConfig(iterations, expand, c, rule, stop)
+    config = SearchConfig(iterations, expand, c, rule, stop, reroot_after=reroot)
     agent = Scripted(actions)
     tree = grow(maze, agent, config, seed)
     assert tree.root.visits == tree.iterations <= iterations

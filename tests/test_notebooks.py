@@ -10,7 +10,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from qvlib import runner
 from qvlib.params import Params
 from qvlib.tables import resolve
 
@@ -83,15 +82,6 @@ def test_it_says_so_when_a_package_function_is_gone(notebook):
         module = importlib.import_module(f"qvlib.{name}")
         used = re.findall(rf"\b{name}\.(\w+)", source)
         assert used and all(hasattr(module, attribute) for attribute in used), name
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The whole sequence with the smoke parameters; gives the folder of its runs and results."""
-    folder = tmp_path_factory.mktemp("smoke")
-    runner.run(SMOKE, overrides={"runs_dir": str(folder / "runs"), "results_dir": str(folder / "results"),
-                                 "wandb_mode": "disabled"})
-    return folder
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_notebook_names_that_are_no_parameters_are_refused():
 def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     base, other = Params(), Params(iterations=7)
     changed = {s for s in STAGES if base.digest(s) != other.digest(s)}
-    assert changed == {"trees", "pairs", "q_model", "control", "episodes"}
+    assert changed == {"trees", "pairs", "q_model", "control", "episodes", "rules", "trial"}
     assert Params(batch_size=3, runs_dir="x", device="cuda").digest("episodes") == base.digest("episodes")
     assert Params(agent_width=64).digest("other_agent") != base.digest("other_agent")
 

@@ -47,6 +47,20 @@ def test_best_path_by_hand():
     assert found(rule="best_path") == [((), "right", "once"), (("right", "r-too"), "deep-good", "deep-bad")]
 
 
+def test_all_siblings_by_hand():
+    pairs = found(rule="all_siblings", min_margin=0.05)
+    assert pairs[:3] == [((), "right", "left"), ((), "left", "once"), ((), "right", "once")]
+    assert set(pairs[3:]) == {(("left",), "l-high", "l-low"), (("right", "r-too"), "deep-good", "deep-bad")}
+    assert len(found(rule="all_siblings", min_margin=0.5)) == 2 and set(found()) <= set(found(rule="all_siblings"))
+
+
+def test_every_pair_of_a_node_has_its_own_coin():
+    pairs = build_pairs([tree(node("r", None, "", 40, 0), *(node(str(i), "r", f"a{i}", 3, i / 10) for i in range(9)))], "all_siblings")
+    turned = [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0)]
+    assert len(pairs) == 36 and 8 < sum(turned) < 28
+    assert [not t for t in turned] == [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0, 1)]
+
+
 def test_filters():
     assert found(min_visits=2) == [((), "right", "left"), (("left",), "l-high", "l-low"), (("right", "r-too"), "deep-good", "deep-bad")]
     assert found(min_visits=3) == [((), "right", "left"), (("left",), "l-high", "l-low")]

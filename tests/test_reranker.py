@@ -13,7 +13,7 @@ from toy import REFUSED, Fixed, Maze, Scripted, Table
 
 from qvlib.lockstep import lockstep
 from qvlib.mcts import SearchConfig, search
-from qvlib.reranker import Filtered, Reranked
+from qvlib.reranker import Filtered, Listed, Reranked
 from qvlib.types import Request, Task
 
 MAZE = Maze()
@@ -175,3 +175,40 @@ def test_filtered_is_the_same_alone_and_in_a_batch(n):
     agent = Filtered(Scripted(("a", "b", REFUSED, REFUSED)), MAZE)
     requests = [Request(STATE, n, (0, f"t{i}", "0")) for i in range(12)]
     assert agent.propose(requests) == [agent.propose([r])[0] for r in requests]
+
+
+# -- all admissible actions -------------------------------------------------------------------
+
+
+class Flat:
+    """A model that finds longer replies less likely; counts what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def prompt(self, state):
+        return None, (1, 2)
+
+    def action_ids(self, prompt, action):
+        return tuple(action.encode())
+
+    def log_probs(self, prompts, replies):
+        self.asked += [bytes(r).decode() for row in replies for r in row]
+        return [[-float(len(r)) for r in row] for row in replies]
+
+
+def test_listed_adds_what_was_not_sampled_and_only_what_is_accepted():
+    state = replace(STATE, admissible=("a", "b", "refused", "search[<words>]", "c"))
+    lm = Flat()
+    found = Listed(Fixed(["b"], [-0.5]), MAZE, lm).propose([Request(state, 2, (0, "t", "0"))])[0]
+    assert [(p.action, p.log_prob) for p in found] == [("b", -0.5), ("b", -0.5), ("a", -1.0), ("c", -1.0)]
+    assert lm.asked == ["a", "c"]
+    q = Table({"a": 0.0, "b": 1.0, "c": 2.0})
+    assert Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2).propose([Request(state, 1, (0, "t", "0"))])[0][0].action == "c"
+    held = Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2, prior_weight=4.0).propose([Request(state, 1, (0, "t", "0"))])
+    assert held[0][0].action == "b"  # the prior holds the unlikely action back
+
+
+def test_listed_where_the_environment_lists_nothing():
+    state = replace(STATE, admissible=None)
+    assert [p.action for p in Listed(Fixed(["b"]), MAZE, Flat()).propose([Request(state, 1, (0, "t", "0"))])[0]] == ["b"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,11 @@ from transformers.utils import logging
 from ..errors import QvlibError
 from ..seeding import generator
 from ..types import Proposal, Request, State
+from .precision import in_own_precision
 from .prompts import Prompt, compact
 
 Ids = tuple[int, ...]
+CALL = 128  # tokens that take about as long as starting a forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +92,28 @@ class LocalModel:
             self._decode(chunk, prompts, temperature, top_p)
         for s in samples:
             replies[s.prompt][s.number] = (s.ids, s.log_prob)
+            # So that a reference need not compute again what its own samples told.
+            _put(self._scores, (prompts[s.prompt], s.ids), s.log_prob, self.memory)
         return replies  # type: ignore[return-value]
 
     def _chunks(self, samples: list[_Sample], prompts: Sequence[Ids]) -> list[list[_Sample]]:
-        """Group unfinished samples so that a batch holds at most ``batch_tokens`` padded prompt tokens."""
+        """Unfinished samples in batches, those of one start together."""
         by_start: dict[Ids, list[_Sample]] = {}
         for s in samples:
             by_start.setdefault(prompts[s.prompt] + s.ids, []).append(s)
-        chunks: list[list[_Sample]] = []
-        rows = longest = 0
-        for start in sorted(by_start, key=len, reverse=True):
-            if not chunks or (rows + 1) * longest > self.batch_tokens or len(start) < 0.7 * longest:
-                chunks.append([])
-                rows, longest = 0, len(start)
-            chunks[-1].extend(by_start[start])
-            rows += 1
-        return chunks
+        return [[s for start in starts for s in by_start[start]] for starts in self._of_similar_length(by_start)]
+
+    def _of_similar_length(self, starts: Iterable[Ids]) -> list[list[Ids]]:
+        """Longest first, in batches of at most ``batch_tokens``; padding beyond the price of a call starts a new one."""
+        batches: list[list[Ids]] = []
+        padding = longest = 0
+        for start in sorted(starts, key=len, reverse=True):
+            padding += longest - len(start)
+            if not batches or (len(batches[-1]) + 1) * longest > self.batch_tokens or padding > CALL:
+                batches.append([])
+                padding, longest = 0, len(start)
+            batches[-1].append(start)
+        return batches
 
     @torch.inference_mode()
     def _decode(self, samples: list[_Sample], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
@@ -127,9 +135,11 @@ class LocalModel:
             for s in live:
                 full = prompts[s.prompt] + s.ids
                 keep.setdefault(full, rows[full[:-1]])
-            parents = torch.tensor(list(keep.values()), device=ids.device)
-            cache.batch_select_indices(parents)
-            mask = torch.cat([mask[parents], mask.new_ones(len(keep), 1)], dim=1)
+            if list(keep.values()) != list(range(len(mask))):  # selecting copies the whole cache
+                parents = torch.tensor(list(keep.values()), device=ids.device)
+                cache.batch_select_indices(parents)
+                mask = mask[parents]
+            mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
             last = torch.tensor([[full[-1]] for full in keep], device=ids.device)
             out = self.model(input_ids=last, attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
                              past_key_values=cache, use_cache=True)
@@ -158,49 +168,44 @@ class LocalModel:
 
     def log_probs(self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> list[list[float]]:
         """Summed log-probability in nats of each reply after its prompt; the prompt is computed once."""
-        found = {(p, r): self._scores[p, r] for p, rs in zip(prompts, replies, strict=True) for r in rs if (p, r) in self._scores}
-        missing = [i for i, (p, rs) in enumerate(zip(prompts, replies, strict=True)) if any((p, r) not in found for r in rs)]
-        missing.sort(key=lambda i: len(prompts[i]), reverse=True)
-        chunk: list[int] = []
-        for i in missing:
-            if chunk and ((len(chunk) + 1) * len(prompts[chunk[0]]) > self.batch_tokens
-                          or len(prompts[i]) < 0.7 * len(prompts[chunk[0]])):
-                self._score(chunk, prompts, replies, found)
-                chunk = []
-            chunk.append(i)
-        if chunk:
-            self._score(chunk, prompts, replies, found)
-        for key, value in found.items():
-            _put(self._scores, key, value, self.memory)
+        asked = dict.fromkeys((p, r) for p, rs in zip(prompts, replies, strict=True) for r in rs)
+        found = {row: self._scores[row] for row in asked if row in self._scores}
+        for batch in self.batches([row for row in asked if row not in found]):
+            tokens = own_log_probs(self.reply_logits(batch), batch)
+            found |= {row: float(values.sum()) for row, values in zip(batch, tokens, strict=True)}
+        for row, value in found.items():
+            _put(self._scores, row, value, self.memory)
         return [[found[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
 
+    def batches(self, rows: Iterable[tuple[Ids, Ids]]) -> list[list[tuple[Ids, Ids]]]:
+        """(prompt, reply) rows in batches for ``reply_logits``, those of one prompt together."""
+        by_prompt: dict[Ids, list[tuple[Ids, Ids]]] = {}
+        for row in rows:
+            by_prompt.setdefault(row[0], []).append(row)
+        return [[row for p in prompts for row in by_prompt[p]] for prompts in self._of_similar_length(by_prompt)]
+
     @torch.inference_mode()
-    def _score(self, chunk: list[int], prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]],
-               found: dict[tuple[Ids, Ids], float]) -> None:
-        """Add the log-probabilities of a chunk's replies to ``found``."""
-        wanted = list(dict.fromkeys((prompts[i], r) for i in chunk for r in replies[i] if (prompts[i], r) not in found))
-        if not wanted:
-            return
-        heads = list(dict.fromkeys(p for p, _ in wanted))
-        ids, mask = self._pad(heads)
+    def reply_logits(self, rows: Sequence[tuple[Ids, Ids]]) -> torch.Tensor:
+        """The logits that predict each token of each reply, [rows, longest reply, V], float64; nothing beyond a reply's end.
+
+        rows: (prompt, reply); a prompt that several rows share is computed once.
+        """
+        heads = {p: i for i, p in enumerate(dict.fromkeys(p for p, _ in rows))}
+        ids, mask = self._pad(list(heads))
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
-        row = {p: i for i, p in enumerate(heads)}
-        parents = torch.tensor([row[p] for p, _ in wanted], device=ids.device)
-        cache = out.past_key_values
-        cache.batch_select_indices(parents)
-        width = max(len(r) for _, r in wanted)
-        reply = torch.tensor([r + (self.end,) * (width - len(r)) for _, r in wanted], device=ids.device)
-        full = torch.cat([mask[parents], mask.new_ones(len(wanted), width)], dim=1)
-        positions = mask[parents].sum(1, keepdim=True) + torch.arange(width, device=ids.device)
+        parents = torch.tensor([heads[p] for p, _ in rows], device=ids.device)
         logits = [out.logits[parents, -1:]]
+        width = max(len(r) for _, r in rows)
         if width > 1:
-            logits.append(self.model(input_ids=reply[:, :-1], attention_mask=full[:, :-1], position_ids=positions[:, :-1],
-                                     past_key_values=cache, use_cache=True).logits)
-        logits = torch.cat(logits, dim=1).double()
-        token = torch.log_softmax(logits, dim=-1).gather(2, reply[..., None])[..., 0].cpu().numpy()
-        self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in wanted)
-        for (p, r), values in zip(wanted, token, strict=True):
-            found[p, r] = float(values[: len(r)].sum())
+            cache = out.past_key_values
+            cache.batch_select_indices(parents)
+            reply = torch.tensor([r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=ids.device)
+            full = torch.cat([mask[parents], mask.new_ones(len(rows), width - 1)], dim=1)
+            positions = mask[parents].sum(1, keepdim=True) + torch.arange(width - 1, device=ids.device)
+            logits.append(self.model(input_ids=reply, attention_mask=full, position_ids=positions, past_key_values=cache,
+                                     use_cache=True).logits)
+        self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in rows)
+        return torch.cat(logits, dim=1).double()
 
     def _pad(self, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, mask), both [B, T], padded on the left."""
@@ -232,6 +237,14 @@ class _Sample:
 
     def finished(self, end: int, longest: int) -> bool:
         return bool(self.ids) and (self.ids[-1] == end or len(self.ids) >= longest)
+
+
+def own_log_probs(logits: torch.Tensor, rows: Sequence[tuple[Ids, Ids]]) -> list[np.ndarray]:
+    """log softmax(logits)[token] in nats of each reply's own tokens, an array a row; takes ``reply_logits``."""
+    width = logits.shape[1]
+    tokens = torch.tensor([r + r[-1:] * (width - len(r)) for _, r in rows], device=logits.device)
+    found = torch.log_softmax(logits, dim=-1).gather(2, tokens[..., None])[..., 0].cpu().numpy()
+    return [values[: len(r)] for (_, r), values in zip(rows, found, strict=True)]
 
 
 def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucleus:
@@ -286,7 +299,7 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **o
                          f"tokenizer.save_pretrained ({_one_line(error)})") from None
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+            model = in_own_precision(AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device))
     except (OSError, ValueError, SafetensorError) as error:
         raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
     if tokenizer.eos_token_id is None:
@@ -326,4 +339,4 @@ def _put(memory: OrderedDict, key: Any, value: Any, most: int) -> None:
         memory.popitem(last=False)
 
 
-__all__ = ["LocalAgent", "LocalModel", "Nucleus", "load", "nucleus_of", "quiet"]
+__all__ = ["LocalAgent", "LocalModel", "Nucleus", "load", "nucleus_of", "own_log_probs", "quiet"]

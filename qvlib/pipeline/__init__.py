@@ -6,12 +6,14 @@ data -> agent -> trees -> pairs -> Q model (and controls) -> episodes. A noteboo
 from ..runs import is_complete
 from .agents import cloning_curves, decisions, load_model, sampler, train_agents
 from .episodes import arm_names, arms, play
-from .q import encode, load_q, train_q
-from .trees import collect, load_pairs, make_pairs, search_config
+from .pairs import load_pairs, load_trees, make_pairs
+from .q import encode, fit, fit_q, load_q, train_q
+from .trees import collect, search_config
+from .trials import RULES, rule_names, try_cell, try_rules
 from .world import Uses, check_disjoint, split_row, uses, world
 
 __all__ = [
-    "Uses", "arm_names", "arms", "check_disjoint", "cloning_curves", "collect", "decisions", "encode", "is_complete",
-    "load_model", "load_pairs", "load_q", "make_pairs", "play", "sampler", "search_config", "split_row", "train_agents", "train_q", "uses",
-    "world",
+    "RULES", "Uses", "arm_names", "arms", "check_disjoint", "cloning_curves", "collect", "decisions", "encode", "fit", "fit_q",
+    "is_complete", "load_model", "load_pairs", "load_q", "load_trees", "make_pairs", "play", "rule_names", "sampler",
+    "search_config", "split_row", "train_agents", "train_q", "try_cell", "try_rules", "uses", "world",
 ]

@@ -23,7 +23,7 @@ from .world import uses, world
 
 
 def train_agents(params: Params) -> Stage:
-    """Clone the small agents, the first and the second, side by side, unless they are done; gives the first.
+    """Clone the small agents of each chain, the first and the second, side by side; gives the first chain's first.
 
     Where ``agent`` names a folder or hub model, that is the first agent, and only looked at.
 
@@ -32,19 +32,19 @@ def train_agents(params: Params) -> Stage:
     """
     world(params)
     stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
-    todo = [(params, stage) for stage in stages if not is_complete(params, stage)]
+    todo = [(one, stage) for one in params.each_seed() for stage in stages if not is_complete(one, stage)]
     bars: dict[str, tqdm] = {}
-    for which, step, steps in stream(_clone, todo) if processes(params) > 1 else chain(*(_clone(*one) for one in todo)):
-        if which not in bars:
-            bars[which] = tqdm(total=steps, desc=f"cloning {which.replace('_', ' ')}", unit="batch", position=len(bars))
-        bars[which].update(step + 1 - bars[which].n)
+    for name, step, steps in stream(_clone, todo) if processes(params) > 1 else chain(*(_clone(*one) for one in todo)):
+        if name not in bars:
+            bars[name] = tqdm(total=steps, desc=f"cloning {name}", unit="batch", position=len(bars))
+        bars[name].update(step + 1 - bars[name].n)
     for bar in bars.values():
         bar.close()
     return read_stage(params, "agent")
 
 
 def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
-    """Clone one agent from demonstrations; yields (stage, step, steps)."""
+    """Clone one agent from demonstrations; yields (its name, step, steps)."""
     from ..models import small
 
     environment = world(params)
@@ -68,12 +68,12 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
         shown = list(decisions(environment, tasks, records))
         tokenizer = small.train_tokenizer(shown, params.vocabulary)
         width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
-        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed).to(params.device)
+        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed, params.dtype).to(params.device)
         curve = []
         for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
                                batch=params.clone_batch, seed=seed):
             curve.append(row)
-            yield which, row["step"], row["steps"]
+            yield f"{which.replace('_', ' ')}, seed {params.seed}", row["step"], row["steps"]
         write_table(stage, "curve", curve)
         save_model(stage, model, tokenizer)
         stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), demonstrations=len(tasks),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -44,3 +45,11 @@ def one_thread(params: Params) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+def for_each_seed(make: Callable[[Params], Stage]) -> Callable[[Params], Stage]:
+    """Make a stage for every chain of a run, one after the other; gives the first chain's."""
+    @functools.wraps(make)
+    def all_seeds(params: Params) -> Stage:
+        return [make(chain) for chain in params.each_seed()][0]
+    return all_seeds

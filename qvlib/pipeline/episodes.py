@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,12 @@ from ..reranker import Reranked
 from ..runs import Stage, open_stage
 from ..types import Agent, Environment, QModel, Task
 from .agents import load_model, sampler
-from .common import processes
+from .common import for_each_seed, processes
 from .q import load_q
 from .trees import search_config
 from .world import split_row, uses, world
+
+MakeArms = Callable[[Params, Environment], dict[str, Agent]]
 
 
 def arm_names(params: Params) -> list[str]:
@@ -61,31 +63,34 @@ def arms(params: Params, environment: Environment) -> dict[str, Agent]:
     return {name: found.get(name, sample) for name in arm_names(params)}
 
 
+@for_each_seed
 def play(params: Params) -> Stage:
     """Play every arm on the test tasks: ``episodes.jsonl``, a line an episode; then ``episodes.parquet``."""
-    environment = world(params)
-    with open_stage(params, "episodes") as stage:
+    return play_arms(params, "episodes", arms, arm_names(params), uses(params, world(params)).test)
+
+
+def play_arms(params: Params, which: str, make: MakeArms, names: Sequence[str], tasks: Sequence[Task]) -> Stage:
+    """Play the arms ``names`` of a stage on tasks, divided among the processes; ``make`` gives the agent of each."""
+    with open_stage(params, which) as stage:
         if stage.complete:
             return stage
-        tasks = uses(params, environment).test
         done = stage.done("episodes", ("arm", "task"))
-        names = arm_names(params)
-        parts = [(params, part, done) for part in slices(tasks, processes(params))]
+        parts = [(params, make, part, done) for part in slices(tasks, processes(params))]
         with tqdm(total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode") as bar:
             for record in stream(_episodes, parts):
                 stage.append("episodes", record)
                 bar.set_postfix_str(record["arm"], refresh=False)
                 bar.update()
         stage.to_parquet("episodes", ["arm", "task"])
-        stage.finish(test=split_row("test", tasks), arms=names)
+        stage.finish(test=split_row("test" if which == "episodes" else "dev", tasks), arms=list(names))
     return stage
 
 
-def _episodes(params: Params, tasks: Sequence[Task], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+def _episodes(params: Params, make: MakeArms, tasks: Sequence[Task], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Play what is not done of every arm on these tasks; yields the episodes' records."""
     environment = world(params)
     config = replace(search_config(params), iterations=params.mcts_iterations)
-    for arm, agent in arms(params, environment).items():
+    for arm, agent in make(params, environment).items():
         todo = [task for task in tasks if (arm, task.id) not in done]
         if arm == "mcts":
             jobs = (search(environment, task, config, params.seed) for task in todo)

@@ -17,22 +17,35 @@ from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Environment, QModel
 from .agents import load_model
 from .common import one_thread, processes, save_model, write_table
-from .trees import load_pairs
+from .pairs import load_pairs
 from .world import world
 
 
 def train_q(params: Params) -> Stage:
-    """Fit the Q model to the preference pairs, and the controls beside it, unless they are done; gives the Q model.
+    """Fit the Q model of each chain to its preference pairs, and the controls beside it; gives the first chain's Q model.
 
     ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
     pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle.
     """
-    todo = [(params, stage) for stage in ("q_model", "control") if not is_complete(params, stage)]
-    models = 1 + params.control_shuffles
-    with tqdm(total=models, initial=models if not todo else 0, desc="fitting Q model and controls", unit="model") as bar:
-        for _ in stream(_fit_stage, todo) if processes(params) > 1 else chain(*(_fit_stage(*one) for one in todo)):
-            bar.update()
+    fit([(one, stage) for one in params.each_seed() for stage in ("q_model", "control")], processes(params))
     return read_stage(params, "q_model")
+
+
+def fit_q(params: Params) -> Stage:
+    """The Q model of one chain, without its controls."""
+    fit([(params, "q_model")], 1)
+    return read_stage(params, "q_model")
+
+
+def fit(stages: Sequence[tuple[Params, str]], processes: int) -> None:
+    """Fit the models of stages that are not done, each stage in its own process where there are several."""
+    todo = [one for one in stages if not is_complete(*one)]
+    count = {"q_model": lambda p: 1, "control": lambda p: p.control_shuffles}
+    total = sum(count[stage](p) for p, stage in stages)
+    found = stream(_fit_stage, todo) if processes > 1 else chain(*(_fit_stage(*one) for one in todo))
+    with tqdm(total=total, initial=total - sum(count[stage](p) for p, stage in todo), desc="fitting Q models", unit="model") as bar:
+        for _ in found:
+            bar.update()
 
 
 def _fit_stage(params: Params, which: str) -> Iterator[str]:

@@ -63,20 +63,26 @@ class Uses:
     demonstrations: Sequence[Task]
     other_demonstrations: Sequence[Task]
     search: Sequence[Task]
+    dev: Sequence[Task]
     test: Sequence[Task]
 
 
 def uses(params: Params, environment: Environment) -> Uses:
-    """Deal the tasks out: searches from the end of train, demonstrations from its beginning.
+    """Deal the tasks out: searches from the end of train, a block a round, demonstrations from its beginning.
 
     Raises:
         QvlibError: a split is too small for what the parameters ask.
     """
-    train, test = environment.tasks("train"), environment.tasks("test")
+    train, dev, test = (environment.tasks(split) for split in ("train", "dev", "test"))
     first, second = params.demonstrations, params.demonstrations + params.other_demonstrations
-    for what, asked, has in (("train", second + params.train_tasks, len(train)), ("test", params.test_tasks, len(test))):
-        if asked > has:
-            names = "demonstrations + other_demonstrations + train_tasks" if what == "train" else "test_tasks"
-            raise QvlibError(f"{names} = {asked}, but the {what} split has {has} tasks; lower them, "
+    searched = params.rounds * params.train_tasks
+    asked = {
+        "train": (second + searched, "demonstrations + other_demonstrations + rounds * train_tasks"),
+        "dev": (max(params.rule_tasks, params.trial_tasks if params.grid else 0), "rule_tasks or trial_tasks"),
+        "test": (params.test_tasks, "test_tasks")}
+    for tasks, (split, (count, names)) in zip((train, dev, test), asked.items(), strict=True):
+        if count > len(tasks):
+            raise QvlibError(f"{names} = {count}, but the {split} split has {len(tasks)} tasks; lower them, "
                              "or raise catalogue_products")
-    return Uses(train[:first], train[first:second], train[len(train) - params.train_tasks:], test[:params.test_tasks])
+    start = len(train) - searched
+    return Uses(train[:first], train[first:second], train[start: start + params.train_tasks], dev, test[:params.test_tasks])

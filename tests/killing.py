@@ -1,0 +1,208 @@
+"""A tiny run in a process of its own, killed at random moments and started again, and what must be true of it.
+
+Nothing here knows the stages' insides: a run is a command, and what it finished is what lies on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qvlib import pipeline, report, tables
+from qvlib.params import STAGES, Params, make
+
+ROOT = Path(__file__).parents[1]
+COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
+TINY = {  # enough for an agent that earns something now and then; what it draws in vain is not drawn again, to be quick
+    "catalogue_products": 300, "demonstrations": 400, "agent_width": 64, "agent_layers": 1, "agent_heads": 2, "vocabulary": 1024,
+    "clone_lr": 5e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16, "other_layers": 1, "filter_actions": False,
+    "max_steps": 5, "max_action_tokens": 10, "train_tasks": 8, "iterations": 12, "heldout_share": 0.3, "dpo_epochs": 3,
+    "control_shuffles": 1, "test_tasks": 10, "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1,
+    "dtype": "float64", "wandb_mode": "disabled"}
+LONGEST = 300  # seconds after which a run that should end is taken to hang
+LAST_DIGITS = 1e-6  # what a log-probability may differ by where the batches of a run are cut differently
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: the stages it was aimed at and struck, whom it killed, and how many records were finished by then."""
+
+    aimed: str
+    struck: str
+    victim: str
+    finished: int
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A run that was killed again and again: the kills, and the finished work that it lost or did twice."""
+
+    kills: tuple[Kill, ...]
+    lost: int
+    repeated: int
+
+
+def tiny(folder: Path, **changes: Any) -> Params:
+    """The tiny run's parameters, with its work in ``folder``."""
+    return make({**TINY, "runs_dir": str(folder / "runs"), "results_dir": str(folder / "results"), **changes})
+
+
+def run(parameters: str | Params) -> None:
+    """All stages, from the data to the episodes; of parameters or their JSON."""
+    params = parameters if isinstance(parameters, Params) else make(json.loads(parameters))
+    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
+        stage(params)
+
+
+def seconds(params: Params) -> dict[str, float]:
+    """What each stage of a finished run took, in the order of the stages."""
+    return {stage: manifest["seconds"] for stage, manifest in _manifests(params).items()}
+
+
+def disturb(params: Params, targets: Sequence[str], took: dict[str, float], draw: random.Random) -> Disturbed:
+    """Run with a kill aimed at each of ``targets`` (stages, in their order), always with the same command, then to the end.
+
+    A kill comes at a random moment within the time that the stage took undisturbed, ``took``, after the
+    stage was opened. It takes the whole process group or, at random, only the first process, whose workers
+    must then end by themselves. A run that ends before its kill was not killed.
+    """
+    kills, lost = [], 0
+    kept = finished(params)
+    for aimed in targets:
+        victim = draw.choice(("group", "first process")) if params.processes > 1 else "group"
+        struck = _strike(params, aimed, draw.uniform(0, took[aimed]), victim)
+        found = finished(params)
+        lost += missing(kept, found)
+        kept = found
+        if struck is None:
+            break
+        kills.append(Kill(aimed, struck, victim, records(found)))
+    _ended(_start(params), params)
+    found = finished(params)
+    return Disturbed(tuple(kills), lost + missing(kept, found), repeated(found))
+
+
+def finished(params: Params) -> dict[str, list[bytes]]:
+    """What is finished on disk: the whole lines of every JSONL file, and the manifests of the complete stages."""
+    runs = Path(params.runs_dir)
+    found = {str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1] for path in sorted(runs.glob("*/*.jsonl"))}
+    for path in sorted(runs.glob("*/manifest.json")):
+        if json.loads(path.read_bytes())["status"] == "complete":  # which a session that did its work again would change
+            found[str(path.relative_to(runs))] = [path.read_bytes()]
+    return found
+
+
+def missing(before: dict[str, list[bytes]], after: dict[str, list[bytes]]) -> int:
+    """How much of what was finished ``before`` is not where it was ``after``."""
+    return sum(after.get(name, [])[i: i + 1] != [line] for name, lines in before.items() for i, line in enumerate(lines))
+
+
+def repeated(found: dict[str, list[bytes]]) -> int:
+    """How many records are of a task that was finished before, in the same arm."""
+    count = 0
+    for name, lines in found.items():
+        if name.endswith(".jsonl"):
+            done = [(record.get("arm"), record["task"]) for record in map(json.loads, lines)]
+            count += len(done) - len(set(done))
+    return count
+
+
+def records(found: dict[str, list[bytes]]) -> int:
+    """How many records are finished."""
+    return sum(len(lines) for name, lines in found.items() if name.endswith(".jsonl"))
+
+
+def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
+    """All that a run results in: tables of stages, facts, weights (as hashes), and the report's tables.
+
+    Times, sessions and the commit are left out: they are of the process, not of the result.
+    """
+    runs = Path(params.runs_dir)
+    found: dict[str, Any] = {}
+    for stage, manifest in _manifests(params).items():
+        folder = runs / f"{stage}-{manifest['digest']}"
+        found |= {f"{stage}/{path.name}": pd.read_parquet(path) for path in folder.glob("*.parquet")}
+        found |= {f"{stage}/{path.relative_to(folder)}": hashlib.blake2b(path.read_bytes()).hexdigest()
+                  for path in folder.glob("*/*.safetensors")}
+        found[f"{stage}/facts"] = json.dumps(manifest["facts"], sort_keys=True)
+    made = tables.write_tables(params)
+    return found | made | {"stages": made["stages"][["stage", "digest"]], "gap closed": str(report.metrics(params)["gap_closed"])}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], tolerance: float = LAST_DIGITS) -> dict[str, str]:
+    """name -> what differs, for each part of two outcomes that is not the same.
+
+    Everything must be equal but floats of tables, which may differ by ``tolerance``.
+    """
+    found = {name: "only one has it" for name in one.keys() ^ other.keys()}
+    for name in one.keys() & other.keys():
+        try:
+            if isinstance(one[name], pd.DataFrame):
+                pd.testing.assert_frame_equal(one[name], other[name], rtol=0, atol=tolerance)
+            else:
+                assert one[name] == other[name]
+        except AssertionError as error:
+            found[name] = str(error)
+    return found
+
+
+def _start(params: Params) -> subprocess.Popen:
+    """The command of a run, the same each time, in a process group of its own."""
+    log = Path(params.runs_dir).parent / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as file:
+        return subprocess.Popen([sys.executable, "-c", COMMAND, params.model_dump_json()], cwd=ROOT, stdout=file, stderr=file,
+                                start_new_session=True, env={**os.environ, "TQDM_DISABLE": "1"})
+
+
+def _strike(params: Params, aimed: str, delay: float, victim: str) -> str | None:
+    """Start a run and kill it ``delay`` seconds after it opened the stage ``aimed`` or, where that is done, a later one.
+
+    Gives the stage that was open, ``between`` where none was, or None where the run ended before.
+    """
+    before = _sessions(params)
+
+    def opened() -> list[str]:
+        return [stage for stage, count in _sessions(params).items() if count > before.get(stage, 0)]
+
+    process = _start(params)
+    end = time.monotonic() + LONGEST
+    later = list(STAGES)[list(STAGES).index(aimed):]
+    while process.poll() is None and not set(opened()) & set(later):
+        assert time.monotonic() < end, "the run hangs"
+        time.sleep(0.005)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL) if victim == "group" else process.kill()
+        process.wait()
+        manifests = _manifests(params)
+        return next((stage for stage in reversed(opened()) if manifests[stage]["status"] != "complete"), "between")
+    return _ended(process, params)
+
+
+def _ended(process: subprocess.Popen, params: Params) -> None:
+    """Wait for a run's own end, which must be a good one."""
+    code = process.wait(LONGEST)
+    assert code == 0, (Path(params.runs_dir).parent / "log.txt").read_text()[-3000:]
+
+
+def _manifests(params: Params) -> dict[str, dict[str, Any]]:
+    paths = {stage: Path(params.runs_dir) / f"{stage}-{params.digest(stage)}" / "manifest.json" for stage in STAGES}
+    return {stage: json.loads(path.read_bytes()) for stage, path in paths.items() if path.exists()}
+
+
+def _sessions(params: Params) -> dict[str, int]:
+    return {stage: manifest["sessions"] for stage, manifest in _manifests(params).items()}
