@@ -56,7 +56,7 @@ def _parity(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from . import bench
 
-    bench.run(options.name, options.repeats)
+    bench.run(options.name, options.repeats, options.save)
     return 0
 
 
@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
     bench.add_argument("name", choices=("env", "search", "scoring", "trainers"))
     bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
+    bench.add_argument("--save", action="store_true", help="also write it into results/bench")
     bench.set_defaults(command=_bench)
 
     index = commands.add_parser("index", help="write README.md of the results folder from its runs")

@@ -1,12 +1,16 @@
 """The benchmarks run and what they compare is the same thing; speed itself is never tested."""
 
 import json
+from types import ModuleType
 
 import pytest
+from toy import small_lm, states
 
 from qvlib import bench
-from qvlib.bench import common, env, scoring
+from qvlib.bench import common, env, scoring, search
 from qvlib.cli import main
+from qvlib.models.local import LocalAgent
+from qvlib.types import Request
 
 
 def test_turns_and_medians():
@@ -15,26 +19,78 @@ def test_turns_and_medians():
     assert order == ["a", "b"] * 3 and set(seconds) == {"a", "b"} and all(s >= 0 for s in seconds.values())
 
 
-def test_scoring_compares_equal_numbers(monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "PROMPT", 40)
+def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
+    monkeypatch.setattr(scoring, "LENGTHS", {"one prompt": (40,), "mixed lengths": (10, 30, 40)})
     model = scoring._model
     monkeypatch.setattr(scoring, "_model", lambda width, layers: model(32, 1))
     rows, result = scoring.run(1)
-    assert len(rows) == 4 and result["largest_difference"] < 1e-4 and result["ratio"] > 0
+    assert len(rows) == 8 and result["largest_difference"] < 1e-4
+    assert result["ratio"] == min(r["ratio"] for r in rows if r["replies"] == "scoring") > 0 < result["sampling_ratio"]
     assert rows[0]["limit"] == pytest.approx(5 * 48 / (40 + 5 * 7))
-    common.show("scoring", rows, result)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["benchmark"] == "scoring"
+    assert all(1 < row["limit"] < 5 for row in rows)
 
 
-def test_a_walk_is_counted(monkeypatch):
-    monkeypatch.setattr(env, "EPISODES", 20)
-    (row,) = env.measure(300, 1)
-    assert row["steps/s"] > 0 and row["products"] == 300 and row["MB after the episodes"] >= row["MB before"] > 0
+def test_a_walk_is_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(env, "EPISODES", 40)
+    env._write(tmp_path, 300)
+    row = env.measure(tmp_path, 300)
+    assert row["steps/s"] > 0 and row["products"] == 300 and row["goals"] == 2400
+    assert row["peak MB"] >= row["MB loaded"] > 0 and row["MB after a tenth"] > 0 and row["MB after all"] is None
+
+
+def test_growth_with_the_catalogue_is_carried_on():
+    rows = [{"products": 10, "MB": 1.0}, {"products": 100, "MB": 3.0}, {"products": 1000, "MB": 12.0}]
+    assert env.carried_on(rows, "MB", 10_000) == 48 and env.carried_on(rows, "MB", 1000) == 12
+
+
+def test_a_search_counts_its_calls_and_singly_gives_the_same():
+    requests = [Request(state, 3, (0, state.task.id, "")) for state in states(4)]
+    answers = {}
+    for singly in (False, True):
+        counting = search.Counting(small_lm(max_action_tokens=6), singly)
+        answers[singly] = [[p.action for p in row] for row in LocalAgent(counting, 1.0, 0.9).propose(requests)]
+        assert counting.calls == (12 if singly else 1) and [call[1] for call in counting.asked] == [[3] * 4]
+    assert answers[True] == answers[False]
+    rates = search.throughput(counting, 1)
+    assert set(rates) == {search.TOGETHER, *search.LEAST} and all(r > 0 for r in rates.values())
+
+
+def test_what_was_found_is_printed_and_kept(tmp_path, capsys):
+    def run(repeats):
+        """What the columns mean.
+
+        Raises:
+            QvlibError: never.
+        """
+
+    module = ModuleType("fast")
+    module.run = run
+    rows, result = [{"products": 1000, "ratio": 2.5}], {"ratio": 2.5}
+    assert common.write(module, "fast", rows, result, tmp_path) == tmp_path
+    common.show("fast", rows, result)
+    printed = capsys.readouterr().out.splitlines()
+    assert json.loads(printed[-1]) == {"benchmark": "fast", "ratio": 2.5}
+    text, kept = (tmp_path / "fast.md").read_text(), json.loads((tmp_path / "fast.json").read_text())
+    assert text.startswith("What the columns mean.\n\n" + "\n".join(printed[:-1])) and printed[-1] in text
+    assert f"{kept['machine']['cpus']} processors" in text and f"torch {kept['packages']['torch']}" in text
+    assert kept["rows"] == rows and kept["ratio"] == 2.5 and {"git", "finished"} <= set(kept)
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_curve_is_drawn(tmp_path):
+    rows = [{"products": n, "load (s)": n / 1e4, "MB loaded": n / 1e3, "peak MB": n / 900, "search (ms)": n / 1e5,
+             "search, 95 % (ms)": n / 5e4} for n in (1000, 10_000, 100_000)]
+    full = {"products": env.FULL, **{column: env.carried_on(rows, column) for column in env.GROWING}}
+    common.write(env, "env", rows, {"ratio": 1.0, "full": full}, tmp_path)
+    assert (tmp_path / "env.png").read_bytes().startswith(b"\x89PNG")
+    titles = [axes.get_title(loc="left") for axes in env.figure(rows, {"full": full}).axes]
+    assert titles == ["Load time", "Memory of the process", "A search not asked before"]
 
 
 def test_every_benchmark_has_a_command(monkeypatch):
     called = []
-    monkeypatch.setattr(bench, "run", lambda name, repeats: called.append((name, repeats)))
+    monkeypatch.setattr(bench, "run", lambda name, repeats, save: called.append((name, repeats, save)))
     for name in bench.NAMES:
         assert main(["bench", name, "--repeats", "2"]) == 0
-    assert called == [(name, 2) for name in bench.NAMES]
+    assert main(["bench", "env", "--save"]) == 0
+    assert called == [(name, 2, False) for name in bench.NAMES] + [("env", 3, True)]

@@ -43,7 +43,11 @@ def test_goals(official, write):
     shop = catalogue.load(write(official))
     made = goals.build(shop, "synthetic")
     assert len(made) == 4 + 1 + 1 + 1
-    shirt = min((g for g in made if g.asin == "B000000001"), key=lambda g: g.number)
+    assert [g.index for g in made] == list(range(7)) and sorted(g.number for g in made) == list(range(7))
+    shirts = sorted((g for g in made if g.asin == "B000000001"), key=lambda g: g.number)
+    assert [(g.nth, *(value for _, value in g.options)) for g in shirts] == [
+        (0, "red", "small"), (1, "red", "large | tall"), (2, "light blue", "small"), (3, "light blue", "large | tall")]
+    shirt = shirts[0]
     assert shirt.options == (("color", "red"), ("size", "small"))
     assert shirt.instruction.startswith(
         "Find me machine washable shirts with color: red, and size: small, and price lower than ")

@@ -101,7 +101,7 @@ def test_step_leaves_its_state_alone_and_replays(shop, task):
 
 def test_text_rich(official, write):
     shop = build(write(official), observation_mode="text_rich", dev_share=0.1, test_share=0.2)
-    task = next(t for t in shop.splits["train"] + shop.splits["test"] + shop.splits["dev"] if t.group == "B000000001")
+    task = next(t for split in shop.splits.values() for t in split if t.group == "B000000001")
     state = walk(shop, task, *OPEN, "click[small]")
     assert state.observation.startswith("You have clicked small.\nInstruction:\n")
     assert "\n  [clicked button] small [clicked button_]\n  [button] large | tall [button_]\n" in state.observation
@@ -125,7 +125,16 @@ def test_splits(official, write):
     assert len(ids) == len(set(ids)) == 7 and shop.skipped == 1
     assert "webshop-B000000001-3" in ids and "webshop-B000000003-h0" in ids
     again = build(folder, goals="all", dev_share=0.2, test_share=0.3)
-    assert again.splits == shop.splits
+    assert {name: list(tasks) for name, tasks in again.splits.items()} == {n: list(t) for n, t in shop.splits.items()}
+
+
+def test_tasks_are_made_on_demand_as_a_sequence_of_equal_values(official, write):
+    tasks = build(write(official), goals="all", dev_share=0.0, test_share=0.0).tasks("train")
+    made = list(tasks)
+    assert len(tasks) == len(made) == 7 and tasks[2] == made[2] == tasks[-5] and tasks[1:6:2] == tuple(made[1:6:2])
+    assert made[3] in tasks and tasks.index(made[3]) == 3
+    with pytest.raises(IndexError):
+        tasks[7]
 
 
 def test_bad_parameters(official, write):

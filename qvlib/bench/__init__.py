@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 
-from .common import show
+from .common import show, write
 
 NAMES = ("env", "search", "scoring", "trainers")
 
 
-def run(name: str, repeats: int) -> None:
-    """Run a benchmark and print what it found."""
-    rows, result = importlib.import_module(f".{name}", __name__).run(repeats)
+def run(name: str, repeats: int, save: bool = False) -> None:
+    """Run a benchmark and print what it found; ``save`` also writes it into ``results/bench``."""
+    benchmark = importlib.import_module(f".{name}", __name__)
+    rows, result = benchmark.run(repeats)
+    if save:
+        write(benchmark, name, rows, result)
     show(name, rows, result)

@@ -1,32 +1,68 @@
-"""Taking turns, and printing what came out."""
+"""Taking turns, printing what came out, and keeping it."""
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import process_time as clock  # CPU seconds: the wall clock of a shared machine times the neighbours
+from types import ModuleType
 from typing import Any
 
 Rows = list[dict[str, Any]]
 
 
 def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each arm; they take turns, since a shared machine changes its pace. A first round is not counted."""
+    """Median CPU seconds of each arm; they take turns, since a shared machine changes its pace. A first round is not counted."""
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     for _ in range(repeats + 1):
         for arm, run in arms.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[arm].append(time.perf_counter() - start)
+            seconds[arm].append(clock() - start)
     return {arm: statistics.median(s[1:]) for arm, s in seconds.items()}
 
 
 def show(name: str, rows: Rows, result: Mapping[str, Any]) -> None:
     """Print the table and, last, one JSON line with the headline under ``ratio``."""
+    print(f"{_table(rows)}\n{_line(name, result)}")
+
+
+def write(benchmark: ModuleType, name: str, rows: Rows, result: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Write ``results/bench/<name>.json`` and ``.md`` with what they came from, and ``.png`` if the benchmark draws a figure.
+
+    Returns the folder.
+    """
+    from .. import figures, provenance
+    from ..files import write_atomic, write_json
+    from ..paths import resolve
+
+    folder = folder or resolve("results") / "bench"
+    machine, git, packages = provenance.machine("cpu"), provenance.git_state(), provenance.package_versions()
+    write_json(folder / f"{name}.json", {"benchmark": name, **result, "rows": rows, "finished": provenance.now(), "git": git,
+                                         "machine": machine, "packages": packages})
+    code = f"commit {git['commit'][:10]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "no commit known"
+    versions = ", ".join(f"{package} {version}" for package, version in packages.items() if version)
+    meaning = inspect.getdoc(benchmark.run).partition("\n\nRaises:")[0]
+    origin = f"`qvlib bench {name}`, {code}, {machine['cpus']} processors, {machine['platform']}; {versions}."
+    write_atomic(folder / f"{name}.md", f"{meaning}\n\n{_table(rows)}\n\n```json\n{_line(name, result)}\n```\n\n{origin}\n")
+    if hasattr(benchmark, "figure"):
+        buffer = io.BytesIO()
+        benchmark.figure(rows, result).savefig(buffer, format="png", dpi=figures.DPI, bbox_inches="tight", metadata={"Software": None})
+        write_atomic(folder / f"{name}.png", buffer.getvalue())
+    return folder
+
+
+def _table(rows: Rows) -> str:
     import pandas as pd
 
     from ..tables import markdown
 
-    print(markdown(pd.DataFrame(rows)))
-    print(json.dumps({"benchmark": name, **result}))
+    return markdown(pd.DataFrame(rows))
+
+
+def _line(name: str, result: Mapping[str, Any]) -> str:
+    return json.dumps({"benchmark": name, **result})

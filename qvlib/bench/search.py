@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from .common import Rows
+from .common import Rows, clock, interleaved
 
 TREES = 64
+LEAST = {"one tree at a time": 3.0, "one call at a time": 8.0}
+SHARE = {"one tree at a time": 2, "one call at a time": 8}  # every so manieth task is searched, to save time
+TOGETHER = f"{TREES} trees together"
 
 
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """The search of ``params/quick.yml`` on dev tasks, with its own agent, in one process and thread.
 
-    Each way starts with an empty memory; one call at a time has none. The trees are asserted to be the same.
+    Each way starts with an empty memory; one call at a time has none. ``same_trees`` counts those that came out the same,
+    as all should but for a draw on the edge of a rounding. ``times slower`` is against the trees together and is to be at
+    least as told. Its limit: the tokens computed a task, times the model's tokens a second in full batches, both against
+    the trees together; that is what the gain would be if calls were always full and all but the model took no time.
 
     Raises:
         QvlibError: the agent of ``params/quick.yml`` is not trained; the message names the notebook.
@@ -30,29 +35,54 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     environment, config = pipeline.world(params), pipeline.search_config(params)
     tasks = environment.tasks("dev")[:TREES]
 
-    def searched(some: Sequence[Any], width: int, singly: bool = False) -> tuple[float, Counting, dict[str, Any]]:
-        lm = pipeline.load_model(params)
-        lm.memory = 0 if singly else lm.memory
-        counting = Counting(lm, singly)
+    def searched(name: str, some: Sequence[Any], width: int) -> tuple[dict[str, Any], Counting, dict[str, Any]]:
+        counting = Counting(pipeline.load_model(params), singly=name == "one call at a time")
         agent = Filtered(LocalAgent(counting, params.temperature, params.top_p), environment)
-        start = time.perf_counter()
+        start = clock()
         trees = list(lockstep((search(environment, task, config, params.seed) for task in some), agent, width))
-        return time.perf_counter() - start, counting, {t.task.id: tree_record(t)["nodes"] for t in trees}
+        row = {"way": name, "tasks": len(some), "tasks/s": len(some) / (clock() - start),
+               "calls a task": counting.calls / len(some), "tokens a task": counting.usage["computed_tokens"] / len(some)}
+        return row, counting, {t.task.id: _shape(tree_record(t)["nodes"]) for t in trees}
 
-    ways = {f"{TREES} trees together": (tasks, TREES, False), "one tree at a time": (tasks[: TREES // 2], 1, False),
-            "one call at a time": (tasks[: TREES // 8], 1, True)}
-    rows, trees = [], []
-    for name, arguments in ways.items():
-        seconds, counting, found = searched(*arguments)
-        count = len(found)
-        rows.append({"way": name, "tasks": count, "tasks/s": count / seconds, "calls a task": counting.calls / count,
-                     "tokens computed a task": counting.usage["computed_tokens"] / count})
-        trees.append(found)
-    for task, nodes in (item for other in trees[1:] for item in other.items()):
-        assert _shape(nodes) == _shape(trees[0][task]), f"task {task}: another batch gave another tree"
-    for row in rows:
-        row["times one tree"], row["times one call"] = (row["tasks/s"] / rows[i]["tasks/s"] for i in (1, 2))
-    return rows, {"ratio": rows[0]["times one tree"], "ratio_one_call": rows[0]["times one call"]}
+    found = {TOGETHER: searched(TOGETHER, tasks, TREES)} | {name: searched(name, tasks[::SHARE[name]], 1) for name in LEAST}
+    first, counting, trees = found[TOGETHER]
+    rates = throughput(counting, repeats)
+    for name, (row, _, _) in found.items():
+        row["model's tokens/s"] = rates[name]
+        row["times slower"] = first["tasks/s"] / row["tasks/s"]
+        row["limit"] = row["tokens a task"] / first["tokens a task"] * rates[TOGETHER] / rates[name]
+        row["of the limit"] = f"{row['times slower'] / row['limit']:.0%}"
+        row["at least"] = LEAST.get(name)
+    again = [trees[task] == nodes for name in LEAST for task, nodes in found[name][2].items()]
+    rows = [row for row, _, _ in found.values()]
+    return rows, {"ratio": rows[1]["times slower"], "least": LEAST[rows[1]["way"]], "ratio_one_call": rows[2]["times slower"],
+                  "least_one_call": LEAST[rows[2]["way"]], "same_trees": sum(again), "of_trees": len(again)}
+
+
+def throughput(counting: Counting, repeats: int, calls: int = 4) -> dict[str, float]:
+    """Tokens a second of the model alone, with nothing remembered, on some of the fullest calls of a search."""
+    fullest = sorted(counting.asked, key=lambda call: len(call[0]), reverse=True)[: (len(counting.asked) + 1) // 2]
+    some = fullest[:: max(1, len(fullest) // calls)]
+    lm, tokens = counting.lm, {}
+    ways = {TOGETHER: lambda p, n: [(p, n)], "one tree at a time": lambda p, n: [([a], [b]) for a, b in zip(p, n, strict=True)],
+            "one call at a time": lambda p, n: [([a], [1]) for a, b in zip(p, n, strict=True) for _ in range(b)]}
+
+    def replay(way: str) -> None:
+        lm.usage.clear()
+        for prompts, counts, *settings in some:
+            for part, numbers in ways[way](prompts, counts):
+                lm._nuclei.clear()
+                lm.sample(part, [[_draw(p, k) for k in range(n)] for p, n in zip(part, numbers, strict=True)], *settings)
+        tokens[way] = lm.usage["computed_tokens"]
+
+    seconds = interleaved({way: lambda way=way: replay(way) for way in ways}, repeats)
+    return {way: tokens[way] / seconds[way] for way in ways}
+
+
+def _draw(prompt: Sequence[int], number: int) -> Any:
+    from ..seeding import generator
+
+    return generator("bench", len(prompt), number).random
 
 
 def _shape(nodes: list[dict[str, Any]]) -> list[tuple]:
@@ -60,16 +90,19 @@ def _shape(nodes: list[dict[str, Any]]) -> list[tuple]:
 
 
 class Counting:
-    """A local model whose calls are counted; ``singly`` makes each reply a call of its own."""
+    """A local model whose calls are counted and kept; ``singly`` makes each reply a call of its own, and nothing remembered."""
 
     def __init__(self, lm: Any, singly: bool) -> None:
-        self.lm, self.singly, self.calls = lm, singly, 0
+        self.lm, self.singly, self.calls, self.asked = lm, singly, 0, []
+        if singly:
+            lm.memory = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lm, name)
 
     def sample(self, prompts: Sequence[Any], draws: Sequence[Sequence[Any]], temperature: float, top_p: float) -> list[list]:
         """As ``LocalModel.sample``."""
+        self.asked.append((prompts, [len(row) for row in draws], temperature, top_p))
         if not self.singly:
             self.calls += 1
             return self.lm.sample(prompts, draws, temperature, top_p)

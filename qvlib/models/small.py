@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..seeding import generator
 from ..types import State
+from .precision import in_own_precision
 from .prompts import END, SPECIAL, compact, plain
 
 ALIASES = tuple(f" #{i}" for i in range(1, 65))
@@ -56,15 +57,16 @@ def train_tokenizer(demonstrations: Iterable[Demonstration], vocabulary: int) ->
                                    clean_up_tokenization_spaces=False)
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int) -> LlamaForCausalLM:
-    """A randomly initialised Llama in float32; the weights derive from ``seed`` alone."""
+def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int,
+               dtype: str = "float32") -> LlamaForCausalLM:
+    """A randomly initialised Llama; the weights derive from ``seed`` alone."""
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True, max_position_embeddings=2048,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "weights").integers(2**31)))
-        return LlamaForCausalLM(config)
+        return in_own_precision(AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)))
 
 
 def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration], *,

@@ -34,7 +34,7 @@ class WebShop:
     catalogue: Catalogue = field(repr=False)
     find: Callable[[tuple[str, ...]], tuple[str, ...] | None] = field(repr=False)
     nouns: nouns.TitleNouns = field(repr=False)
-    splits: Mapping[str, tuple[Task, ...]] = field(repr=False)
+    splits: Mapping[str, Sequence[Task]] = field(repr=False)
     skipped: int = 0
     noun_table: Path | None = None
     repair: bool = False
@@ -223,16 +223,16 @@ def build(data_dir: str | Path, *, goals: Literal["synthetic", "human", "all"] =
     _one_of("observation_mode", observation_mode, ("text", "text_rich"))
     catalogue = load(data_dir, seed=seed)
     kinds = ("synthetic", "human") if goals == "all" else (goals,)
-    found = [goal for kind in kinds for goal in goal_rules.build(catalogue, kind)]
+    found = [goal_rules.build(catalogue, kind) for kind in kinds]
     table = nouns.table_path(title_nouns, data_dir)
-    usable = [goal for goal in found if goal.attributes]
+    splits = split_tasks(found, dev_share, test_share, seed)
     return WebShop(
         catalogue=catalogue,
         find=search.engine(catalogue),
         nouns=nouns.title_nouns(table),
         noun_table=table,
-        splits=split_tasks(usable, dev_share, test_share, seed),
-        skipped=len(found) - len(usable),
+        splits=splits,
+        skipped=sum(map(len, found)) - sum(map(len, splits.values())),
         repair=repair,
         show_attributes=show_attributes,
         observation_mode=observation_mode,

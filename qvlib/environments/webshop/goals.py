@@ -1,11 +1,19 @@
-"""Goals as the original builds them: the same draws in the same order, then the same shuffle."""
+"""Goals as the original builds them: the same draws in the same order, then the same shuffle.
+
+A catalogue of a million products has many millions of synthetic goals, so that a goal is made when it is
+asked for: kept is only what was drawn, and the order.
+"""
 
 from __future__ import annotations
 
-import itertools
+import math
 import random
+from array import array
+from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from ...errors import QvlibError
@@ -41,7 +49,58 @@ class Goal:
     nth: int = -1
 
 
-def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> tuple[Goal, ...]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What some goals that follow each other are made from: a product, or one person's instruction for it.
+
+    upper, price_text: the price limit that was drawn for them; first: ``nth`` of the first.
+    """
+
+    product: Product
+    human: HumanInstruction | None
+    upper: float
+    price_text: str
+    first: int = 0
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.human.attributes if self.human else self.product.instruction_attributes
+
+    @property
+    def goals(self) -> int:
+        """One, or one for each choice of a value for each option."""
+        return 1 if self.human else math.prod(len(values) for _, values in self.product.options)
+
+
+@dataclass(frozen=True, eq=False)
+class Goals(Sequence[Goal]):
+    """All goals of a kind, in the original's final order.
+
+    starts: number of the first goal of each source, and last that of all goals;
+    numbers: index -> number; weights: of each source.
+    """
+
+    kind: Literal["synthetic", "human"]
+    sources: tuple[Source, ...]
+    starts: Sequence[int]
+    numbers: Sequence[int]
+    weights: Sequence[float]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Goal:
+        index = range(len(self))[index]
+        number = self.numbers[index]
+        at = bisect_right(self.starts, number) - 1
+        source, nth = self.sources[at], number - self.starts[at]
+        text, options = _human(source.human) if source.human else _synthetic(source.product, nth)
+        p = source.product
+        return Goal(self.kind, p.asin, p.category, p.query, p.title, p.product_category, text + source.price_text,
+                    source.attributes, source.upper, options, self.weights[at], index, number, source.first + nth)
+
+
+def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> Goals:
     """All goals of a kind, in the original's final order.
 
     The price limits go on from the stream that drew the prices. A goal without attributes has
@@ -53,42 +112,33 @@ def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> tuple[Go
     stream = random.Random()
     stream.setstate(catalogue.draws)
     if kind == "synthetic":
-        goals = _weighted([g for p in catalogue.products if p.instruction is not None for g in _synthetic(p, stream)])
+        sources = tuple(Source(p, None, *_price_limit(p.price, stream)) for p in catalogue.products
+                        if p.instruction is not None)
     else:
-        goals = [_human(p, h, stream) for p in catalogue.products for h in p.human if h.attributes]
-    if not goals:
+        sources = tuple(Source(p, h, *_price_limit(p.price, stream), nth) for p in catalogue.products
+                        for nth, h in enumerate(h for h in p.human if h.attributes))
+    starts = array("q", accumulate((s.goals for s in sources), initial=0))
+    if not starts[-1]:
         file = "items_human_ins.json" if kind == "human" else "items_ins_v2.json"
         raise QvlibError(f"data_dir {str(catalogue.data_dir)!r}: no {kind} goals; fetch {file}, or choose other goals")
-    nth: Counter[str] = Counter()
-    numbered = []
-    for number, goal in enumerate(goals):
-        numbered.append(replace(goal, number=number, nth=nth[goal.asin]))
-        nth[goal.asin] += 1
-    random.Random(_ORDER_SEED).shuffle(numbered)
-    return tuple(replace(goal, index=index) for index, goal in enumerate(numbered))
+    numbers = array("q", range(starts[-1]))
+    random.Random(_ORDER_SEED).shuffle(numbers)
+    return Goals(kind, sources, starts, numbers, _weights(sources) if kind == "synthetic" else [1] * len(sources))
 
 
-def _synthetic(product: Product, stream: random.Random) -> list[Goal]:
-    upper, price_text = _price_limit(product.price, stream)
-    options = sorted(product.options)
-    names = [name for name, _ in options]
-    goals = []
-    for values in itertools.product(*(values for _, values in options)):
-        wanted = ", and ".join(f"{n}: {v}" for n, v in zip(names, values))
-        text = f"{product.instruction}{' with ' + wanted if wanted else ''}{price_text}"
-        pairs = tuple(zip(names, values))
-        goals.append(_goal("synthetic", product, text, product.instruction_attributes, upper, pairs))
-    return goals
+def _synthetic(product: Product, nth: int) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Instruction and options of a product's nth choice of values, of which the last option's changes first."""
+    chosen = []
+    for name, values in sorted(product.options, reverse=True):
+        nth, value = divmod(nth, len(values))
+        chosen.append((name, values[value]))
+    options = tuple(reversed(chosen))
+    wanted = ", and ".join(f"{name}: {value}" for name, value in options)
+    return f"{product.instruction}{' with ' + wanted if wanted else ''}", options
 
 
-def _human(product: Product, human: HumanInstruction, stream: random.Random) -> Goal:
-    upper, price_text = _price_limit(product.price, stream)
-    return _goal("human", product, human.text.strip(".") + price_text, human.attributes, upper, human.options)
-
-
-def _goal(kind, product: Product, text: str, attributes, upper: float, options) -> Goal:
-    return Goal(kind, product.asin, product.category, product.query, product.title, product.product_category, text,
-                attributes, upper, options)
+def _human(human: HumanInstruction) -> tuple[str, tuple[str, ...]]:
+    return human.text.strip("."), human.options
 
 
 def _price_limit(price: float, stream: random.Random) -> tuple[float, str]:
@@ -99,8 +149,11 @@ def _price_limit(price: float, stream: random.Random) -> tuple[float, str]:
     return upper, f", and price lower than {upper:.2f} dollars"
 
 
-def _weighted(goals: list[Goal]) -> list[Goal]:
-    """Weight = mean over the goal's attributes of 1 / number of goals that have it."""
-    count = Counter(a for goal in goals for a in goal.attributes)
-    return [replace(goal, weight=sum(1.0 / count[a] for a in goal.attributes) / len(goal.attributes)
-                    if goal.attributes else 0.0) for goal in goals]
+def _weights(sources: Sequence[Source]) -> array:
+    """Mean over a goal's attributes of 1 / number of goals that have it."""
+    count: Counter[str] = Counter()
+    for source in sources:
+        for attribute in source.attributes:
+            count[attribute] += source.goals
+    return array("d", (sum(1.0 / count[a] for a in s.attributes) / len(s.attributes) if s.attributes else 0.0
+                       for s in sources))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -63,15 +63,16 @@ class Index:
 
 def build_index(names: Sequence[str], texts: Iterable[str]) -> Index:
     """Index the texts; ``names`` break ties."""
-    terms: dict[str, int] = {}
-    numbers, docs, freqs, lengths = array("i"), array("i"), array("f"), array("i")
-    for doc, text in enumerate(texts):
+    terms: defaultdict[str, int] = defaultdict()
+    terms.default_factory = terms.__len__  # a new term gets the next number
+    numbers, freqs, distinct, lengths = array("i"), array("f"), array("i"), array("i")
+    for text in texts:
         words = tokens(text)
+        counted = Counter(words)
+        numbers.extend(map(terms.__getitem__, counted))
+        freqs.extend(counted.values())
+        distinct.append(len(counted))
         lengths.append(len(words))
-        for term, freq in Counter(words).items():
-            numbers.append(terms.setdefault(term, len(terms)))
-            docs.append(doc)
-            freqs.append(freq)
     by_term = np.argsort(np.frombuffer(numbers, np.int32), kind="stable") if numbers else np.empty(0, np.int64)
     counts = np.bincount(np.array(numbers, np.int32), minlength=len(terms))
     total = len(lengths)
@@ -80,9 +81,9 @@ def build_index(names: Sequence[str], texts: Iterable[str]) -> Index:
     ranks = np.empty(total, np.int32)
     ranks[sorted(range(total), key=names.__getitem__)] = np.arange(total, dtype=np.int32)
     return Index(
-        terms=terms,
+        terms=dict(terms),
         starts=np.concatenate([[0], np.cumsum(counts)]),
-        docs=np.array(docs, np.int32)[by_term],
+        docs=np.repeat(np.arange(total, dtype=np.int32), distinct)[by_term],
         freqs=np.array(freqs, np.float32)[by_term],
         idf=np.log(1 + (total - counts + 0.5) / (counts + 0.5)).astype(np.float32),
         norms=np.float32(1) / (K1 * ((np.float32(1) - B) + B * size / mean)),

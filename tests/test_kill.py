@@ -1,0 +1,43 @@
+"""kill -9 at random moments over collecting, training and evaluating, then the same command. ``campaign_kill.py`` does more of it."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from killing import differences, disturb, finished, missing, outcome, repeated, seconds, tiny
+
+TARGETS = ("agent", "trees", "trees", "q_model", "episodes", "episodes")
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing_repeat_nothing_and_leave_the_same_tables(undisturbed, tmp_path):
+    params = tiny(tmp_path)
+    found = disturb(params, TARGETS, seconds(undisturbed), random.Random(0))
+    assert len(found.kills) == len(TARGETS)
+    assert len({kill.struck for kill in found.kills}) >= 3, "the kills were meant to strike several stages"
+    assert any(0 < kill.finished for kill in found.kills), "no kill came while records were finished"
+    assert (found.lost, found.repeated) == (0, 0)
+    assert differences(outcome(undisturbed), outcome(params)) == {}
+
+
+@pytest.mark.slow
+def test_the_check_sees_what_is_lost_repeated_or_changed(undisturbed, tmp_path):
+    """The same checks on files that are not as they were: else nothing above could fail."""
+    kept = finished(undisturbed)
+    name = next(name for name in kept if name.endswith("trees.jsonl"))
+    lines = kept[name]
+    assert missing(kept, kept) == repeated(kept) == 0
+    assert missing(kept, {**kept, name: lines[1:]}) == len(lines)
+    assert missing(kept, {**kept, name: [*lines[:-1], b"{}"]}) == 1
+    assert repeated({**kept, name: [*lines, lines[0]]}) == 1
+    manifest = next(name for name in kept if name.endswith("manifest.json"))
+    assert missing(kept, {**kept, manifest: [kept[manifest][0] + b" "]}) == 1
+    right = outcome(undisturbed)
+    wrong = right["arms"].assign(reward=right["arms"]["reward"] + 1e-3)
+    assert list(differences(right, {**right, "arms": wrong})) == ["arms"]
+    weights = next(name for name in right if name.endswith(".safetensors"))
+    assert list(differences(right, {**right, weights: "other"})) == [weights]
+    assert list(differences(right, {k: v for k, v in right.items() if k != weights})) == [weights]
+    assert Path(undisturbed.runs_dir, manifest).is_file() and json.loads(lines[0])["task"]

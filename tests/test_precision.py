@@ -1,0 +1,64 @@
+"""Float64 throughout: the same function, with nothing left in float32."""
+
+import pytest
+import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from qvlib.models.precision import in_own_precision
+
+IDS = torch.arange(1, 61).view(2, 30)
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def llama(dtype):
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZES)).to(getattr(torch, dtype)).eval()
+
+
+def parts(model):
+    """The precisions of what the model's modules give to each other."""
+    found = set()
+
+    def see(module, given, made):
+        found.update(x.dtype for x in (made if isinstance(made, tuple) else (made,)) if isinstance(x, torch.Tensor))
+
+    handles = [module.register_forward_hook(see) for module in model.modules()]
+    logits = model(input_ids=IDS).logits
+    for handle in handles:
+        handle.remove()
+    return logits, found
+
+
+def test_it_is_the_same_function_but_for_float32s_rounding():
+    was, now = llama("float64"), in_own_precision(llama("float64"))
+    before, (after, dtypes) = was(input_ids=IDS).logits, parts(now)
+    assert dtypes == {torch.float64}
+    assert 1e-12 < (before - after).abs().max() < 1e-4  # what float32 had left
+    assert [n for n, _ in was.named_parameters()] == [n for n, _ in now.named_parameters()]
+
+
+def test_the_sums_no_longer_hang_on_their_order():
+    """The hidden channels in another order, as another processor might sum them: no more than float64's rounding."""
+    order = torch.randperm(SIZES["hidden_size"], generator=torch.Generator().manual_seed(1))
+
+    def reordered(model):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith(("embed_tokens.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight",
+                                  "up_proj.weight", "lm_head.weight")):
+                    weight.copy_(weight[:, order])
+                elif name.endswith(("o_proj.weight", "down_proj.weight", "norm.weight")):
+                    weight.copy_(weight[order])
+        return model
+
+    def moved(prepare):
+        return (prepare(llama("float64"))(input_ids=IDS).logits - reordered(prepare(llama("float64")))(input_ids=IDS).logits).abs().max()
+
+    assert moved(in_own_precision) < 1e-12 < 1e-10 < moved(lambda model: model)
+
+
+@pytest.mark.parametrize("model", [llama("float32"), GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)).double()],
+                         ids=["float32", "another kind"])
+def test_other_models_are_left_as_they_are(model):
+    modules = list(model.modules())
+    assert list(in_own_precision(model).modules()) == modules

@@ -1,0 +1,32 @@
+"""The same parameters give the same tables and weights, in another folder, in other batches, in more processes.
+
+In float64. In float32 the same run twice is equal too, but other batches are other shapes to the matrix product, and
+log-probabilities differ in their seventh digit: a draw between two such values then takes another action, seldom, but
+often enough that two large tables differ. After an interruption: ``test_kill.py``.
+"""
+
+import pytest
+
+from killing import differences, outcome, run, tiny
+
+pytestmark = pytest.mark.slow
+
+
+def again(folder, **changes):
+    params = tiny(folder, **changes)
+    run(params)
+    return outcome(params)
+
+
+def test_twice_is_the_same_to_the_last_bit(undisturbed, tmp_path):
+    assert differences(outcome(undisturbed), again(tmp_path), tolerance=0) == {}
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 64}, {"processes": 2}], ids=str)
+def test_batches_and_processes_change_nothing(undisturbed, tmp_path, changes):
+    assert differences(outcome(undisturbed), again(tmp_path, **changes)) == {}
+
+
+def test_another_seed_is_another_result(undisturbed, tmp_path):
+    found = differences(outcome(undisturbed), again(tmp_path, seed=1))
+    assert {"agent/model/model.safetensors", "pairs/pairs.parquet", "arms"} <= set(found)
