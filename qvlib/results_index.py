@@ -71,6 +71,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     measured = Path(results_dir) / "times.json"
     others = [_read(run / "metrics.json") for run in _runs(Path(results_dir)) if run != folder and run.name not in (PLUMBING, "ablations")]
     blocks = {"result": "\n\n".join([_headline(metrics, folder, readme.parent), *map(_one_line, others)]),
+              "files": _parameter_files(readme.parent, Path(results_dir)),
               "times": _times(manifest, _read(measured) if measured.exists() else None),
               "notebooks": _notebooks(manifest, folder, readme.parent)}
     text = readme.read_text()
@@ -120,6 +121,22 @@ def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
         question = " ".join(re.search(r"\*\*Question\.\*\*(.*?)(?:\n\n|$)", first, re.DOTALL)[1].split())
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {seconds_text(seconds)} | "
                      f"[notebook]({quote(rendered.relative_to(base).as_posix())}) |")
+    return "\n".join(lines)
+
+
+def _parameter_files(root: Path, results: Path) -> str:
+    """The parameter files with what they say of themselves and what their committed run took."""
+    lines = ["| parameter file | what | notebooks took |", "|---|---|---|"]
+    known = {path.stem: path for path in (root / "params").glob("*.yml")}
+    for name in sorted(known, key=lambda n: (n != PLUMBING, RANK.index(n) if n in RANK else len(RANK), n)):
+        head = [line[2:] for line in known[name].read_text().split("\n\n")[0].splitlines() if line.startswith("# ")]
+        took = "not run here"
+        if (results / name / "manifest.json").exists():
+            manifest = _read(results / name / "manifest.json")
+            machine = manifest.get("machine", {})
+            where = machine.get("gpu") or f"{machine.get('cpus', '?')} cores"
+            took = f"{seconds_text(manifest['seconds'])} on {where}"
+        lines.append(f"| [`params/{name}.yml`](params/{name}.yml) | {' '.join(head).split('. ')[0].rstrip('.:')} | {took} |")
     return "\n".join(lines)
 
 

@@ -69,14 +69,20 @@ def test_no_runs_is_no_error(tmp_path):
 def test_the_front_page_is_written_from_files(run, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"
+                      "<!-- files: begin -->\n<!-- files: end -->\n"
                       "<!-- notebooks: begin -->\n<!-- notebooks: end -->\nend\n")
     (run / "notebooks" / "00_tour.ipynb").write_text(json.dumps({"cells": [
         {"source": "# 00\n\n**Question.** What is\na tree?\n\n**Method.** Look."}]}))
     metrics = METRICS | {"other_agent_gain": {"mean": 0.069, "ci95": [0.03, 0.1], "relative": 0.31}}
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "manifest.json").write_text(json.dumps({"name": "quick", "seconds": 100, "notebooks": {"00_tour": 9.5}, "machine": {"cpus": 2}}))
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "quick.yml").write_text("# The whole method\n# on a laptop. More.\n\n# The run\nseed: 0  # a seed\n")
+    (tmp_path / "params" / "huge.yml").write_text("# Too much for here.\n\nseed: 1\n")
     write_front_page(readme, run.parent)
     text = readme.read_text()
+    assert "| [`params/quick.yml`](params/quick.yml) | The whole method on a laptop | 1 min 40 s on 2 cores |" in text
+    assert "| [`params/huge.yml`](params/huge.yml) | Too much for here | not run here |" in text
     assert "old" not in text and "| `sample` | 0.347 | [0.300, 0.400] |" in text and "+0.069 [+0.030, +0.100] (+31%)" in text
     assert "alone took 1 min 40 s on 2 cores." in text and "`make run`" not in text
     assert ("| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s | [notebook](results/quick/notebooks/00_tour.ipynb) |"
@@ -96,7 +102,8 @@ def test_the_projects_front_page_shows_the_committed_results(tmp_path):
     changed = subprocess.run(["git", "status", "--porcelain", "--", "results"], cwd=root, capture_output=True, text=True).stdout
     if changed:
         pytest.skip("results were made anew since the last commit: `qvlib index --front-page quick` writes them down")
-    shutil.copytree(root / "results", tmp_path / "results")
+    for folder in ("results", "params"):
+        shutil.copytree(root / folder, tmp_path / folder)
     write_front_page(copy, tmp_path / "results")
     assert copy.read_text() == (root / "README.md").read_text(), "run `qvlib index --front-page quick`"
 
