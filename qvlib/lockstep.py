@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
+from .reranker import Filtered
 from .types import Agent, Proposal, Request
 
 T = TypeVar("T")
@@ -19,8 +20,11 @@ def lockstep(jobs: Iterable[Job[T]], agent: Agent, width: int) -> Iterator[T]:
     """Run ``jobs`` with at most ``width`` of them under way; yield results as they finish.
 
     Results come in the order of finishing. A job's result does not depend on its company, since
-    every draw is seeded by its request's key.
+    every draw is seeded by its request's key. What a ``Filtered`` agent redraws for one job goes into
+    the next call with what the others ask: small calls cost nearly as much as full ones.
     """
+    while isinstance(agent, Filtered) and agent.fallback is None:
+        jobs, agent = map(agent.around, jobs), agent.agent
     waiting = iter(jobs)
     running: list[tuple[Job[T], Request]] = []
     more = True

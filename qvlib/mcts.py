@@ -21,6 +21,8 @@ class SearchConfig:
 
     reroot_after: after so many iterations selection starts from the best visited child of where it
     started, and so on: deeper trees for the same iterations. 0 = always from the root.
+    discount: what is left of a reward for each step that it is away; the published 1 is indifferent to
+    putting off the end, which an agent that always takes the highest Q then does until its steps run out.
     uct: ``mean`` is V + c sqrt(ln N(parent) / N); ``published_code`` divides the running mean by
     the visits once more, so that exploitation fades as 1/N.
     """
@@ -33,6 +35,7 @@ class SearchConfig:
     invalid_value: float = -1.0
     timeout_value: float = -0.5
     reroot_after: int = 0
+    discount: float = 1.0
 
 
 @dataclass(slots=True)
@@ -115,14 +118,15 @@ def select(root: Node, config: SearchConfig) -> Node:
     return node
 
 
-def backup(leaf: Node, value: float, reward: float) -> None:
-    """N += 1 and V += (value - V) / N for every node up to the root (eq. 5)."""
+def backup(leaf: Node, value: float, reward: float, discount: float = 1.0) -> None:
+    """N += 1 and V += (value - V) / N for every node up to the root (eq. 5); a reward is discounted a step."""
     node: Node | None = leaf
     while node is not None:
         node.visits += 1
         node.value_sum += value
         node.best_reward = max(node.best_reward, reward)
         node = node.parent
+        value = value * discount if value > 0 else value  # a penalty is no smaller for being far
 
 
 def search(environment: Environment, task: Task, config: SearchConfig, seed: int) -> Job[Tree]:
@@ -143,7 +147,7 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
             yield from _expand(leaf, environment, config, seed, cost)
             leaf = leaf.children[0]
         value, reward = yield from _evaluate(leaf, environment, config, (seed, iteration), cost)
-        backup(leaf, value, reward)
+        backup(leaf, value, reward, config.discount)
         if config.stop_at_success and leaf.state.done and leaf.state.reward >= 1:
             break
     return Tree(task, root, done, cost.env_steps, cost.proposals, cost.tokens, cost.prompt_tokens, cost.refused)
@@ -191,7 +195,7 @@ def _evaluate(leaf: Node, environment: Environment, config: SearchConfig, key: t
         cost.add(proposals)
         state = environment.step(state, proposals[0].action)
         cost.env_steps += 1
-    return state.reward, state.reward
+    return state.reward * config.discount ** (state.depth - leaf.state.depth), state.reward
 
 
 def tree_record(tree: Tree) -> dict[str, Any]:

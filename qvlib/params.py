@@ -101,6 +101,7 @@ class Params(BaseModel):
         "trees", "mean", "mean = as in the paper; published_code divides the mean by the visits again")
     reroot_after: int = _in("trees", 0, "go on from the best child after so many iterations, again and again; 0 = never", ge=0)
     rounds: int = _in("trees", 1, "rounds of collecting; from the second on by the agent reranked with the round before's Q model", ge=1)
+    discount: float = _in("trees", 0.95, "what is left of a reward that is one step further away; 1 = all of it (paper)", gt=0, le=1)
     stop_at_success: bool = _in("trees", True, "end a search when a node has reward 1 (paper's code)")
     invalid_value: float = _in("trees", -1.0, "value of a refused action (paper's code: -1)", ge=-1, le=0)
     timeout_value: float = _in("trees", -0.5, "value of reaching max_steps (paper's code, WebShop: -0.5)", ge=-1, le=0)

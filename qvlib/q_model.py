@@ -28,7 +28,7 @@ class LogRatio:
     rule: str = "sum"
 
     def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
-        prompts = [self.policy.prompt(state) for state in states]
+        prompts = self.policy.prompts(states)
         ids = [p for _, p in prompts]
         replies = [[self.policy.action_ids(prompt, a) for a in candidates]
                    for (prompt, _), candidates in zip(prompts, actions, strict=True)]

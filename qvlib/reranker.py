@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .seeding import generator
 from .types import Agent, Environment, Proposal, QModel, Request
+
+if TYPE_CHECKING:
+    from .lockstep import Job
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,25 +37,45 @@ class Filtered:
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         answers = self.agent.propose(requests)
         for attempt in range(1, self.attempts):
-            open_slots = [(i, [k for k, p in enumerate(answers[i]) if self._refused(request, p)])
-                          for i, request in enumerate(requests)]
+            open_slots = [(i, self._refused(request, answers[i])) for i, request in enumerate(requests)]
             open_slots = [(i, slots) for i, slots in open_slots if slots]
             if not open_slots:
                 break
-            again = [replace(requests[i], n=len(slots), key=_redraw(requests[i].key, attempt)) for i, slots in open_slots]
+            again = [_again(requests[i], slots, attempt) for i, slots in open_slots]
             for (i, slots), drawn in zip(open_slots, (self.fallback or self.agent).propose(again), strict=True):
-                for k, new in zip(slots, drawn, strict=True):
-                    old = answers[i][k]
-                    answers[i][k] = replace(new, tokens=old.tokens + new.tokens, refused=old.refused + 1,
-                                            prompt_tokens=old.prompt_tokens + new.prompt_tokens)
+                _redraw(answers[i], slots, drawn)
         return answers
 
-    def _refused(self, request: Request, proposal: Proposal) -> bool:
-        return self.environment.accepts(request.state, proposal.action) is False
+    def around(self, job: Job[T]) -> Job[T]:
+        """The same job for the bare agent: it asks for its redraws itself, so that they share calls with other jobs."""
+        answers = None
+        while True:
+            try:
+                request = job.send(answers)
+            except StopIteration as end:
+                return end.value
+            answers = yield request
+            for attempt in range(1, self.attempts):
+                slots = self._refused(request, answers)
+                if not slots:
+                    break
+                _redraw(answers, slots, (yield _again(request, slots, attempt)))
+
+    def _refused(self, request: Request, proposals: Sequence[Proposal]) -> list[int]:
+        return [k for k, p in enumerate(proposals) if self.environment.accepts(request.state, p.action) is False]
 
 
-def _redraw(key: tuple[int, str, str], attempt: int) -> tuple[int, str, str]:
-    return key[0], key[1], f"{key[2]}~{attempt}"
+def _again(request: Request, slots: Sequence[int], attempt: int) -> Request:
+    """The request for as many draws as there are slots to fill, with a key of its own."""
+    return replace(request, n=len(slots), key=(*request.key[:2], f"{request.key[2]}~{attempt}"))
+
+
+def _redraw(answers: list[Proposal], slots: Sequence[int], drawn: Sequence[Proposal]) -> None:
+    """Put new draws into the slots; each goes on counting what its slot has cost."""
+    for k, new in zip(slots, drawn, strict=True):
+        old = answers[k]
+        answers[k] = replace(new, tokens=old.tokens + new.tokens, refused=old.refused + 1,
+                             prompt_tokens=old.prompt_tokens + new.prompt_tokens)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def write_results_index(results_dir: str | Path) -> Path:
         sections.append(f"## {PLUMBING}\n\nEvery notebook once, as small as it goes: shows that all parts work, and says nothing "
                         f"about the method. The tests execute it again and compare what is printed.\n\n{_links(folder / PLUMBING)}")
     head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
-    return write_atomic(folder / "README.md", "\n\n".join([head, *_first_sight(runs), *(sections or ["No runs yet."])]) + "\n")
+    parts = [head, *_first_sight(runs), *(sections or ["No runs yet."]), *_benchmarks(folder)]
+    return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
 
 
 def _runs(folder: Path) -> list[Path]:
@@ -162,6 +163,16 @@ def _section(run: Path) -> str:
         parts.append(f"Cost: {', '.join(costs)}.")
     parts += [_links(run), _figures(run)]
     return "\n\n".join(filter(None, parts))
+
+
+def _benchmarks(folder: Path) -> list[str]:
+    """What ``qvlib bench NAME --save`` kept; nothing where it kept nothing."""
+    parts = []
+    for path in sorted((folder / "bench").glob("*.md")):
+        parts += [f"### {path.stem}", path.read_text().strip()]
+        if path.with_suffix(".png").exists():
+            parts.append(f"![{path.stem}](bench/{quote(path.stem)}.png)")
+    return ["## Benchmarks", *parts] if parts else []
 
 
 def _words(metrics: Mapping[str, Any]) -> str:

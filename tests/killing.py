@@ -32,7 +32,7 @@ TINY = {  # enough for an agent that earns something now and then; what it draws
     "control_shuffles": 1, "test_tasks": 10, "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1,
     "dtype": "float64", "wandb_mode": "disabled"}
 LONGEST = 300  # seconds after which a run that should end is taken to hang
-LAST_DIGITS = 1e-6  # what a log-probability may differ by where the batches of a run are cut differently
+LAST_DIGITS = 1e-9  # what a log-probability may differ by where the batches of a run are cut differently
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,14 @@ def test_a_walk_is_counted(monkeypatch, tmp_path):
     row = env.measure(tmp_path, 300)
     assert row["steps/s"] > 0 and row["products"] == 300 and row["goals"] == 2400
     assert row["peak MB"] >= row["MB loaded"] > 0 and row["MB after a tenth"] > 0 and row["MB after all"] is None
+    monkeypatch.setattr(env, "DEFAULT", 300)
+    longer = env.measure(tmp_path, 300)
+    assert longer["MB after half"] > 0 and longer["MB after all"] > 0
 
 
 def test_growth_with_the_catalogue_is_carried_on():
     rows = [{"products": 10, "MB": 1.0}, {"products": 100, "MB": 3.0}, {"products": 1000, "MB": 12.0}]
-    assert env.carried_on(rows, "MB", 10_000) == 48 and env.carried_on(rows, "MB", 1000) == 12
+    assert env.carried_on(rows, "MB", 10_000) == 102 and env.carried_on(rows, "MB", 1000) == 12
 
 
 def test_a_search_counts_its_calls_and_singly_gives_the_same():
@@ -49,10 +52,8 @@ def test_a_search_counts_its_calls_and_singly_gives_the_same():
     for singly in (False, True):
         counting = search.Counting(small_lm(max_action_tokens=6), singly)
         answers[singly] = [[p.action for p in row] for row in LocalAgent(counting, 1.0, 0.9).propose(requests)]
-        assert counting.calls == (12 if singly else 1) and [call[1] for call in counting.asked] == [[3] * 4]
+        assert counting.calls == (12 if singly else 1) and len(counting.met) == 4
     assert answers[True] == answers[False]
-    rates = search.throughput(counting, 1)
-    assert set(rates) == {search.TOGETHER, *search.LEAST} and all(r > 0 for r in rates.values())
 
 
 def test_what_was_found_is_printed_and_kept(tmp_path, capsys):

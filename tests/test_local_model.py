@@ -99,6 +99,21 @@ def test_what_was_sampled_need_not_be_scored_again(lm):
         assert a == pytest.approx(b, abs=1e-9)
 
 
+def test_samples_that_part_after_what_is_remembered_share_their_prompt(lm):
+    prompt = lm.prompt(STATES[0])[1]
+
+    def replies(model, numbers):
+        return model.sample([prompt], [[generator(k).random for k in numbers]], 1.0, 0.9)
+
+    model = fresh(lm)
+    replies(model, range(3))
+    before = model.usage["computed_tokens"]
+    again = replies(model, range(12))
+    assert 0 < model.usage["computed_tokens"] - before <= len(prompt) + 12 * 8
+    assert len({ids[:1] for ids, _ in again[0]}) > 2
+    same(again, replies(fresh(lm), range(12)))
+
+
 def test_log_prob_is_that_of_a_full_pass(lm):
     model = fresh(lm)
     for i, row in enumerate(drawn(model)):

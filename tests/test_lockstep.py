@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import Maze, Scripted
+from toy import REFUSED, Maze, Scripted
 
 from qvlib.evaluate import episode
 from qvlib.lockstep import lockstep
+from qvlib.reranker import Filtered
 from qvlib.types import Request, State, Task
 
 
@@ -49,6 +52,24 @@ def test_results_come_as_jobs_finish_and_jobs_start_when_there_is_room():
     results = lockstep(jobs(), Scripted(), 2)
     assert next(results)[0] == "1" and started == [0, 1]
     assert [name for name, _ in results] == ["2", "3", "0"]
+
+
+def test_redraws_share_calls_with_other_jobs_and_change_nothing():
+    @dataclass
+    class Hidden:
+        """A filtered agent that ``lockstep`` takes for any other."""
+
+        agent: Filtered
+
+        def propose(self, requests):
+            return self.agent.propose(requests)
+
+    maze, actions = Maze(max_steps=5), ("a", "b", REFUSED, REFUSED)
+    shared, apart = Scripted(actions), Scripted(actions)
+    found = [sorted(lockstep((episode(maze, t, 0) for t in maze.tasks("test")), agent, 8), key=lambda r: r["task"])
+             for agent in (Filtered(shared, maze), Hidden(Filtered(apart, maze)))]
+    assert found[0] == found[1] and sum(r["refused"] for r in found[0]) > 10
+    assert sum(map(len, shared.calls)) == sum(map(len, apart.calls)) and len(shared.calls) < len(apart.calls)
 
 
 def test_no_jobs_no_calls():

@@ -39,6 +39,12 @@ def test_root_finds_the_best_action_and_its_value():
             gap.append(abs(top.value - max(best.values())))
         assert best[top.action] == max(best.values())
         assert gap[-1] < 0.05
+        node, world = tree.root, ()
+        while node.children:  # down the line it plays, every Q value is the exact one
+            node = max(node.children, key=lambda c: c.visits)
+            world = (*world, node.action)
+            assert node.value == pytest.approx(maze.best(TASK, world), abs=0.05)
+        assert node.state.done and maze.reward(TASK, world) == maze.best(TASK)
     means = [sum(g) / len(g) for g in gaps.values()]
     assert means[0] > 2 * means[1] > 4 * means[2]
 
@@ -120,6 +126,28 @@ def test_uct_by_hand_and_as_published():
     published = SearchConfig(exploration=0.1, uct="published_code")
     assert uct(often, parent, published) == pytest.approx(0.8 / 16 + 0.1 * math.sqrt(math.log(20) / 16))
     assert select(parent, published) is seldom  # exploitation has faded: 0.05 against 0.125
+
+
+def test_discounted_backup_by_hand():
+    root = Node("", State(TASK, ""))
+    child = Node("0", State(TASK, ""), root, "a")
+    grandchild = Node("0.0", State(TASK, ""), child, "b")
+    backup(grandchild, 0.8, 0.8, discount=0.5)
+    assert (grandchild.value, child.value, root.value) == (0.8, 0.4, 0.2) and root.best_reward == 0.8
+    backup(child, -0.5, 0.0, discount=0.5)  # a penalty is no smaller for being far
+    assert (child.value_sum, root.value_sum) == (0.4 - 0.5, 0.2 - 0.5)
+
+
+def test_putting_off_the_end_costs_with_a_discount_only():
+    """`loop` leads nowhere: without a discount it is worth what ending at once is worth."""
+    mazes = (Maze(depth=1, choices=("a",), max_steps=4, seed=seed) for seed in range(99))
+    maze, agent = next(m for m in mazes if m.reward(TASK, ("a",))), Fixed(["a", "loop"])
+    for discount, same in ((1.0, True), (0.9, False)):
+        tree = grow(maze, agent, SearchConfig(2, 2, 0.0, stop_at_success=False, discount=discount))
+        end, loop = tree.root.children
+        reward = maze.reward(TASK, ("a",))
+        assert end.value == reward > 0 and loop.visits == 1
+        assert loop.value == pytest.approx(reward * discount) and (loop.value == end.value) is same
 
 
 def test_unvisited_children_go_first_in_order():

@@ -85,8 +85,8 @@ class Told(LocalModel):
 
     table: dict[int | None, list[float]] | None = None
 
-    def prompt(self, state):
-        return Prompt(""), (X,)
+    def prompts(self, states):
+        return [(Prompt(""), (X,)) for _ in states]
 
     def action_ids(self, prompt, action):
         return (*("_abxy".index(c) for c in action), END)
@@ -98,8 +98,8 @@ class Told(LocalModel):
 
 
 def told(**table) -> Told:
-    lm = small_lm()
-    return Told(lm.model, lm.tokenizer, memory=0, table={{"start": None, "a": A, "b": B, "x": X, "y": Y}[k]: v for k, v in table.items()})
+    lm, before = small_lm(), {"start": None, "a": A, "b": B, "x": X, "y": Y}
+    return Told(lm.model, lm.tokenizer, memory=0, table={before[name]: row for name, row in table.items()})
 
 
 def test_the_published_form_ranks_two_actions_otherwise():

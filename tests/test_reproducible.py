@@ -25,8 +25,3 @@ def test_twice_is_the_same_to_the_last_bit(undisturbed, tmp_path):
 @pytest.mark.parametrize("changes", [{"batch_size": 64}, {"processes": 2}], ids=str)
 def test_batches_and_processes_change_nothing(undisturbed, tmp_path, changes):
     assert differences(outcome(undisturbed), again(tmp_path, **changes)) == {}
-
-
-def test_another_seed_is_another_result(undisturbed, tmp_path):
-    found = differences(outcome(undisturbed), again(tmp_path, seed=1))
-    assert {"agent/model/model.safetensors", "pairs/pairs.parquet", "arms"} <= set(found)

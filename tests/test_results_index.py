@@ -66,6 +66,19 @@ def test_no_runs_is_no_error(tmp_path):
     assert "No runs yet" in write_results_index(tmp_path).read_text()
 
 
+def test_benchmarks_are_shown_where_they_were_kept(run):
+    assert "Benchmarks" not in write_results_index(run.parent).read_text()
+    kept = run.parent / "bench"
+    kept.mkdir()
+    (kept / "scoring.md").write_text("Five replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n")
+    (kept / "env.md").write_text("Random walks.\n")
+    (kept / "env.png").touch()
+    text = write_results_index(run.parent).read_text()
+    assert text.endswith("## Benchmarks\n\n### env\n\nRandom walks.\n\n![env](bench/env.png)\n\n"
+                         "### scoring\n\nFive replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n")
+    assert text.index("## quick") < text.index("## Benchmarks")
+
+
 def test_the_front_page_is_written_from_files(run, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"

@@ -16,7 +16,10 @@ Rows = list[dict[str, Any]]
 
 
 def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each arm; they take turns, since a shared machine changes its pace. A first round is not counted."""
+    """Median CPU seconds of each arm; a first round is not counted.
+
+    They take turns, since a shared machine changes its pace.
+    """
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     for _ in range(repeats + 1):
         for arm, run in arms.items():
@@ -32,9 +35,9 @@ def show(name: str, rows: Rows, result: Mapping[str, Any]) -> None:
 
 
 def write(benchmark: ModuleType, name: str, rows: Rows, result: Mapping[str, Any], folder: Path | None = None) -> Path:
-    """Write ``results/bench/<name>.json`` and ``.md`` with what they came from, and ``.png`` if the benchmark draws a figure.
+    """Write ``results/bench/<name>.json`` and ``.md``, with what they came from; returns the folder.
 
-    Returns the folder.
+    A benchmark with a function ``figure`` also gets ``<name>.png``.
     """
     from .. import figures, provenance
     from ..files import write_atomic, write_json
@@ -42,16 +45,19 @@ def write(benchmark: ModuleType, name: str, rows: Rows, result: Mapping[str, Any
 
     folder = folder or resolve("results") / "bench"
     machine, git, packages = provenance.machine("cpu"), provenance.git_state(), provenance.package_versions()
-    write_json(folder / f"{name}.json", {"benchmark": name, **result, "rows": rows, "finished": provenance.now(), "git": git,
-                                         "machine": machine, "packages": packages})
-    code = f"commit {git['commit'][:10]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "no commit known"
+    write_json(folder / f"{name}.json", {"benchmark": name, **result, "rows": rows, "finished": provenance.now(),
+                                         "git": git, "machine": machine, "packages": packages})
+    code = f"commit {git['commit'][:10]}" if git else "no commit known"
+    code += " with uncommitted changes" if git and git["dirty"] else ""
     versions = ", ".join(f"{package} {version}" for package, version in packages.items() if version)
     meaning = inspect.getdoc(benchmark.run).partition("\n\nRaises:")[0]
     origin = f"`qvlib bench {name}`, {code}, {machine['cpus']} processors, {machine['platform']}; {versions}."
-    write_atomic(folder / f"{name}.md", f"{meaning}\n\n{_table(rows)}\n\n```json\n{_line(name, result)}\n```\n\n{origin}\n")
+    text = f"{meaning}\n\n{_table(rows)}\n\n```json\n{_line(name, result)}\n```\n\n{origin}\n"
+    write_atomic(folder / f"{name}.md", text)
     if hasattr(benchmark, "figure"):
         buffer = io.BytesIO()
-        benchmark.figure(rows, result).savefig(buffer, format="png", dpi=figures.DPI, bbox_inches="tight", metadata={"Software": None})
+        benchmark.figure(rows, result).savefig(buffer, format="png", dpi=figures.DPI, bbox_inches="tight",
+                                               metadata={"Software": None})
         write_atomic(folder / f"{name}.png", buffer.getvalue())
     return folder
 

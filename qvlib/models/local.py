@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from .precision import in_own_precision
 from .prompts import Prompt, compact
 
 Ids = tuple[int, ...]
-CALL = 128  # tokens that take about as long as starting a forward pass
+CALL = 64  # tokens that take about as long as starting a forward pass
+PASSES = {"sample": 8, "score": 2}  # of a batch: prompts and then token by token, prompts and then all replies
+PROMPTS = 1024  # prompts that are remembered: those of the states under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +61,32 @@ class LocalModel:
     usage: Counter = field(default_factory=Counter)
     _nuclei: OrderedDict = field(default_factory=OrderedDict, repr=False)
     _scores: OrderedDict = field(default_factory=OrderedDict, repr=False)
+    _prompts: OrderedDict = field(default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
         self.model.eval()
         self.end = int(self.tokenizer.eos_token_id)
 
+    def forget(self) -> None:
+        """Empty the memories."""
+        for memory in (self._nuclei, self._scores, self._prompts):
+            memory.clear()
+
     def prompt(self, state: State) -> tuple[Prompt, Ids]:
         """The prompt of a state and its token ids."""
-        prompt = self.style(state)
-        return prompt, tuple(self.tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        return self.prompts([state])[0]
+
+    def prompts(self, states: Sequence[State]) -> list[tuple[Prompt, Ids]]:
+        """Prompts and token ids of states; new ones are tokenized together, the last ones remembered for redraws."""
+        keys = [(s.task.instruction, s.observation, s.history, s.admissible) for s in states]
+        found = {key: self._prompts.get(key) for key in keys}
+        new = {key: self.style(state) for key, state in zip(keys, states, strict=True) if found[key] is None}
+        if new:
+            ids = self.tokenizer([prompt.text for prompt in new.values()], add_special_tokens=False)["input_ids"]
+            for (key, prompt), row in zip(new.items(), ids, strict=True):
+                found[key] = prompt, tuple(row)
+                _put(self._prompts, key, found[key], PROMPTS)
+        return [found[key] for key in keys]
 
     def action_ids(self, prompt: Prompt, action: str) -> Ids:
         """The token ids of an action as a reply, end token included."""
@@ -97,19 +117,26 @@ class LocalModel:
         return replies  # type: ignore[return-value]
 
     def _chunks(self, samples: list[_Sample], prompts: Sequence[Ids]) -> list[list[_Sample]]:
-        """Unfinished samples in batches, those of one start together."""
-        by_start: dict[Ids, list[_Sample]] = {}
+        """Unfinished samples in batches, those of one prompt together; ``at`` is set to where theirs part."""
+        by_prompt: dict[Ids, list[_Sample]] = {}
         for s in samples:
-            by_start.setdefault(prompts[s.prompt] + s.ids, []).append(s)
-        return [[s for start in starts for s in by_start[start]] for starts in self._of_similar_length(by_start)]
+            by_prompt.setdefault(prompts[s.prompt], []).append(s)
+        by_start: dict[Ids, list[_Sample]] = {}
+        for prompt, group in by_prompt.items():
+            shared = commonprefix([s.ids for s in group])
+            for s in group:
+                s.at = len(shared)
+            by_start.setdefault(prompt + shared, []).extend(group)
+        batches = self._of_similar_length(by_start, PASSES["sample"])
+        return [[s for start in batch for s in by_start[start]] for batch in batches]
 
-    def _of_similar_length(self, starts: Iterable[Ids]) -> list[list[Ids]]:
-        """Longest first, in batches of at most ``batch_tokens``; padding beyond the price of a call starts a new one."""
+    def _of_similar_length(self, starts: Iterable[Ids], passes: int) -> list[list[Ids]]:
+        """Longest first, in batches of at most ``batch_tokens``; padding dearer than the passes starts a new one."""
         batches: list[list[Ids]] = []
         padding = longest = 0
         for start in sorted(starts, key=len, reverse=True):
             padding += longest - len(start)
-            if not batches or (len(batches[-1]) + 1) * longest > self.batch_tokens or padding > CALL:
+            if not batches or (len(batches[-1]) + 1) * longest > self.batch_tokens or padding > passes * CALL:
                 batches.append([])
                 padding, longest = 0, len(start)
             batches[-1].append(start)
@@ -117,27 +144,34 @@ class LocalModel:
 
     @torch.inference_mode()
     def _decode(self, samples: list[_Sample], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
-        """Prefill each distinct start once, then extend distinct continuations together."""
-        starts = list(dict.fromkeys(prompts[s.prompt] + s.ids for s in samples))
+        """Prefill each distinct start once, then extend distinct continuations together.
+
+        A sample goes on from ``at``: first along the tokens it has from memory, then by drawing.
+        """
+        starts = list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in samples))
         ids, mask = self._pad(starts)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True,
+                         logits_to_keep=1)
         self.usage["computed_tokens"] += sum(map(len, starts))
         cache, rows = out.past_key_values, {start: i for i, start in enumerate(starts)}
         live = samples
         while True:
-            nuclei = self._remember(out.logits[:, -1], rows, live, prompts, temperature, top_p)
-            for s in live:
+            drawing = [s for s in live if s.at == len(s.ids)]
+            nuclei = self._remember(out.logits[:, -1], rows, drawing, prompts, temperature, top_p)
+            for s in drawing:
                 s.step(nuclei[s.prompt, s.ids])
+            for s in live:
+                s.at += 1
             live = [s for s in live if not s.finished(self.end, self.max_action_tokens)]
             if not live:
                 return
             keep: dict[Ids, int] = {}
             for s in live:
-                full = prompts[s.prompt] + s.ids
+                full = prompts[s.prompt] + s.ids[: s.at]
                 keep.setdefault(full, rows[full[:-1]])
-            if list(keep.values()) != list(range(len(mask))):  # selecting copies the whole cache
+            if list(keep.values()) != list(range(len(mask))):  # reordering copies the whole cache
                 parents = torch.tensor(list(keep.values()), device=ids.device)
-                cache.batch_select_indices(parents)
+                cache.reorder_cache(parents)
                 mask = mask[parents]
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
             last = torch.tensor([[full[-1]] for full in keep], device=ids.device)
@@ -182,28 +216,30 @@ class LocalModel:
         by_prompt: dict[Ids, list[tuple[Ids, Ids]]] = {}
         for row in rows:
             by_prompt.setdefault(row[0], []).append(row)
-        return [[row for p in prompts for row in by_prompt[p]] for prompts in self._of_similar_length(by_prompt)]
+        batches = self._of_similar_length(by_prompt, PASSES["score"])
+        return [[row for p in batch for row in by_prompt[p]] for batch in batches]
 
     @torch.inference_mode()
     def reply_logits(self, rows: Sequence[tuple[Ids, Ids]]) -> torch.Tensor:
-        """The logits that predict each token of each reply, [rows, longest reply, V], float64; nothing beyond a reply's end.
+        """The logits that predict each token of each reply, [rows, longest reply, V], float64.
 
-        rows: (prompt, reply); a prompt that several rows share is computed once.
+        rows: (prompt, reply); a prompt that several rows share is computed once. Beyond a reply's end is nothing.
         """
         heads = {p: i for i, p in enumerate(dict.fromkeys(p for p, _ in rows))}
         ids, mask = self._pad(list(heads))
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True,
+                         logits_to_keep=1)
         parents = torch.tensor([heads[p] for p, _ in rows], device=ids.device)
         logits = [out.logits[parents, -1:]]
         width = max(len(r) for _, r in rows)
         if width > 1:
             cache = out.past_key_values
-            cache.batch_select_indices(parents)
+            cache.reorder_cache(parents)
             reply = torch.tensor([r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=ids.device)
             full = torch.cat([mask[parents], mask.new_ones(len(rows), width - 1)], dim=1)
             positions = mask[parents].sum(1, keepdim=True) + torch.arange(width - 1, device=ids.device)
-            logits.append(self.model(input_ids=reply, attention_mask=full, position_ids=positions, past_key_values=cache,
-                                     use_cache=True).logits)
+            logits.append(self.model(input_ids=reply, attention_mask=full, position_ids=positions,
+                                     past_key_values=cache, use_cache=True).logits)
         self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in rows)
         return torch.cat(logits, dim=1).double()
 
@@ -220,14 +256,14 @@ class LocalModel:
 
 
 class _Sample:
-    """One reply under way."""
+    """One reply under way; ``at`` of its tokens are computed."""
 
-    __slots__ = ("prompt", "number", "draw", "ids", "log_prob")
+    __slots__ = ("prompt", "number", "draw", "ids", "log_prob", "at")
 
     def __init__(self, prompt: int, number: int, draw: Callable[[], float] | None) -> None:
         self.prompt, self.number, self.draw = prompt, number, draw
         self.ids: Ids = ()
-        self.log_prob = 0.0
+        self.log_prob, self.at = 0.0, 0
 
     def step(self, nucleus: Nucleus) -> None:
         i = 0 if self.draw is None else int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
@@ -272,7 +308,7 @@ class LocalAgent:
     top_p: float = 1.0
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        prompts = [self.lm.prompt(r.state) for r in requests]
+        prompts = self.lm.prompts([r.state for r in requests])
         draws = [[None if self.temperature == 0 else generator(*r.key, k).random for k in range(r.n)] for r in requests]
         replies = self.lm.sample([ids for _, ids in prompts], draws, self.temperature or 1.0, self.top_p)
         end = self.lm.end

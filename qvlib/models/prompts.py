@@ -11,6 +11,7 @@ slowest to learn to see and to copy.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field, replace
 
@@ -74,8 +75,12 @@ def _as_words(action: str) -> str:
 
 def plain(text: str, names: dict[str, str] | None = None) -> str:
     """Lower case, no commas or colons, one blank before every word, identifiers as aliases."""
-    words = re.sub(r"[,:;]", " ", text.lower()).split()
-    return _aliased("".join(f" {word}" for word in words), names or {})
+    return _aliased(_plain(text), names or {})
+
+
+@functools.lru_cache(1 << 14)
+def _plain(text: str) -> str:
+    return "".join(f" {word}" for word in re.sub(r"[,:;]", " ", text.lower()).split())
 
 
 def _aliased(text: str, names: dict[str, str]) -> str:
