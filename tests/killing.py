@@ -20,19 +20,28 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib import pipeline, report, tables
+from qvlib import pipeline, tables
 from qvlib.params import STAGES, Params, make
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
 TINY = {  # enough for an agent that earns something now and then; what it draws in vain is not drawn again, to be quick
-    "catalogue_products": 300, "demonstrations": 400, "agent_width": 64, "agent_layers": 1, "agent_heads": 2, "vocabulary": 1024,
-    "clone_lr": 5e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16, "other_layers": 1, "filter_actions": False,
-    "max_steps": 5, "max_action_tokens": 10, "train_tasks": 8, "iterations": 12, "heldout_share": 0.3, "dpo_epochs": 3,
-    "control_shuffles": 1, "test_tasks": 10, "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1,
-    "dtype": "float64", "wandb_mode": "disabled"}
+    "catalogue_products": 300, "demonstrations": 400, "agent_width": 64, "agent_layers": 1, "agent_heads": 2,
+    "vocabulary": 1024, "clone_lr": 5e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16,
+    "other_layers": 1, "filter_actions": False, "max_steps": 5, "max_action_tokens": 10, "train_tasks": 8,
+    "iterations": 12, "heldout_share": 0.3, "dpo_epochs": 3, "control_shuffles": 1, "test_tasks": 10,
+    "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1, "dtype": "float64",
+    "wandb_mode": "disabled"}
 LONGEST = 300  # seconds after which a run that should end is taken to hang
 LAST_DIGITS = 1e-9  # what a log-probability may differ by where the batches of a run are cut differently
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a stage took undisturbed, and how many records it finished on the way; 0 where it makes all at once."""
+
+    seconds: float
+    records: int
 
 
 @dataclass(frozen=True)
@@ -66,23 +75,23 @@ def run(parameters: str | Params) -> None:
         stage(params)
 
 
-def seconds(params: Params) -> dict[str, float]:
-    """What each stage of a finished run took, in the order of the stages."""
-    return {stage: manifest["seconds"] for stage, manifest in _manifests(params).items()}
+def course(params: Params) -> dict[str, Course]:
+    """The course of each stage of a finished run, in the order of the stages."""
+    return {stage: Course(manifest["seconds"], _count(params, stage)) for stage, manifest in _manifests(params).items()}
 
 
-def disturb(params: Params, targets: Sequence[str], took: dict[str, float], draw: random.Random) -> Disturbed:
-    """Run with a kill aimed at each of ``targets`` (stages, in their order), always with the same command, then to the end.
+def disturb(params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random) -> Disturbed:
+    """Run with a kill aimed at each of ``targets``, stages in their order, always by the same command; then to the end.
 
-    A kill comes at a random moment within the time that the stage took undisturbed, ``took``, after the
-    stage was opened. It takes the whole process group or, at random, only the first process, whose workers
-    must then end by themselves. A run that ends before its kill was not killed.
+    A kill comes at a random moment of its stage: after a random one of its records, else a random time after it
+    was opened. It takes the whole process group or, at random, only the first process, whose workers must
+    then end by themselves. A run that ends before its kill was not killed.
     """
     kills, lost = [], 0
     kept = finished(params)
     for aimed in targets:
         victim = draw.choice(("group", "first process")) if params.processes > 1 else "group"
-        struck = _strike(params, aimed, draw.uniform(0, took[aimed]), victim)
+        struck = _strike(params, aimed, undisturbed[aimed], draw, victim)
         found = finished(params)
         lost += missing(kept, found)
         kept = found
@@ -97,16 +106,17 @@ def disturb(params: Params, targets: Sequence[str], took: dict[str, float], draw
 def finished(params: Params) -> dict[str, list[bytes]]:
     """What is finished on disk: the whole lines of every JSONL file, and the manifests of the complete stages."""
     runs = Path(params.runs_dir)
-    found = {str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1] for path in sorted(runs.glob("*/*.jsonl"))}
+    found = {str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1] for path in runs.glob("*/*.jsonl")}
     for path in sorted(runs.glob("*/manifest.json")):
-        if json.loads(path.read_bytes())["status"] == "complete":  # which a session that did its work again would change
+        if json.loads(path.read_bytes())["status"] == "complete":  # to do it again would change its manifest
             found[str(path.relative_to(runs))] = [path.read_bytes()]
     return found
 
 
 def missing(before: dict[str, list[bytes]], after: dict[str, list[bytes]]) -> int:
     """How much of what was finished ``before`` is not where it was ``after``."""
-    return sum(after.get(name, [])[i: i + 1] != [line] for name, lines in before.items() for i, line in enumerate(lines))
+    return sum(after.get(name, [])[i: i + 1] != [line]
+               for name, lines in before.items() for i, line in enumerate(lines))
 
 
 def repeated(found: dict[str, list[bytes]]) -> int:
@@ -138,7 +148,7 @@ def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
                   for path in folder.glob("*/*.safetensors")}
         found[f"{stage}/facts"] = json.dumps(manifest["facts"], sort_keys=True)
     made = tables.write_tables(params)
-    return found | made | {"stages": made["stages"][["stage", "digest"]], "gap closed": str(report.metrics(params)["gap_closed"])}
+    return found | made | {"stages": made["stages"][["stage", "digest"]]}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], tolerance: float = LAST_DIGITS) -> dict[str, str]:
@@ -163,24 +173,27 @@ def _start(params: Params) -> subprocess.Popen:
     log = Path(params.runs_dir).parent / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as file:
-        return subprocess.Popen([sys.executable, "-c", COMMAND, params.model_dump_json()], cwd=ROOT, stdout=file, stderr=file,
-                                start_new_session=True, env={**os.environ, "TQDM_DISABLE": "1"})
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, params.model_dump_json()], cwd=ROOT, stdout=file, stderr=file,
+            start_new_session=True, env={**os.environ, "TQDM_DISABLE": "1"})
 
 
-def _strike(params: Params, aimed: str, delay: float, victim: str) -> str | None:
-    """Start a run and kill it ``delay`` seconds after it opened the stage ``aimed`` or, where that is done, a later one.
+def _strike(params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str) -> str | None:
+    """Start a run and kill it at a random moment of the stage ``aimed`` or, where that is done, of a later one.
 
     Gives the stage that was open, ``between`` where none was, or None where the run ended before.
     """
-    before = _sessions(params)
+    before, have = _sessions(params), _count(params, aimed)
+    after = draw.randrange(have, max(undisturbed.records, have + 1))
+    delay = draw.uniform(0, undisturbed.seconds / max(1, undisturbed.records))
+    later = list(STAGES)[list(STAGES).index(aimed):]
 
     def opened() -> list[str]:
         return [stage for stage, count in _sessions(params).items() if count > before.get(stage, 0)]
 
     process = _start(params)
     end = time.monotonic() + LONGEST
-    later = list(STAGES)[list(STAGES).index(aimed):]
-    while process.poll() is None and not set(opened()) & set(later):
+    while process.poll() is None and not (set(opened()) & set(later) and _count(params, aimed) >= after):
         assert time.monotonic() < end, "the run hangs"
         time.sleep(0.005)
     try:
@@ -190,7 +203,8 @@ def _strike(params: Params, aimed: str, delay: float, victim: str) -> str | None
         process.wait()
         manifests = _manifests(params)
         return next((stage for stage in reversed(opened()) if manifests[stage]["status"] != "complete"), "between")
-    return _ended(process, params)
+    _ended(process, params)
+    return None
 
 
 def _ended(process: subprocess.Popen, params: Params) -> None:
@@ -202,6 +216,12 @@ def _ended(process: subprocess.Popen, params: Params) -> None:
 def _manifests(params: Params) -> dict[str, dict[str, Any]]:
     paths = {stage: Path(params.runs_dir) / f"{stage}-{params.digest(stage)}" / "manifest.json" for stage in STAGES}
     return {stage: json.loads(path.read_bytes()) for stage, path in paths.items() if path.exists()}
+
+
+def _count(params: Params, stage: str) -> int:
+    """How many records a stage has finished."""
+    folder = Path(params.runs_dir) / f"{stage}-{params.digest(stage)}"
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
 
 def _sessions(params: Params) -> dict[str, int]:

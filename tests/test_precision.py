@@ -9,6 +9,10 @@ from qvlib.models.precision import in_own_precision
 IDS = torch.arange(1, 61).view(2, 30)
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
+READERS = tuple(f"{name}.weight" for name in (  # of the hidden channels, in their columns
+    "embed_tokens", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head"))
+WRITERS = tuple(f"{name}.weight" for name in ("o_proj", "down_proj", "norm"))  # in their rows
+
 
 def llama(dtype):
     torch.manual_seed(0)
@@ -20,7 +24,7 @@ def parts(model):
     found = set()
 
     def see(module, given, made):
-        found.update(x.dtype for x in (made if isinstance(made, tuple) else (made,)) if isinstance(x, torch.Tensor))
+        found.update(x.dtype for x in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(x))
 
     handles = [module.register_forward_hook(see) for module in model.modules()]
     logits = model(input_ids=IDS).logits
@@ -44,15 +48,15 @@ def test_the_sums_no_longer_hang_on_their_order():
     def reordered(model):
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if name.endswith(("embed_tokens.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight",
-                                  "up_proj.weight", "lm_head.weight")):
+                if name.endswith(READERS):
                     weight.copy_(weight[:, order])
-                elif name.endswith(("o_proj.weight", "down_proj.weight", "norm.weight")):
+                elif name.endswith(WRITERS):
                     weight.copy_(weight[order])
         return model
 
     def moved(prepare):
-        return (prepare(llama("float64"))(input_ids=IDS).logits - reordered(prepare(llama("float64")))(input_ids=IDS).logits).abs().max()
+        one, other = prepare(llama("float64")), reordered(prepare(llama("float64")))
+        return (one(input_ids=IDS).logits - other(input_ids=IDS).logits).abs().max()
 
     assert moved(in_own_precision) < 1e-12 < 1e-10 < moved(lambda model: model)
 

@@ -33,6 +33,7 @@ def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
 """
+SHOWN = "<IPython.core.display.Markdown object>"
 OLD_PROCESSOR = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}  # no AVX
 STARTUP = "import qvlib.terminal; qvlib.terminal.use_text_progress(); del qvlib\n"
 
@@ -44,11 +45,11 @@ def nbval(folder):
     startup.mkdir(parents=True)
     (startup / "progress.py").write_text(STARTUP)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-rA", "--color=no",
-         "--nbval", "--nbval-current-env", "--nbval-sanitize-with", SANITIZE, "--nbval-cell-timeout=600", folder],
-        capture_output=True, text=True, cwd=folder, timeout=1200,
-        env={**os.environ, **runner.KERNEL_ENVIRONMENT, **OLD_PROCESSOR, "IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(ROOT),
-             "PYTEST_ADDOPTS": ""})
+        [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-rA",
+         "--color=no", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", SANITIZE, "--nbval-cell-timeout=600",
+         folder], capture_output=True, text=True, cwd=folder, timeout=1200,
+        env={**os.environ, **runner.KERNEL_ENVIRONMENT, **OLD_PROCESSOR, "IPYTHONDIR": str(folder / "ipython"),
+             "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""})
 
 
 def read(folder, name):
@@ -148,11 +149,13 @@ def test_strict_nbval_fails_for_one_changed_digit(tmp_path):
     text = next(text for text in printed() if "digest" in text and "commit" in text)
     row = next(line for line in text.splitlines() if line.startswith("| agent "))
     digest, seconds = re.search(r"[0-9a-f]{8}", row)[0], re.search(r"\d+\.\d", row)[0]
-    for name, remembered in {"seconds": text.replace(seconds, "98765.4"), "digest": text.replace(digest, digest[::-1])}.items():
+    changed = {"seconds": text.replace(seconds, "98765.4"), "digest": text.replace(digest, digest[::-1])}
+    source = f"from IPython.display import Markdown, display\ndisplay(Markdown({text!r}))"
+    for name, remembered in changed.items():
         assert remembered != text
-        source = f"from IPython.display import Markdown, display\ndisplay(Markdown({text!r}))"
-        output = new_output("display_data", {"text/markdown": remembered, "text/plain": "<IPython.core.display.Markdown object>"})
-        nbformat.write(new_notebook(cells=[new_code_cell(source, outputs=[output], execution_count=1)]), tmp_path / f"{name}.ipynb")
+        output = new_output("display_data", {"text/markdown": remembered, "text/plain": SHOWN})
+        notebook = new_notebook(cells=[new_code_cell(source, outputs=[output], execution_count=1)])
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
     done = nbval(tmp_path)
     assert done.returncode == 1 and "1 failed, 1 passed" in done.stdout, done.stdout[-3000:]
     assert re.search(r"^PASSED seconds.ipynb", done.stdout, re.MULTILINE)

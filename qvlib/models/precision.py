@@ -17,7 +17,8 @@ class Rotary(nn.Module):
 
     def __init__(self, base: float, size: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", base ** -(torch.arange(0, size, 2, dtype=torch.float64) / size), persistent=False)
+        powers = torch.arange(0, size, 2, dtype=torch.float64) / size
+        self.register_buffer("frequencies", base ** -powers, persistent=False)
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(cos, sin) of the positions [B, T], each [B, T, size]."""
