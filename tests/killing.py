@@ -26,8 +26,8 @@ from qvlib.params import STAGES, Params, make
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
 TINY = {  # enough for an agent that earns something now and then; what it draws in vain is not drawn again, to be quick
-    "catalogue_products": 300, "demonstrations": 400, "agent_width": 64, "agent_layers": 1, "agent_heads": 2,
-    "vocabulary": 1024, "clone_lr": 5e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16,
+    "catalogue_products": 300, "demonstrations": 300, "agent_width": 64, "agent_layers": 1, "agent_heads": 2,
+    "vocabulary": 1024, "clone_lr": 8e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16,
     "other_layers": 1, "filter_actions": False, "max_steps": 5, "max_action_tokens": 10, "train_tasks": 8,
     "iterations": 12, "heldout_share": 0.3, "dpo_epochs": 3, "control_shuffles": 1, "test_tasks": 10,
     "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1, "dtype": "float64",
