@@ -129,6 +129,7 @@ class Params(BaseModel):
 
     # Evaluation
     test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)
+    test_skip: int = _in("episodes", 0, "held-out tasks left out before them, such as those that earlier choices were judged on", ge=0)
     rerank_temperature: float = _in(("episodes", "trial"), 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0)
     prior_weight: float = _in(("episodes", "trial"), 0.0, "share of the agent's own log-probability added to Q", ge=0)
     mcts_iterations: int = _in("episodes", 10, "iterations of the MCTS upper bound", ge=1)

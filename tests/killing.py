@@ -6,18 +6,21 @@ Nothing here knows the stages' insides: a run is a command, and what it finished
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qvlib import pipeline, tables
@@ -152,20 +155,30 @@ def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], tolerance: float = LAST_DIGITS) -> dict[str, str]:
-    """name -> what differs, for each part of two outcomes that is not the same.
+    """name -> the first difference, for each part of two outcomes that is not the same.
 
     Everything must be equal but floats of tables, which may differ by ``tolerance``.
     """
     found = {name: "only one has it" for name in one.keys() ^ other.keys()}
     for name in one.keys() & other.keys():
-        try:
-            if isinstance(one[name], pd.DataFrame):
-                pd.testing.assert_frame_equal(one[name], other[name], rtol=0, atol=tolerance)
-            else:
-                assert one[name] == other[name]
-        except AssertionError as error:
-            found[name] = str(error)
+        a, b = (x[name].to_dict("list") if isinstance(x[name], pd.DataFrame) else x[name] for x in (one, other))
+        found |= {name: what for what in itertools.islice(_apart(a, b, tolerance), 1)}
     return found
+
+
+def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[str]:
+    """Where two values differ, however deep, and how."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        for key in one:
+            yield from _apart(one[key], other[key], tolerance, f"{place}.{key}")
+    elif isinstance(one, (list, np.ndarray)) and isinstance(other, (list, np.ndarray)) and len(one) == len(other):
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            yield from _apart(a, b, tolerance, f"{place}[{i}]")
+    elif isinstance(one, float) and isinstance(other, float):
+        if not (abs(one - other) <= tolerance or (math.isnan(one) and math.isnan(other))):
+            yield f"{place}: {one} and {other}"
+    elif type(one) is not type(other) or isinstance(one, (dict, list, np.ndarray)) or one != other:
+        yield f"{place}: {one!r} and {other!r}"
 
 
 def _start(params: Params) -> subprocess.Popen:

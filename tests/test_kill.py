@@ -3,6 +3,7 @@
 ``campaign_kill.py`` does the same for longer, with two processes too.
 """
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -39,7 +40,13 @@ def test_the_check_sees_what_is_lost_repeated_or_changed(undisturbed, tmp_path):
     assert missing(kept, {**kept, manifest: [kept[manifest][0] + b" "]}) == 1
     right = outcome(undisturbed)
     wrong = right["arms"].assign(reward=right["arms"]["reward"] + 1e-3)
-    assert list(differences(right, {**right, "arms": wrong})) == ["arms"]
+    assert list(differences(right, {**right, "arms": wrong})) == ["arms"] and not differences(right, right, tolerance=0)
+    episodes = right["episodes/episodes.parquet"].copy(deep=True)
+    at = episodes.index[episodes["arm"] == "q_n5"][0]
+    episodes.at[at, "trace"] = copy.deepcopy(episodes.at[at, "trace"])
+    episodes.at[at, "trace"][0]["candidates"][0]["q"] += 1e-6
+    found = differences(right, {**right, "episodes/episodes.parquet": episodes})
+    assert list(found) == ["episodes/episodes.parquet"] and "candidates[0].q" in found["episodes/episodes.parquet"]
     weights = next(name for name in right if name.endswith(".safetensors"))
     assert list(differences(right, {**right, weights: "other"})) == [weights]
     assert list(differences(right, {k: v for k, v in right.items() if k != weights})) == [weights]

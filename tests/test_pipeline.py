@@ -57,9 +57,15 @@ def test_no_task_has_two_uses(params, world):
     assert len(used) == len(set(used)) == 5 + 7 + 5 + 5
 
 
-@pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"train_tasks": 10**6}, "train_tasks")])
+def test_test_tasks_that_choices_were_judged_on_can_be_left_out(params, world):
+    seen, fresh = (pipeline.uses(make({**params.model_dump(), "test_skip": skip}), world).test for skip in (0, 5))
+    assert len(fresh) == len(seen) == 5 and not {t.id for t in seen} & {t.id for t in fresh}
+
+
+@pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"test_skip": 10**6}, "test_skip"),
+                                           ({"train_tasks": 10**6}, "train_tasks")])
 def test_splits_that_are_too_small_are_told(params, world, change, names):
-    with pytest.raises(QvlibError, match=f"{names} = .*raise catalogue_products"):
+    with pytest.raises(QvlibError, match=f"{names}.* = .*raise catalogue_products"):
         pipeline.uses(make({**params.model_dump(), **change}), world)
 
 

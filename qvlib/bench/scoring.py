@@ -12,7 +12,8 @@ from .common import Rows, interleaved
 
 PROMPT, REPLIES, ACTION = 800, 5, 8  # tokens, candidates or samples, tokens
 LENGTHS = {"one prompt": (800,), "mixed lengths": (200, 350, 500, 650, 800)}
-SIZES = {"small": (128, 2), "30 M": (512, 8)}  # width, layers: the small agent's, and one of 30 M parameters
+# width, layers, rounds for each that is asked (short ones are noisy): the small agent's size, and 30 M parameters
+SIZES = {"small": (128, 2, 9), "30 M": (512, 8, 1)}
 LEAST = 3.5  # times faster, for scoring
 
 
@@ -28,14 +29,14 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
 
     torch.set_num_threads(1)
     rows = []
-    for size, shape in SIZES.items():
-        lm = _model(*shape)
+    for size, (width, layers, rounds) in SIZES.items():
+        lm = _model(width, layers)
         for batch, lengths in LENGTHS.items():
             prompts, replies = _problem(lengths, len(lm.tokenizer))
             works = {"scoring": (lambda: lm.log_probs(prompts, replies), lambda: _full_passes(lm, prompts, replies)),
                      "sampling": (lambda: _sampled(lm, prompts, range(REPLIES)), lambda: _one_by_one(lm, prompts))}
             for work, (shared, apart) in works.items():
-                row = _row(lm, shared, apart, repeats)
+                row = _row(lm, shared, apart, rounds * repeats)
                 least = LEAST if work == "scoring" else None
                 rows.append({"model": size, "replies": work, "batch": batch, **row, "at least": least})
     scored = [row for row in rows if row["replies"] == "scoring"]

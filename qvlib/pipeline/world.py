@@ -79,10 +79,11 @@ def uses(params: Params, environment: Environment) -> Uses:
     asked = {
         "train": (second + searched, "demonstrations + other_demonstrations + rounds * train_tasks"),
         "dev": (max(params.rule_tasks, params.trial_tasks if params.grid else 0), "rule_tasks or trial_tasks"),
-        "test": (params.test_tasks, "test_tasks")}
+        "test": (params.test_skip + params.test_tasks, "test_skip + test_tasks")}
     for tasks, (split, (count, names)) in zip((train, dev, test), asked.items(), strict=True):
         if count > len(tasks):
             raise QvlibError(f"{names} = {count}, but the {split} split has {len(tasks)} tasks; lower them, "
                              "or raise catalogue_products")
     start = len(train) - searched
-    return Uses(train[:first], train[first:second], train[start: start + params.train_tasks], dev, test[:params.test_tasks])
+    return Uses(train[:first], train[first:second], train[start: start + params.train_tasks], dev,
+                test[params.test_skip: params.test_skip + params.test_tasks])
