@@ -167,8 +167,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
                     w, l = _both(policy, held_out, rule, pad, batch)
                 curve.append(curve_row(len(curve), "held-out", w, l, *reference_held, beta))
                 policy.train()
-    tuned = LocalModel(policy.eval(), lm.tokenizer, lm.style, lm.max_action_tokens, lm.batch_tokens, lm.memory)
-    return tuned, curve
+    return lm.tuned(policy.eval()), curve
 
 
 def rate_at(step: int, steps: int, schedule: str) -> float:

@@ -60,9 +60,9 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
         raise QvlibError("no pair fits the model's context; use a model with a longer one or a shorter prompt style")
     settings = {"beta": beta, "lr": lr, "epochs": epochs, "batch": batch, "rule": rule, "seed": seed,
                 "schedule": schedule, "lora_rank": lora_rank}
-    work = folder / f"checkpoints-{_digest(settings, pairs, held_out)}"
-    checkpoint = _last_checkpoint(work)
-    with _quiet():
+    work = checkpoints(folder, settings, pairs, held_out)
+    checkpoint = last_checkpoint(work)
+    with quietly():
         trainer = make_trainer(lm, pairs, held_out, folder=work, label=label, **settings)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -76,7 +76,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
              for log in trainer.state.log_history if CURVE + "loss" in log]
     curve = [{"step": step, **row} for step, row in enumerate(curve)]
     policy = model.to(lm.model.device).eval().requires_grad_(True)
-    return LocalModel(policy, lm.tokenizer, lm.style, lm.max_action_tokens, lm.batch_tokens, lm.memory), curve
+    return lm.tuned(policy), curve
 
 
 def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float,
@@ -92,12 +92,16 @@ def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[Pa
         logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1, report_to="none",
         push_to_hub=False, disable_tqdm=True, seed=seed)
     config._n_gpu = min(1, config.n_gpu)  # several visible GPUs: TRL refuses DataParallel, one is enough
-    lora = lora_rank and LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
     tokenizer = copy.deepcopy(lm.tokenizer)  # TRL may give it a padding token
     return StepDPO(
         copy.deepcopy(lm.model), args=config, train_dataset=_dataset(pairs),
         eval_dataset=_dataset(held_out) if held_out else None, processing_class=tokenizer,
-        peft_config=lora or None, callbacks=[_Bar(label)], rule=rule, schedule=schedule)
+        peft_config=lora(lora_rank), callbacks=[Bar(label)], rule=rule, schedule=schedule)
+
+
+def lora(rank: int) -> LoraConfig | None:
+    """A LoRA on every linear layer but the output, alpha twice the rank; None for rank 0."""
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM") if rank else None
 
 
 class StepDPO(DPOTrainer):
@@ -118,8 +122,8 @@ class StepDPO(DPOTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> _Order:
-        return _Order(len(train_dataset or self.train_dataset), self.args.seed)
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Order:
+        return Order(len(train_dataset or self.train_dataset), self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of ``dpo.train``."""
@@ -154,11 +158,11 @@ class StepDPO(DPOTrainer):
         super().log(logs, start_time)
 
 
-class _Order(torch.utils.data.Sampler):
-    """The order of ``dpo.train``: a permutation an epoch."""
+class Order(torch.utils.data.Sampler):
+    """A permutation an epoch, derived from (seed, name, epoch); with ``dpo`` that of ``dpo.train``."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, seed: int, name: str = "dpo") -> None:
+        self.size, self.seed, self.name, self.epoch = size, seed, name, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -167,10 +171,10 @@ class _Order(torch.utils.data.Sampler):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(generator(self.seed, "dpo", self.epoch).permutation(self.size).tolist())
+        return iter(generator(self.seed, self.name, self.epoch).permutation(self.size).tolist())
 
 
-class _Bar(TrainerCallback):
+class Bar(TrainerCallback):
     """One progress bar, like the loop's."""
 
     def __init__(self, label: str) -> None:
@@ -187,7 +191,7 @@ class _Bar(TrainerCallback):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No progress bars for writing files and no deprecation notes between the libraries."""
     hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -213,12 +217,13 @@ def _dataset(rows: Sequence[PairIds]) -> Dataset:
     return Dataset.from_dict({f"{k}_ids": [list(getattr(r, k)) for r in rows] for k in ("prompt", "chosen", "rejected")})
 
 
-def _digest(settings: dict[str, Any], *pairs: Sequence[PairIds]) -> str:
-    text = repr((sorted(settings.items()), [[asdict(p) for p in rows] for rows in pairs]))
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+def checkpoints(folder: Path, settings: dict[str, Any], *data: Sequence[Any]) -> Path:
+    """The folder of checkpoints of a training with these settings and data, which no other training takes."""
+    text = repr((sorted(settings.items()), [[asdict(row) for row in rows] for rows in data]))
+    return folder / f"checkpoints-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written whole: the trainer's state is its last file."""
     whole = [f.parent for f in folder.glob("checkpoint-*/trainer_state.json")]
     return max(whole, key=lambda f: int(f.name.split("-")[1]), default=None)

@@ -260,7 +260,7 @@ def test_a_killed_training_goes_on(lm, pairs, held_out, tmp_path, rank, stop, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trl_training._Bar, "on_step_end", dies)
+        patch.setattr(trl_training.Bar, "on_step_end", dies)
         with pytest.raises(KeyboardInterrupt):
             trl(lm, pairs, held_out, tmp_path / "killed", rank, epochs=2)
     (work,) = (tmp_path / "killed").glob("checkpoints-*")

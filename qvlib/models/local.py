@@ -75,6 +75,10 @@ class LocalModel:
         self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
         self._prefixes = Prefixes(self.cache_tokens)
 
+    def tuned(self, model: PreTrainedModel) -> LocalModel:
+        """The same with other weights, and nothing remembered."""
+        return LocalModel(model, self.tokenizer, self.style, self.max_action_tokens, self.batch_tokens, self.memory, self.cache_tokens)
+
     def forget(self) -> None:
         """Empty the memories."""
         for memory in (self._nuclei, self._scores, self._prompts, self._prefixes):
