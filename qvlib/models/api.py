@@ -15,7 +15,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,23 +97,35 @@ class ApiAgent:
         if self.client.offline:
             where = "there is no cache" if self.client.cache is None else f"{shown(self.client.replies.path)} lacks it"
             name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
-            raise QvlibError(f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and {where}; "
-                             "unset offline, or give the cache of a finished run with the same parameters")
+            raise QvlibError(f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and "
+                             f"{where}; unset offline, or give the cache of a finished run with the same parameters")
 
     def _ask(self, asks: Sequence[Sequence[_Draw]]) -> None:
         """Send a request for each list of draws, many at once, and keep what comes back; the first error ends it."""
         if not asks:
             return
-        stopped = threading.Event()
+        stopped, errors = threading.Event(), []
+
+        def ask(draws: Sequence[_Draw]) -> None:
+            if stopped.is_set():
+                return
+            try:
+                self._ask_one(draws, stopped)
+            except BaseException as error:
+                errors.append(error)
+                stopped.set()  # before this thread takes up the next
+                raise
+
         pool = ThreadPoolExecutor(min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api")
         try:
-            for done in as_completed([pool.submit(self._ask_one, draws, stopped) for draws in asks]):
-                done.result()
-        except BaseException:
+            wait([pool.submit(ask, draws) for draws in asks])
+        except KeyboardInterrupt:
             stopped.set()
             raise
         finally:  # what is in flight is paid for: wait until it is kept
             pool.shutdown(cancel_futures=True)
+        if errors:
+            raise errors[0]
 
     def _ask_one(self, draws: Sequence[_Draw], stopped: threading.Event) -> None:
         client = self.client

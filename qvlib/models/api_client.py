@@ -6,8 +6,6 @@ and is struck out of whatever a server says before that gets into a message.
 
 from __future__ import annotations
 
-import email.utils
-import json
 import os
 import random
 import re
@@ -25,6 +23,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from ..errors import QvlibError
+from .api_answers import LOG, Fault, read_answer, retry_after, words
 from .api_cache import Reply, ReplyCache
 
 RETRIED = (408, 409, 425, 429)  # HTTP states that may pass, besides all from 500 on
@@ -38,14 +37,6 @@ SAID = 240  # characters of a server's own words in a message
 
 class Refused(QvlibError):
     """The server takes the request itself for wrong (HTTP 400 or 422)."""
-
-
-class _Fault(Exception):
-    """A try that failed in a way that may pass: what was seen, what to do if it stays, seconds the server asks to wait."""
-
-    def __init__(self, seen: str, remedy: str, wait: float = 0.0, redraw: bool = False) -> None:
-        super().__init__(seen)
-        self.seen, self.remedy, self.wait, self.redraw = seen, remedy, wait, redraw
 
 
 @dataclass
@@ -92,7 +83,7 @@ class ApiClient:
             raise QvlibError("base_url holds a password, a key or a query; leave it out and put the key into the environment "
                              f"variable {self.key_variable}")
         if url.scheme not in ("http", "https") or not url.netloc:
-            raise QvlibError(f"base_url {self.base_url!r} is no address; give one like http://localhost:8000/v1")
+            raise QvlibError("base_url is no web address; give one like http://localhost:8000/v1")
         if self.n_mode not in ("auto", "each"):
             raise QvlibError(f"n_mode {self.n_mode!r} is unknown; give auto or each")
         if self.max_in_flight < 1 or self.retries < 0 or self.timeout <= 0:
@@ -130,17 +121,19 @@ class ApiClient:
 
         def attempt() -> list[Reply | None]:
             nonlocal redraws
+            if stopped.is_set():
+                raise Fault("another request failed", "mend that")
             asked = {"n": n if n > 1 else None, "seed": seed(redraws), **body}
             try:
                 return self._read(self._send({k: v for k, v in asked.items() if v is not None}), n)
-            except _Fault as fault:
+            except Fault as fault:
                 seen[fault.seen] += 1
                 redraws += fault.redraw
                 raise
 
         stopped = stopped or threading.Event()
         retrying = Retrying(
-            retry=retry_if_exception_type(_Fault), stop=stop_after_attempt(self.retries + 1) | stop_when_event_set(stopped),
+            retry=retry_if_exception_type(Fault), stop=stop_after_attempt(self.retries + 1) | stop_when_event_set(stopped),
             wait=self._wait, sleep=sleep_using_event(stopped), before_sleep=lambda _: self.count(retries=1))
         try:
             return retrying(attempt)
@@ -161,9 +154,9 @@ class ApiClient:
 
     def _send(self, body: dict[str, Any]) -> str:
         """The body of the server's answer, as text."""
+        connection = self._connect()
         import openai
 
-        connection = self._connect()
         with self._slots:
             started = time.perf_counter()
             try:
@@ -171,66 +164,46 @@ class ApiClient:
                 return connection.chat.completions.with_raw_response.create(
                     model=body["model"], messages=body["messages"], extra_body=rest).text
             except openai.APITimeoutError:
-                failed: _Fault | openai.APIStatusError = _Fault(
+                failed: Fault | openai.APIStatusError = Fault(
                     f"no answer within {self.timeout:g} s", "raise timeout or lower max_in_flight")
             except openai.APIConnectionError as error:
                 cause = error.__cause__ or error
-                failed = _Fault(f"connection failed ({type(cause).__name__}: {self._said(str(cause))})",
-                                "start the server or correct base_url")
+                failed = Fault(f"connection failed ({type(cause).__name__}: {self._said(str(cause))})",
+                               "start the server or correct base_url")
             except openai.APIStatusError as error:
                 failed = error
             finally:
                 self.count(requests=1, seconds=time.perf_counter() - started)
         # Raised out here, so that no exception carries the request with its headers along.
-        raise failed if isinstance(failed, _Fault) else self._status(failed)
+        raise failed if isinstance(failed, Fault) else self._status(failed)
 
-    def _status(self, error: Any) -> _Fault:
+    def _status(self, error: Any) -> Fault:
         """The fault of an HTTP state that may pass; the error of one that will not."""
         status, headers = error.status_code, error.response.headers
-        remedy = REMEDIES.get(status, "look into the server's log" if status >= 500 else
-                              "correct what it names: the prompt, or the sampling parameters").format(
-                                  variable=self.key_variable or "that key_variable names")
+        otherwise = LOG if status >= 500 else "correct what it names: the prompt, or the sampling parameters"
+        remedy = REMEDIES.get(status, otherwise).format(variable=self.key_variable or "that key_variable names")
         # What a server says to a wrong key may quote a part of the key.
-        said = "" if status in (401, 403) else self._said(_message(error.response.text))
+        said = "" if status in (401, 403) else self._said(words(error.response.text))
         seen = f"HTTP {status}" + (f" {said!r}" if said else "")
         wait = retry_after(headers.get("retry-after-ms"), headers.get("retry-after"))
         if status not in RETRIED and status < 500:
             self._fail(f"the request was refused: {seen}", remedy, Refused if status in (400, 422) else QvlibError)
         if wait > self.longest_wait:
-            self._fail(f"{seen}, and asks to wait {wait:.0f} s", f"wait that long, or raise longest_wait ({self.longest_wait:g} s)")
-        return _Fault(seen, remedy, wait)
+            self._fail(f"{seen}, and asks to wait {wait:.0f} s",
+                       f"wait that long, or raise longest_wait ({self.longest_wait:g} s)")
+        return Fault(seen, remedy, wait)
 
     def _read(self, text: str, n: int) -> list[Reply | None]:
-        """The replies in the body of an answer."""
-        try:
-            answer = json.loads(text)
-            choices = answer["choices"][:n]
-            contents = [choice["message"]["content"] for choice in choices]
-            logprobs = [_summed(choice.get("logprobs")) for choice in choices]
-        except json.JSONDecodeError:
-            raise _Fault(f"no valid JSON in an answer of {len(text)} characters", "look into the server's log") from None
-        except (KeyError, TypeError, AttributeError):  # JSON of some other form, such as an error with HTTP 200
-            raise _Fault(f"no choices but {self._said(_message(text))!r}", "give the base_url of a chat server") from None
-        usage = answer.get("usage") or {}
-        prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        self._pay(prompt, completion, (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0, metered=bool(usage))
-        if not contents:
-            raise _Fault("empty choices", "look into the server's log")
-        if all(content is None for content in contents):
-            reasons = " or ".join(sorted({str(choice.get("finish_reason")) for choice in choices}))
-            raise _Fault(f"null content (finish_reason {reasons})",
-                         "raise max_tokens" if reasons == "length" else "change the prompt or the model, which refuses", redraw=True)
-        # Servers count the tokens of all choices together.
-        shares = [completion // len(contents) + (i < completion % len(contents)) for i in range(len(contents))]
-        first = next(i for i, content in enumerate(contents) if content is not None)
-        return [None if content is None else Reply(
-            content, choice.get("finish_reason"), prompt if i == first else 0, shares[i], str(answer.get("model") or ""), logprobs[i])
-            for i, (choice, content) in enumerate(zip(choices, contents, strict=True))]
-
-    def _pay(self, prompt: int, completion: int, reused: int, metered: bool) -> None:
-        self.count(prompt_tokens=prompt, completion_tokens=completion, reused_prompt_tokens=reused, unmetered=not metered)
+        """The replies of an answer, which are paid for even if none is of use."""
+        answer = read_answer(text, n, self._said)
+        self.count(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens,
+                   reused_prompt_tokens=answer.reused, unmetered=not answer.metered)
         if self.price_prompt is not None or self.price_completion is not None:
-            self.count(usd=(prompt * (self.price_prompt or 0.0) + completion * (self.price_completion or 0.0)) / 1e6)
+            self.count(usd=(answer.prompt_tokens * (self.price_prompt or 0.0)
+                            + answer.completion_tokens * (self.price_completion or 0.0)) / 1e6)
+        if answer.fault:
+            raise answer.fault
+        return list(answer.replies)
 
     # -- key and words ----------------------------------------------------------------------
 
@@ -262,30 +235,4 @@ class ApiClient:
         raise kind(f"{self.base_url}, model {self.model!r}: {what}; {remedy}{kept}")
 
 
-def retry_after(milliseconds: str | None, value: str | None) -> float:
-    """Seconds that the headers Retry-After-Ms or Retry-After (seconds or a date) ask to wait; 0 if they do not."""
-    for number, unit in ((milliseconds, 1000), (value, 1)):
-        if number and re.fullmatch(r"\s*\d+(\.\d*)?\s*", number):
-            return float(number) / unit
-    parsed = email.utils.parsedate_tz(value) if value else None
-    return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
-
-
-def _summed(logprobs: Any) -> float | None:
-    """The sum of a choice's token log-probabilities in nats, where the server gave them."""
-    tokens = logprobs.get("content") if logprobs else None
-    return float(sum(token["logprob"] for token in tokens)) if tokens else None
-
-
-def _message(text: str) -> str:
-    """The words in an error's body, which servers wrap in different ways."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    while isinstance(found, dict):
-        found = next((found[k] for k in ("error", "message", "detail") if found.get(k)), str(found))
-    return str(found)
-
-
-__all__ = ["ApiClient", "Refused", "retry_after"]
+__all__ = ["ApiClient", "Refused"]
