@@ -393,7 +393,8 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
 
 def spawn(code: str) -> subprocess.Popen:
     code = f"import sys; sys.path.insert(0, 'tests')\nfrom test_api_agent import *\n{code}"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL, text=True)
 
 
 def test_processes_share_a_cache(server, tmp_path):
@@ -421,6 +422,20 @@ def test_kill_9_while_writing_loses_nothing_finished(tmp_path):
     assert told >= 30 and len(kept.get([f"k{i}" for i in range(told + 1)])) == told + 1
     kept.keep({"after": Reply("z")})
     assert ReplyCache(cache).get(["after", "k0"]).keys() == {"after", "k0"}
+
+
+def test_ctrl_c_keeps_what_is_finished_and_in_flight(server, tmp_path):
+    server.delay = 0.3
+    cache = tmp_path / "replies.jsonl"
+    process = spawn(f"agent_of({server.base_url!r}, cache={str(cache)!r}, n_mode='each', max_in_flight=2)"
+                    ".propose(requests(n=6, count=8))")
+    end = time.monotonic() + 60
+    while len(server.seen) < 5:
+        assert process.poll() is None and time.monotonic() < end, "the process does not ask"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    assert 5 <= len(server.seen) < 12 and len(lines(cache)) == len(server.seen)
 
 
 # -- counting ---------------------------------------------------------------------------------
@@ -532,7 +547,7 @@ def real(tmp_path_factory):
              "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=file, cwd=folder,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"})
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not _listens(port):
             assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
             time.sleep(0.2)

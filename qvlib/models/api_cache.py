@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import QvlibError
 from ..files import append_line, mend_tail
-from ..paths import shown
+from ..paths import resolve, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ReplyCache:
     """Replies by the key of their draw, in the JSONL file ``path``; None keeps them in memory only."""
 
     def __init__(self, path: str | Path | None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else resolve(path)
         self._replies: dict[str, Reply] = {}
         self._read = self._lines = 0  # bytes and lines of the file that are in ``_replies``
         self._lock = threading.Lock()

@@ -44,8 +44,9 @@ class ApiClient:
     """One model behind an OpenAI-compatible ``base_url``; share one client among the agents of a run.
 
     key_variable: NAME of the environment variable that holds the key; servers without keys need none.
-    timeout: seconds a try may be silent. retries: further tries after the first, ``first_wait`` seconds apart,
-        then doubling up to ``longest_wait``, with jitter; a Retry-After beyond that ends the retrying.
+    timeout: seconds a try may be silent. retries: further tries after the first, after a random wait of at most
+        ``first_wait`` seconds, then twice that and so on up to ``longest_wait``; what the server asks for in
+        Retry-After goes before, and where it is beyond ``longest_wait``, ends the retrying.
     max_in_flight: requests under way at once.
     n_mode: auto asks for all draws of a state in one request and sends the rest singly where the server
         returns fewer; each sends a request a draw, so that each draw has its own seed.
