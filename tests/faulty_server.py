@@ -1,6 +1,6 @@
 """A chat server on loopback that replies by seed, and does wrong on demand.
 
-A fault is the name of what goes wrong with one request: ``200 ok`` aside, an HTTP state, or one of
+A fault is the name of what goes wrong with one request: an HTTP state, or one of
 hang, refuse (drops the connection), cut (ends in mid-body), broken (invalid JSON), empty, null, other (JSON of
 another form), echo (HTTP 500 that quotes the key it got).
 """

@@ -116,14 +116,13 @@ class ApiAgent:
                 stopped.set()  # before this thread takes up the next
                 raise
 
-        pool = ThreadPoolExecutor(min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api")
-        try:
-            wait([pool.submit(ask, draws) for draws in asks])
-        except KeyboardInterrupt:
-            stopped.set()
-            raise
-        finally:  # what is in flight is paid for: wait until it is kept
-            pool.shutdown(cancel_futures=True)
+        # What is in flight is paid for: leaving the pool waits until it is kept.
+        with ThreadPoolExecutor(min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api") as pool:
+            try:
+                wait([pool.submit(ask, draws) for draws in asks])
+            except KeyboardInterrupt:
+                stopped.set()
+                raise
         if errors:
             raise errors[0]
 
