@@ -111,7 +111,8 @@ def test_a_fault_that_passes_leaves_no_trace_in_the_result(server, fault):
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_fault_that_stays_ends_in_one_clear_error(server, fault, tmp_path):
     server.always = lambda body: fault if "test 2" in body["messages"][-1]["content"] else None
-    agent = agent_of(server, timeout=0.5 if fault == "hang" else 5.0, retries=2, max_in_flight=1, cache=tmp_path / "replies.jsonl")
+    agent = agent_of(server, timeout=0.5 if fault == "hang" else 5.0, retries=2, max_in_flight=1,
+                     cache=tmp_path / "replies.jsonl")
     with pytest.raises(QvlibError, match=SEEN[fault]) as caught:
         agent.propose(requests())
     text = str(caught.value)
