@@ -1,0 +1,175 @@
+"""An agent over any OpenAI-compatible chat server: OpenAI, vLLM, llama.cpp, Ollama, ``transformers serve``.
+
+A draw is named by (request.key, k) and has a seed of its own, derived from that name. A server that takes
+``n`` draws all that a state misses from the seed of the first of them; a server that does not is asked
+draw by draw. Either way the reply is kept under the name of its draw, so answers do not depend on the batch,
+on how many requests are in flight, or on how often a run was stopped. What ``n`` costs: asked for 5 and later
+for 10, the second 5 come from another seed than 10 asked at once (the same distribution, other draws);
+``n_mode="each"`` makes each draw a function of its name alone, and pays for the prompt at each.
+How far a seed decides a reply is the server's affair: only the cache is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import QvlibError
+from ..paths import shown
+from ..seeding import generator
+from ..types import Proposal, Request, State
+from .api_client import ApiClient, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """The k-th reply to a request body."""
+
+    body: Mapping[str, Any]
+    key: tuple[Any, ...]
+    k: int
+    id: str
+
+    def seed(self, redraw: int = 0) -> int:
+        """A seed of 31 bits; what a refused draw is drawn again from is another."""
+        return _seed(self.key, self.k, *((redraw,) if redraw else ()))
+
+
+def _seed(key: tuple[Any, ...], *parts: int) -> int:
+    return int(generator(*key, "api", *parts).integers(2**31))
+
+
+@dataclass(frozen=True)
+class ApiAgent:
+    """Samples actions from a chat server. temperature 0 is greedy: one reply a prompt, given n times.
+
+    messages: the chat of a state. parse: reply text -> action; an unparsable reply returns itself.
+    logprobs: ask for log-probabilities too; the sum is the server's, mostly of the untruncated distribution
+        and without the end token.
+    extra: more fields of the request's JSON; None leaves one out that the server does not know, as in
+        ``{"max_tokens": None, "max_completion_tokens": 128}`` or ``{"seed": None}``.
+    """
+
+    client: ApiClient
+    messages: Callable[[State], list[dict[str, str]]]
+    parse: Callable[[str], str]
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        """For each request ``request.n`` proposals; ``tokens`` and ``prompt_tokens`` as the server counted them.
+
+        Raises:
+            QvlibError: the server gives no usable reply, refuses, or may not be asked (``offline``).
+        """
+        rows = [self._draws(request) for request in requests]
+        ids = [draw.id for row in rows for draw in row]
+        replies = self.client.replies.get(ids)
+        self._count_cached(replies)
+        missing = [[draw for draw in row if draw.id not in replies] for row in _distinct(rows)]
+        if any(missing):
+            self._must_be_online(next(draw for row in missing for draw in row))
+            if self.client.takes_n:
+                self._ask([row for row in missing if row])
+                replies = self.client.replies.get(ids)
+            self._ask([[draw] for row in missing for draw in row if draw.id not in replies])
+            replies = self.client.replies.get(ids)
+        return [self._proposals([(draw, replies[draw.id]) for draw in row]) for row in rows]
+
+    def _draws(self, request: Request) -> list[_Draw]:
+        body = {"model": self.client.model, "messages": self.messages(request.state), "temperature": self.temperature,
+                "top_p": self.top_p, "max_tokens": self.max_tokens, "stop": list(self.stop) or None,
+                "logprobs": self.logprobs or None, **self.extra}
+        # Greedy is one draw, whoever asks.
+        names = [((), 0)] * request.n if self.temperature == 0 else [(request.key, k) for k in range(request.n)]
+        return [_Draw(body, key, k, _digest(body, _seed(key, k), k)) for key, k in names]
+
+    def _must_be_online(self, draw: _Draw) -> None:
+        if self.client.offline:
+            where = "there is no cache" if self.client.cache is None else f"{shown(self.client.replies.path)} lacks it"
+            name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
+            raise QvlibError(f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and "
+                             f"{where}; unset offline, or give the cache of a finished run with the same parameters")
+
+    def _ask(self, asks: Sequence[Sequence[_Draw]]) -> None:
+        """Send a request for each list of draws, many at once, and keep what comes back; the first error ends it."""
+        if not asks:
+            return
+        stopped, errors = threading.Event(), []
+
+        def ask(draws: Sequence[_Draw]) -> None:
+            if stopped.is_set():
+                return
+            try:
+                self._ask_one(draws, stopped)
+            except BaseException as error:
+                errors.append(error)
+                stopped.set()  # before this thread takes up the next
+                raise
+
+        # What is in flight is paid for: leaving the pool waits until it is kept.
+        with ThreadPoolExecutor(min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api") as pool:
+            try:
+                wait([pool.submit(ask, draws) for draws in asks])
+            except KeyboardInterrupt:
+                stopped.set()
+                raise
+        if errors:
+            raise errors[0]
+
+    def _ask_one(self, draws: Sequence[_Draw], stopped: threading.Event) -> None:
+        client = self.client
+        try:
+            replies = client.complete(draws[0].body, len(draws), draws[0].seed, stopped)
+        except Refused:
+            if len(draws) == 1:
+                raise
+            client.takes_n = False  # maybe for its n: asked singly, it says so again if it was not that
+            return
+        if len(replies) == 1 < len(draws):
+            client.takes_n = False
+        client.count(cut_off=sum(r is not None and r.finish_reason == "length" for r in replies))
+        client.replies.keep({draw.id: reply for draw, reply in zip(draws, replies, strict=False) if reply is not None})
+
+    def _count_cached(self, replies: Mapping[str, Any]) -> None:
+        self.client.count(cached=len(replies),
+                          cached_tokens=sum(r.prompt_tokens + r.completion_tokens for r in replies.values()))
+
+    def _proposals(self, row: Sequence[tuple[_Draw, Any]]) -> list[Proposal]:
+        proposals, paid = [], set()
+        for draw, reply in row:
+            first = draw.id not in paid  # greedy replies are given again for nothing
+            paid.add(draw.id)
+            proposals.append(Proposal(self.parse(reply.text), reply.log_prob, reply.completion_tokens if first else 0,
+                                      reply.prompt_tokens if first else 0))
+        self.client.count(proposals=len(proposals), distinct=len({p.action for p in proposals}))
+        return proposals
+
+
+def _distinct(rows: Sequence[Sequence[_Draw]]) -> list[list[_Draw]]:
+    """The rows without draws that an earlier one has, so that nothing is asked twice."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        fresh = {draw.id: draw for draw in row if draw.id not in seen}
+        seen |= fresh.keys()
+        kept.append(list(fresh.values()))
+    return kept
+
+
+def _digest(body: Mapping[str, Any], seed: int, k: int) -> str:
+    """The name of a draw in the cache: model, messages, sampling parameters, seed and k; no address, no key."""
+    text = json.dumps({"body": body, "seed": seed, "k": k}, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+__all__ = ["ApiAgent"]
