@@ -1,0 +1,77 @@
+"""Tasks from questions, and their division into train, dev and test by supporting article.
+
+Unseen means: no article that supports a test question supports a dev or train question, and none of dev
+supports one of train. Questions that share a supporting article, directly or through others, make a group,
+and groups are dealt out whole. Where that cannot be (the file names splits of its own, or one group holds
+more than ``LARGEST`` of the questions), the train and dev questions in the way are left out and counted.
+Any article may be read in every split: what is unseen is what the questions ask about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ...errors import QvlibError
+from ...seeding import generator
+from ...types import Task
+from .questions import SPLITS, Question
+
+LARGEST = 0.05
+
+
+def split_tasks(questions: Sequence[Question], dev_share: float, test_share: float, seed: int) -> dict[str, tuple[Task, ...]]:
+    """The tasks of each split, shuffled by a draw of the split's name.
+
+    Raises:
+        QvlibError: shares that leave nothing to train on.
+    """
+    if dev_share < 0 or test_share < 0 or dev_share + test_share >= 1:
+        raise QvlibError(f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1")
+    groups = group(questions)
+    sizes = Counter(groups.values())
+    places: dict[str, list[Question]] = {name: [] for name in SPLITS}
+    for question in questions:
+        name = groups[question.id]
+        whole = sizes[name] <= max(LARGEST * len(questions), 1)
+        places[question.split or _draw(name if whole else question.id, dev_share, test_share, seed)].append(question)
+    taken: set[str] = set()
+    for name in reversed(SPLITS):  # test keeps all its questions, train gives way
+        places[name] = [q for q in places[name] if taken.isdisjoint(q.titles)]
+        taken.update(title for q in places[name] for title in q.titles)
+    groups = group(q for found in places.values() for q in found)
+    return {name: tuple(make_task(found[i], groups[found[i].id])
+                        for i in generator(seed, "order", name).permutation(len(found)))
+            for name, found in places.items()}
+
+
+def make_task(question: Question, group: str = "") -> Task:
+    """The task of a question, ``hotpotqa-<id>``; without a group it is its own."""
+    return Task(f"hotpotqa-{question.id}", question.text, group or question.id, question)
+
+
+def group(questions: Iterable[Question]) -> dict[str, str]:
+    """Question id -> the smallest title of all that hang together with it; its id where it has no titles."""
+    above: dict[str, str] = {}
+
+    def top(title: str) -> str:
+        while above.setdefault(title, title) != title:
+            above[title] = title = above[above[title]]
+        return title
+
+    first = {}
+    for question in questions:
+        titles = question.titles
+        first[question.id] = titles[0] if titles else None
+        for title in titles[1:]:
+            a, b = sorted((top(titles[0]), top(title)))
+            above[b] = a
+    return {id: id if title is None else top(title) for id, title in first.items()}
+
+
+def _draw(name: str, dev_share: float, test_share: float, seed: int) -> str:
+    """The split of a group: depends on its name and the seed alone."""
+    digest = hashlib.blake2b(f"split\x1f{seed}\x1f{name}".encode(), digest_size=8).digest()
+    u = int.from_bytes(digest, "little") / 2**64
+    return "test" if u < test_share else "dev" if u < test_share + dev_share else "train"
