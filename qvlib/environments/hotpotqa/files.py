@@ -2,7 +2,7 @@
 
 | file | one record |
 |---|---|
-| ``hotpot_*.json`` (official) | ``_id, question, answer, type, level, supporting_facts, context``; the articles are its contexts |
+| ``hotpot_*.json`` (official) | ``_id, question, answer, type, level, supporting_facts, context``, which holds the articles |
 | ``questions.jsonl`` | the same with ``id`` for ``_id``, no context, optionally ``split``; needs ``corpus.jsonl`` |
 | ``corpus.jsonl`` | ``title`` and ``text``; beside the official file it comes before the contexts |
 
