@@ -18,7 +18,7 @@ from .questions import SPLITS
 from .splits import split_tasks
 
 ADMISSIBLE = ("search[<title>]", "lookup[<keyword>]", "finish[<answer>]", "think[<thought>]")
-NO_MORE, REFERS = "No more results.\n", "may refer to:"
+MISS, NO_MORE, REFERS = "Could not find ", "No more results.\n", "may refer to:"
 SHOWN = 5  # pieces of an article that a search shows
 _ACTION = re.compile(r"(search|lookup|finish|think)\[(.*)\]", re.DOTALL)
 
@@ -126,7 +126,7 @@ class HotPotQA:
         if title is not None:
             return " ".join(pieces(self.corpus.text(title))[:SHOWN]), Reading(title)
         asked = entity if self.corpus.find(entity) is None else f"[{entity}]"
-        return f"Could not find {asked}. Similar: {list(self.corpus.similar(entity))}.", world
+        return f"{MISS}{asked}. Similar: {list(self.corpus.similar(entity))}.", world
 
     def _look_up(self, world: Reading, keyword: str) -> tuple[str, Reading]:
         if keyword != world.keyword:
