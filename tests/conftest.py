@@ -62,8 +62,8 @@ def encyclopaedia(tmp_path_factory) -> Path:
 @pytest.fixture
 def hotpot() -> dict:
     """Three questions in the official format, by file name; tests change and write them."""
-    film = ["The Bell is a film directed by Ann Moor.", "It was shot in Arl.", "It runs long.", "Its score is loud.", "Arl liked it.",
-            "It won in 1999."]
+    film = ["The Bell is a film directed by Ann Moor.", "It was shot in Arl.", "It runs long.", "Its score is loud.",
+            "Arl liked it.", "It won in 1999."]
     ann = ["Ann Moor was born in Arl.", "She lives there."]
     bob = ["Bob Lane was born in Ode."]
     refers = ["Moor may refer to: Ann Moor, or a heath."]

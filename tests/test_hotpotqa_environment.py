@@ -55,7 +55,8 @@ def test_titles(world, task, entity, title):
     assert walk(world, task, f"search[{entity}]").world.title == title
 
 
-@pytest.mark.parametrize(("entity", "named"), [("Bell", "Bell"), ("", ""), ("Ann Moor]", "Ann Moor]"), ("Moor", "[Moor]"), ("moor", "[moor]")])
+@pytest.mark.parametrize(("entity", "named"), [
+    ("Bell", "Bell"), ("", ""), ("Ann Moor]", "Ann Moor]"), ("Moor", "[Moor]"), ("moor", "[moor]")])
 def test_a_miss_leaves_page_and_lookup(world, task, entity, named):
     before = walk(world, task, "search[The Bell]", "lookup[it]")
     after = world.step(before, f"search[{entity}]")
@@ -89,7 +90,8 @@ def test_a_search_clears_the_lookup_and_a_thought_does_not(world, task):
     assert shows(world, task, "think[]") == "Nice thought."
 
 
-@pytest.mark.parametrize("action", ["", "search The Bell", "search[The Bell", "Search[The Bell]", "buy[x]", "search[a] now", "xsearch[a]"])
+@pytest.mark.parametrize("action", [
+    "", "search The Bell", "search[The Bell", "Search[The Bell]", "buy[x]", "search[a] now", "xsearch[a]"])
 def test_an_invalid_action_is_a_step_that_changes_nothing_else(world, task, action):
     before = walk(world, task, "search[The Bell]", "lookup[Arl]")
     after = world.step(before, action)

@@ -111,12 +111,12 @@ def test_groups_hang_together_by_articles():
 def test_groups_are_dealt_out_whole():
     asked = [question(f"{i}{k}", f"t{i}", f"u{i}{k}") for i in range(100) for k in range(3)]
     splits = split_tasks(asked, 0.1, 0.3, 0)
-    assert sum(map(len, splits.values())) == 300 and 60 < len(splits["test"]) < 120 and 9 < len(splits["dev"]) < 60
+    assert {name: len(tasks) for name, tasks in splits.items()} == {"train": 180, "dev": 30, "test": 90}
     titles = {name: {t for task in tasks for t in task.goal.titles} for name, tasks in splits.items()}
     assert not titles["train"] & titles["test"] and not titles["train"] & titles["dev"] and not titles["dev"] & titles["test"]
     assert splits == split_tasks(asked, 0.1, 0.3, 0) != split_tasks(asked, 0.1, 0.3, 1)
-    fewer = split_tasks(asked[:150], 0.1, 0.3, 0)  # where a question goes does not depend on what else there is
-    assert {t.id for t in fewer["test"]} == {t.id for t in splits["test"]} & {f"hotpotqa-{q.id}" for q in asked[:150]}
+    few = split_tasks(asked[:30], 0.1, 0.3, 0)
+    assert {name: len(tasks) for name, tasks in few.items()} == {"train": 18, "dev": 3, "test": 9}
 
 
 def test_given_splits_stand_and_train_gives_way():

@@ -7,7 +7,8 @@ from qvlib.environments.hotpotqa.metric import Score, normalise, score
 
 @pytest.mark.parametrize(("text", "normal"), [
     ("The Bay of Fundy.", "bay of fundy"), ("A-ha", "aha"), ("them", "them"), ("  an  Apple a day ", "apple day"),
-    ("the_end", "theend"), ("“quoted”", "“quoted”"), ("1969–1974", "1969–1974"), ("A. A. Milne", "milne"), ("The the", ""), ("\xa0", "")])
+    ("the_end", "theend"), ("“quoted”", "“quoted”"), ("1969–1974", "1969–1974"), ("A. A. Milne", "milne"),
+    ("The the", ""), ("\xa0", "")])
 def test_normalise(text, normal):
     assert normalise(text) == normal
 

@@ -42,7 +42,8 @@ def test_every_difference_is_named(hotpot, write):
               "miss": True, "reward": 0, "done": False, "steps": 1, "answer": None},
              {"action": "finish[arl]", "obs": "Episode finished, reward = 1\n", "miss": False, "reward": 1, "done": True,
               "steps": 2, "answer": "arl", "em": 1, "f1": 1.0}]
-    told = {"id": "e", "kind": "k", "question_id": "q", "question": "?", "gold_answer": "Arl", "reset_obs": "Question: ?", "steps": steps}
+    told = {"id": "e", "kind": "k", "question_id": "q", "question": "?", "gold_answer": "Arl", "reset_obs": "Question: ?",
+            "steps": steps}
     late = {**told, "id": "late", "steps": [{**steps[0], "steps": 2}]}
     folder = write({**hotpot, "metric_golden.jsonl": "".join(json.dumps(r) + "\n" for r in records),
                     "env_golden.jsonl": json.dumps(told) + "\n" + json.dumps(late) + "\n"})

@@ -77,8 +77,11 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
     Raises:
         QvlibError: fewer articles than a community has, or more than there are names for.
     """
-    if articles < ARTICLES:
-        raise QvlibError(f"articles {articles}: a community of the encyclopaedia has {ARTICLES}; give at least that")
+    towns = len(words.STEMS) * len(words.ENDINGS) * (1 + len(words.OLDER))
+    most = towns // dict(COMMUNITY)["town"] * ARTICLES
+    if not ARTICLES <= articles <= most:
+        raise QvlibError(f"articles {articles}: the encyclopaedia is made of communities of {ARTICLES} and has names for "
+                         f"{most} articles; give a number from {ARTICLES} to {most}")
     names = _Names(seed)
     texts: list[dict[str, Any]] = []
     questions: list[dict[str, Any]] = []
@@ -116,11 +119,11 @@ class _Names:
         self._taken: set[tuple[str, ...]] = set()
 
     def town(self) -> str:
-        return _next(self._towns)
+        return next(self._towns)
 
     def person(self) -> tuple[str, ...]:
         """First names and last name."""
-        return self._new(lambda: _next(self._people))
+        return self._new(lambda: next(self._people))
 
     def namesake(self, last: str, rng: np.random.Generator) -> tuple[str, ...]:
         """Another person of that last name."""
@@ -128,7 +131,7 @@ class _Names:
 
     def thing(self) -> tuple[str, ...]:
         """Adjectives and noun."""
-        return self._new(lambda: _next(self._things))
+        return self._new(lambda: next(self._things))
 
     def like(self, adjective: str, rng: np.random.Generator) -> tuple[str, ...]:
         """Another thing of that adjective."""
@@ -147,13 +150,6 @@ class _Names:
                 self._taken.add(name)
                 return name
         return otherwise()
-
-
-def _next(names: Iterator[Any]) -> Any:
-    name = next(names, None)
-    if name is None:
-        raise QvlibError("the encyclopaedia has no names for so many articles; ask for fewer")
-    return name
 
 
 def _community(names: _Names, rng: np.random.Generator) -> list[Article]:

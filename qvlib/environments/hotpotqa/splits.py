@@ -2,8 +2,9 @@
 
 Unseen means: no article that supports a test question supports a dev or train question, and none of dev
 supports one of train. Questions that share a supporting article, directly or through others, make a group,
-and groups are dealt out whole. Where that cannot be (the file names splits of its own, or one group holds
-more than ``LARGEST`` of the questions), the train and dev questions in the way are left out and counted.
+and groups are dealt out whole, in a drawn order that fills the shares. Where that cannot be (the file names
+splits of its own, or one group holds more than ``LARGEST`` of all questions and than ``FEW``), the train and
+dev questions in the way are left out and counted.
 Any article may be read in every split: what is unseen is what the questions ask about.
 """
 
@@ -11,14 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...errors import QvlibError
 from ...seeding import generator
 from ...types import Task
 from .questions import SPLITS, Question
 
-LARGEST = 0.05
+LARGEST, FEW = 0.2, 20
 
 
 def split_tasks(questions: Sequence[Question], dev_share: float, test_share: float, seed: int) -> dict[str, tuple[Task, ...]]:
@@ -31,11 +32,12 @@ def split_tasks(questions: Sequence[Question], dev_share: float, test_share: flo
         raise QvlibError(f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1")
     groups = group(questions)
     sizes = Counter(groups.values())
+    whole = {name for name, size in sizes.items() if size <= max(LARGEST * len(questions), FEW)}
+    units = {q.id: groups[q.id] if groups[q.id] in whole else q.id for q in questions}
+    drawn = _deal(Counter(units[q.id] for q in questions if not q.split), dev_share, test_share, seed)
     places: dict[str, list[Question]] = {name: [] for name in SPLITS}
     for question in questions:
-        name = groups[question.id]
-        whole = sizes[name] <= max(LARGEST * len(questions), 1)
-        places[question.split or _draw(name if whole else question.id, dev_share, test_share, seed)].append(question)
+        places[question.split or drawn[units[question.id]]].append(question)
     taken: set[str] = set()
     for name in reversed(SPLITS):  # test keeps all its questions, train gives way
         places[name] = [q for q in places[name] if taken.isdisjoint(q.titles)]
@@ -70,8 +72,15 @@ def group(questions: Iterable[Question]) -> dict[str, str]:
     return {id: id if title is None else top(title) for id, title in first.items()}
 
 
-def _draw(name: str, dev_share: float, test_share: float, seed: int) -> str:
-    """The split of a group: depends on its name and the seed alone."""
-    digest = hashlib.blake2b(f"split\x1f{seed}\x1f{name}".encode(), digest_size=8).digest()
-    u = int.from_bytes(digest, "little") / 2**64
-    return "test" if u < test_share else "dev" if u < test_share + dev_share else "train"
+def _deal(sizes: Mapping[str, int], dev_share: float, test_share: float, seed: int) -> dict[str, str]:
+    """The split of each group: in an order drawn for its name and the seed, test fills up first, then dev."""
+    def drawn(name: str) -> bytes:
+        return hashlib.blake2b(f"split\x1f{seed}\x1f{name}".encode(), digest_size=8).digest()
+
+    total, before = sum(sizes.values()), 0
+    dealt = {}
+    for name in sorted(sizes, key=lambda name: (drawn(name), name)):
+        u = (before + sizes[name] / 2) / total
+        dealt[name] = "test" if u < test_share else "dev" if u < test_share + dev_share else "train"
+        before += sizes[name]
+    return dealt
