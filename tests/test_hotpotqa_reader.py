@@ -8,6 +8,7 @@ from qvlib.environments.hotpotqa.questions import Question
 from qvlib.environments.hotpotqa.reader import Habits, Reader, reading_order
 from qvlib.evaluate import episode
 from qvlib.lockstep import lockstep
+from qvlib.models.prompts import compact
 from qvlib.types import Request
 
 NO_ERRORS = dict.fromkeys(Habits.__dataclass_fields__, 0.0)
@@ -55,6 +56,20 @@ def test_a_draw_depends_on_its_key_alone(world):
     together = reader.propose(requests)
     assert together == [reader.propose([request])[0] for request in requests]
     assert len({p.action for row in together for p in row}) > 6
+
+
+def test_its_actions_survive_the_small_agents_prompt(world):
+    """Lower case without commas is enough to search, look up and answer here: a decoded episode shows and earns the same."""
+    for task in world.tasks("train")[:100]:
+        state = world.reset(task)
+        while not state.done:
+            (proposal,), = Reader(world, gold=True).propose([Request(state, 1, (0, task.id, "0"))])
+            prompt = compact(state)
+            after = world.step(state, prompt.decode(prompt.encode(proposal.action)))
+            assert after.observation == world.step(state, proposal.action).observation
+            state = after
+        text = compact(state).text
+        assert state.reward == 1.0 and all(step.observation.lower() in text for step in state.history[:-1])
 
 
 def test_what_the_question_names_is_read_first():
