@@ -6,6 +6,7 @@ import json
 import pytest
 
 from qvlib import parity
+from qvlib.cli import main
 from qvlib.environments.webshop import catalogue
 from qvlib.errors import QvlibError
 
@@ -34,7 +35,7 @@ def test_hotpotqa_is_the_original(hotpotqa_rows, file, total):
     assert (row.matching, row.total, row.differing) == (total, total, ())
 
 
-def test_every_difference_is_named(hotpot, write):
+def test_every_difference_is_named(hotpot, write, capsys):
     right = {"prediction": "Arl", "gold": "arl", "norm_prediction": "arl", "norm_gold": "arl", "em": 1, "f1": 1.0,
              "precision": 1.0, "recall": 1.0}
     records = [{"id": "wrong-1", **right, "f1": 0.5}, {"id": "right", **right}, {"id": "wrong-2", **right, "em": 0}]
@@ -50,7 +51,8 @@ def test_every_difference_is_named(hotpot, write):
     transcripts, metric = parity.check_hotpotqa(folder)
     assert metric.differing == ("wrong-1", "wrong-2") and "record 1: f1: 1.0 instead of 0.5" in metric.first_difference
     assert (transcripts.matching, transcripts.differing) == (1, ("late",)) and "k, step 1: steps" in transcripts.first_difference
-    assert "differing: wrong-1 wrong-2" in parity.format_rows([transcripts, metric])
+    assert main(["parity", "hotpotqa", str(folder)]) == 1
+    assert "differing: wrong-1 wrong-2" in capsys.readouterr().out
 
 
 def test_prices_are_the_recorded_ones(shared):

@@ -69,7 +69,7 @@ def group(questions: Iterable[Question]) -> dict[str, str]:
         for title in titles[1:]:
             a, b = sorted((top(titles[0]), top(title)))
             above[b] = a
-    return {id: id if title is None else top(title) for id, title in first.items()}
+    return {key: key if title is None else top(title) for key, title in first.items()}
 
 
 def _deal(sizes: Mapping[str, int], dev_share: float, test_share: float, seed: int) -> dict[str, str]:
