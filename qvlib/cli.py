@@ -48,7 +48,7 @@ def _params(options: argparse.Namespace) -> int:
 def _parity(options: argparse.Namespace) -> int:
     from . import parity
 
-    rows = parity.check_webshop(options.folder)
+    rows = parity.CHECKS[options.world](options.folder)
     print(parity.format_rows(rows))
     return 0 if all(row.matching == row.total for row in rows) else 1
 
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     params.set_defaults(command=_params)
 
     parity = commands.add_parser("parity", help="compare a world with the original's recorded cases")
-    parity.add_argument("world", choices=["webshop"])
+    parity.add_argument("world", choices=["hotpotqa", "webshop"])
     parity.add_argument("folder", metavar="DIR", help="folder with the official data files and golden cases")
     parity.set_defaults(command=_parity)
 

@@ -61,16 +61,17 @@ class Params(BaseModel):
     wandb_project: str = _in(None, "qvlib", "wandb project")
 
     # The world
-    environment: Literal["webshop"] = _in("data", "webshop", "the environment")
-    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue")
-    catalogue_products: int = _in("data", 2400, "products of the embedded catalogue", ge=200)
-    catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue", ge=0)
+    environment: Literal["webshop", "hotpotqa"] = _in("data", "webshop", "the environment")
+    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia")
+    catalogue_products: int = _in(
+        "data", 2400, "products of the embedded catalogue, or articles of the embedded encyclopaedia", ge=200)
+    catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia", ge=0)
     goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
     title_nouns: str = _in("data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path")
     repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
-    max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10)", ge=1)
-    dev_share: float = _in("data", 0.1, "share of the products that are dev", gt=0, lt=0.5)
-    test_share: float = _in("data", 0.3, "share of the products that are test", gt=0, lt=0.8)
+    max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10, HotPotQA 7)", ge=1)
+    dev_share: float = _in("data", 0.1, "share of the products, or groups of questions, that are dev", gt=0, lt=0.5)
+    test_share: float = _in("data", 0.3, "share of the products, or groups of questions, that are test", gt=0, lt=0.8)
 
     # The agent
     agent: str = _in("agent", "small", "small = cloned from scratch; or a folder or hub name of a causal model")
@@ -104,7 +105,7 @@ class Params(BaseModel):
     discount: float = _in("trees", 0.95, "what is left of a reward that is one step further away; 1 = all of it (paper)", gt=0, le=1)
     stop_at_success: bool = _in("trees", True, "end a search when a node has reward 1 (paper's code)")
     invalid_value: float = _in("trees", -1.0, "value of a refused action (paper's code: -1)", ge=-1, le=0)
-    timeout_value: float = _in("trees", -0.5, "value of reaching max_steps (paper's code, WebShop: -0.5)", ge=-1, le=0)
+    timeout_value: float = _in("trees", -0.5, "value of reaching max_steps (paper's code: -0.5, HotPotQA -1)", ge=-1, le=0)
 
     # Preference pairs
     pairs: Literal["best_path", "all_nodes", "all_siblings"] = _in(

@@ -40,6 +40,44 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def hotpotqa_data(shared) -> Path:
+    """Folder of real HotPotQA questions with recorded cases; tests that need it are skipped elsewhere."""
+    folder = shared / "data" / "hotpotqa"
+    if not (folder / "env_golden.jsonl.gz").is_file():
+        pytest.skip(f"needs {folder}: HotPotQA questions, their articles and recorded cases of the original's rules")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encyclopaedia(tmp_path_factory) -> Path:
+    """Folder of a small embedded encyclopaedia: 400 articles, 1,600 questions."""
+    from qvlib.environments.hotpotqa.generator import write_encyclopaedia
+
+    folder = tmp_path_factory.mktemp("encyclopaedia")
+    write_encyclopaedia(folder, 400, 0)
+    return folder
+
+
+@pytest.fixture
+def hotpot() -> dict:
+    """Three questions in the official format, by file name; tests change and write them."""
+    film = ["The Bell is a film directed by Ann Moor.", "It was shot in Arl.", "It runs long.", "Its score is loud.",
+            "Arl liked it.", "It won in 1999."]
+    ann = ["Ann Moor was born in Arl.", "She lives there."]
+    bob = ["Bob Lane was born in Ode."]
+    refers = ["Moor may refer to: Ann Moor, or a heath."]
+    return {"hotpot_tiny_v1.json": [
+        {"_id": "q1", "question": "Where was the director of The Bell born?", "answer": "Arl", "type": "bridge", "level": "hard",
+         "supporting_facts": [["The Bell", 0], ["Ann Moor", 0]],
+         "context": [["The Bell", film], ["Moor", refers], ["Ann Moor", ann], ["the bell", ["A poem."]]]},
+        {"_id": "q2", "question": "When did The Bell win?", "answer": "1999", "type": "bridge", "level": "easy",
+         "supporting_facts": [["The Bell", 5]], "context": [["The Bell", film], ["Ann Moor", ann]]},
+        {"_id": "q3", "question": "Was Bob Lane born in Ode?", "answer": "yes", "type": "comparison", "level": "easy",
+         "supporting_facts": [["Bob Lane", 0]], "context": [["Bob Lane", bob], ["Ode\u0301  Town", ["Ode is a town."]]]},
+    ]}
+
+
 def _product(asin: str, name: str, **changes) -> dict:
     return {"asin": asin, "name": name, "full_description": f"About {name}.", "small_description": ["Soft. ", ""],
             "pricing": "$12.50", "customization_options": "", "category": "fashion", "query": " Shirts ",

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from qvlib import parity
+from qvlib.cli import main
 from qvlib.environments.webshop import catalogue
 from qvlib.errors import QvlibError
 
@@ -15,12 +16,43 @@ def rows(shared):
     return {row.file: row for row in parity.check_webshop(shared / "data" / "webshop")}
 
 
+@pytest.fixture(scope="session")
+def hotpotqa_rows(hotpotqa_data):
+    return {row.file: row for row in parity.check_hotpotqa(hotpotqa_data)}
+
+
 @pytest.mark.parametrize(("file", "total"), [
     ("goals", 6923), ("reward_golden", 5217), ("pages_golden", 501), ("search_golden", 422), ("doc_tokens", 1000),
     ("episodes_golden", 199)])
 def test_webshop_is_the_original(rows, file, total):
     row = rows[f"{file}.jsonl.gz"]
     assert (row.matching, row.total, row.first_difference) == (total, total, "")
+
+
+@pytest.mark.parametrize(("file", "total"), [("env_golden", 201), ("metric_golden", 423)])
+def test_hotpotqa_is_the_original(hotpotqa_rows, file, total):
+    row = hotpotqa_rows[f"{file}.jsonl.gz"]
+    assert (row.matching, row.total, row.differing) == (total, total, ())
+
+
+def test_every_difference_is_named(hotpot, write, capsys):
+    right = {"prediction": "Arl", "gold": "arl", "norm_prediction": "arl", "norm_gold": "arl", "em": 1, "f1": 1.0,
+             "precision": 1.0, "recall": 1.0}
+    records = [{"id": "wrong-1", **right, "f1": 0.5}, {"id": "right", **right}, {"id": "wrong-2", **right, "em": 0}]
+    steps = [{"action": "search[Ann]", "obs": None, "obs_prefix": "Could not find Ann. Similar: [", "obs_suffix": "].",
+              "miss": True, "reward": 0, "done": False, "steps": 1, "answer": None},
+             {"action": "finish[arl]", "obs": "Episode finished, reward = 1\n", "miss": False, "reward": 1, "done": True,
+              "steps": 2, "answer": "arl", "em": 1, "f1": 1.0}]
+    told = {"id": "e", "kind": "k", "question_id": "q", "question": "?", "gold_answer": "Arl", "reset_obs": "Question: ?",
+            "steps": steps}
+    late = {**told, "id": "late", "steps": [{**steps[0], "steps": 2}]}
+    folder = write({**hotpot, "metric_golden.jsonl": "".join(json.dumps(r) + "\n" for r in records),
+                    "env_golden.jsonl": json.dumps(told) + "\n" + json.dumps(late) + "\n"})
+    transcripts, metric = parity.check_hotpotqa(folder)
+    assert metric.differing == ("wrong-1", "wrong-2") and "record 1: f1: 1.0 instead of 0.5" in metric.first_difference
+    assert (transcripts.matching, transcripts.differing) == (1, ("late",)) and "k, step 1: steps" in transcripts.first_difference
+    assert main(["parity", "hotpotqa", str(folder)]) == 1
+    assert "differing: wrong-1 wrong-2" in capsys.readouterr().out
 
 
 def test_prices_are_the_recorded_ones(shared):

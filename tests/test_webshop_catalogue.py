@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from qvlib.environments.webshop import catalogue, files, goals
+from qvlib.environments import datafiles
+from qvlib.environments.webshop import catalogue, goals
 from qvlib.environments.webshop.nouns import table_path, title_nouns
 from qvlib.errors import QvlibError
 
@@ -35,7 +36,7 @@ def test_plain_and_gzip_are_the_same(official, write, tmp_path):
 
 def test_records_across_small_windows(official, write, tmp_path, monkeypatch):
     whole = catalogue.load(write(official)).products
-    monkeypatch.setattr(files, "_CHUNK", 7)
+    monkeypatch.setattr(datafiles, "_CHUNK", 7)
     assert catalogue.load(tmp_path).products == whole
 
 

@@ -7,6 +7,9 @@ are shown as #1, #2, ... in order of appearance: a small model copies one token 
 Words of the page that the instruction has too are marked, and a reply that the instruction contains
 quotes it with the word before it (`` click color red``): what fits the task is what a small model is
 slowest to learn to see and to copy.
+
+A world whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and what each
+showed, since what was read earlier is not on the page. Nothing is cut or marked there.
 """
 
 from __future__ import annotations
@@ -29,17 +32,19 @@ class Prompt:
     """The text a model reads, and how actions and replies stand for each other.
 
     identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
+    free: verbs whose argument is free text, which cannot be listed and so is never quoted.
     """
 
     text: str
     instruction: str = ""
     identifiers: dict[str, str] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
+    free: frozenset[str] = frozenset({"search"})
 
     def encode(self, action: str) -> str:
         """The reply that stands for an action: `` verb argument``."""
         found = ACTION.fullmatch(action)
-        if not found or found[1] == "search":
+        if not found or found[1] in self.free:
             return plain(_as_words(action), self.identifiers)
         verb, argument = plain(found[1]), plain(found[2], self.identifiers)
         quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
@@ -55,6 +60,8 @@ class Prompt:
 
 def compact(state: State) -> Prompt:
     """Instruction, actions so far, current page; segments of a page are cut to ``SEGMENT_WORDS`` words."""
+    if "[SEP]" not in state.observation:
+        return _transcript(state)
     instruction = state.task.instruction.lower()
     page = state.observation.lower().replace(instruction, "")
     segments = [s.split()[:SEGMENT_WORDS] for s in page.split("[sep]") if s.strip() != "instruction:"]
@@ -66,6 +73,14 @@ def compact(state: State) -> Prompt:
     prompt = Prompt(text, plain(instruction), names)
     replies = {prompt.encode(action): action for action in state.admissible or () if "[<" not in action}
     return replace(prompt, replies=replies)
+
+
+def _transcript(state: State) -> Prompt:
+    """Instruction, then each action and what it showed."""
+    free = frozenset(a.partition("[")[0] for a in state.admissible or () if "[<" in a)
+    steps = "".join(f"{DID}{plain(_as_words(step.action))}{PAGE}{plain(step.observation)}" for step in state.history)
+    prompt = Prompt(f"{TASK}{plain(state.task.instruction)}{steps}{ACT}", free=free | {"search"})
+    return replace(prompt, replies={prompt.encode(action): action for action in state.admissible or () if "[<" not in action})
 
 
 def _as_words(action: str) -> str:

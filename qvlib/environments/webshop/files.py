@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ...errors import QvlibError
+from .. import datafiles
+from ..datafiles import lines, opened, sha256
+
+__all__ = ["find", "lines", "mapping", "records", "sha256"]
 
 RELEASE = "the official WebShop data release (setup.sh of github.com/princeton-nlp/WebShop names its files)"
 PATTERNS = {
@@ -20,8 +21,6 @@ PATTERNS = {
     "human instructions": (("items_human_ins*.json",), False),
     "title nouns": (("title_nouns.json",), False),
 }
-_CHUNK = 1 << 22
-_LONGEST_RECORD = 1 << 26
 
 
 def find(data_dir: str | Path, what: str) -> Path | None:
@@ -45,38 +44,12 @@ def find(data_dir: str | Path, what: str) -> Path | None:
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON list, one at a time, so that a file of many gigabytes is never held whole.
+    """The products of a file, numbered, one at a time.
 
     Raises:
         QvlibError: unreadable, cut off, not JSON, or not a list of objects.
     """
-    with _opened(path) as text:
-        buffer, index = _Buffer(text, path), 0
-        if buffer.peek() != "[":
-            raise QvlibError(f"{path}: not a list of products; give the products file of {RELEASE}")
-        buffer.at += 1
-        while buffer.peek() != "]":
-            if index:
-                buffer.skip(",", index)
-            record = buffer.value(index)
-            if not isinstance(record, dict):
-                raise QvlibError(f"{path}: record {index} is not an object; give the products file of {RELEASE}")
-            yield index, record
-            index += 1
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file.
-
-    Raises:
-        QvlibError: unreadable, cut off, or not JSON.
-    """
-    with _opened(path) as text:
-        for number, line in enumerate(text, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise QvlibError(f"{path}: line {number} is not JSON ({error.msg}); fetch the file again") from None
+    return datafiles.records(path, "products", f"give the products file of {RELEASE}")
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -85,7 +58,7 @@ def mapping(path: Path) -> dict[str, Any]:
     Raises:
         QvlibError: unreadable, cut off, not JSON, or not an object.
     """
-    with _opened(path) as text:
+    with opened(path) as text:
         try:
             value = json.load(text)
         except json.JSONDecodeError as error:
@@ -94,73 +67,3 @@ def mapping(path: Path) -> dict[str, Any]:
         raise QvlibError(f"{path}: expected one JSON object with asins or titles as keys; "
                          f"fetch the file from {RELEASE}")
     return value
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class _opened:
-    """Text of a plain or gzipped file; a failure to read it anywhere in the block becomes a QvlibError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> TextIO:
-        try:
-            opener = gzip.open if self.path.suffix == ".gz" else open
-            self.file = opener(self.path, "rt", encoding="utf-8")
-        except OSError as error:
-            raise QvlibError(f"{self.path}: cannot be read ({error.strerror}); check data_dir") from None
-        return self.file
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        self.file.close()
-        if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
-            raise QvlibError(f"{self.path}: cut off or not a gzip file ({error}); fetch it again") from None
-        if isinstance(error, UnicodeDecodeError):
-            raise QvlibError(f"{self.path}: not UTF-8 text; fetch it again") from None
-
-
-class _Buffer:
-    """A window over a JSON text, moved along as values are read."""
-
-    def __init__(self, text: TextIO, path: Path) -> None:
-        self.text, self.path, self.window, self.at = text, path, "", 0
-        self.decode = json.JSONDecoder().raw_decode
-
-    def more(self) -> bool:
-        chunk = self.text.read(_CHUNK)
-        self.window, self.at = self.window[self.at:] + chunk, 0
-        return bool(chunk)
-
-    def peek(self) -> str:
-        """The next character that is not white space; empty at the end of the text."""
-        while True:
-            while self.at < len(self.window):
-                if not self.window[self.at].isspace():
-                    return self.window[self.at]
-                self.at += 1
-            if not self.more():
-                return ""
-
-    def skip(self, mark: str, index: int) -> None:
-        if self.peek() != mark:
-            self.fail(index, f"expected {mark!r}" if self.peek() else "the text ends here")
-        self.at += 1
-
-    def value(self, index: int) -> Any:
-        self.peek()
-        while True:
-            try:
-                value, self.at = self.decode(self.window, self.at)
-                return value
-            except json.JSONDecodeError as error:
-                # Cut by the window's edge, or wrong? Only more text can tell.
-                if len(self.window) - self.at > _LONGEST_RECORD or not self.more():
-                    self.fail(index, error.msg)
-
-    def fail(self, index: int, why: str) -> None:
-        raise QvlibError(f"{self.path}: record {index}: not JSON or cut off ({why}); fetch the file again")

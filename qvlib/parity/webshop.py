@@ -1,30 +1,20 @@
-"""Comparison with recorded cases of the original environments."""
+"""WebShop beside recorded cases of the original."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .environments.webshop import environment, files, goals, pages, search, splits
-from .environments.webshop.analyzer import tokens
-from .environments.webshop.goals import Goal
-from .environments.webshop.reward import reward
-from .errors import QvlibError
-from .types import State
+from ..environments.webshop import environment, goals, pages, search, splits
+from ..environments.webshop.analyzer import tokens
+from ..environments.webshop.goals import Goal
+from ..environments.webshop.reward import reward
+from ..errors import QvlibError
+from ..types import State
+from .rows import Row, compare, recorded, row
 
 _ITEM_TEXTS = ("description", "features", "reviews", "attributes")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """How many records of a file come out the same, and where the first does not."""
-
-    file: str
-    matching: int
-    total: int
-    first_difference: str = ""
 
 
 def check_webshop(data_dir: str | Path) -> list[Row]:
@@ -34,52 +24,18 @@ def check_webshop(data_dir: str | Path) -> list[Row]:
         QvlibError: unusable data, or no recorded file beside them.
     """
     folder = Path(data_dir)
-    found = {name: path for name in _CHECKS for path in sorted(folder.glob(f"{name}.jsonl*"))[:1]}
-    if not found:
-        raise QvlibError(f"{folder}: none of {', '.join(f'{n}.jsonl.gz' for n in _CHECKS)}; parity needs recorded "
-                         "cases of the original beside the data files")
+    found = recorded(folder, _CHECKS)
     shop = environment.build(folder)
     kinds = ("synthetic", "human") if any(p.human for p in shop.catalogue.products) else ("synthetic",)
     by_kind = {kind: goals.build(shop.catalogue, kind) for kind in kinds}
-    return [_row(path, _CHECKS[name](shop, by_kind)) for name, path in found.items()]
-
-
-def format_rows(rows: Iterable[Row]) -> str:
-    """A plain table, one file a line."""
-    rows = list(rows)
-    width = max(len(row.file) for row in rows)
-    return "\n".join(f"{row.file:{width}}  {row.matching:>6} of {row.total:<6}  "
-                     f"{row.first_difference or 'same'}" for row in rows)
-
-
-def _row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
-    matching = total = 0
-    first = ""
-    for record in files.lines(path):
-        total += 1
-        try:
-            difference = differs(record)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            difference = f"{type(error).__name__}: {error}"
-        if difference is None:
-            matching += 1
-        elif not first:
-            first = f"record {total}: {difference}"
-    return Row(path.name, matching, total, first)
-
-
-def _compare(**pairs: tuple[Any, Any]) -> str | None:
-    for name, (ours, theirs) in pairs.items():
-        if ours != theirs:
-            return f"{name}: {ours!r:.200} instead of {theirs!r:.200}"
-    return None
+    return [row(path, _CHECKS[name](shop, by_kind)) for name, path in found.items()]
 
 
 def _goals(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
     def differs(record: dict[str, Any]) -> str | None:
         goal = by_kind[record["set"]][record["idx"]]
         options = dict(goal.options) if goal.kind == "synthetic" else list(goal.options)
-        return _compare(
+        return compare(
             asin=(goal.asin, record["asin"]), category=(goal.category, record["category"]),
             query=(goal.query, record["query"]), name=(goal.name, record["name"]),
             product_category=(goal.product_category, record["product_category"]),
@@ -101,7 +57,7 @@ def _rewards(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
             return None if "error" in record else f"refused: {error}"
         if "error" in record:
             return f"reward {parts.reward} where the original raises {record['error']}"
-        return _compare(**{name: (getattr(parts, name), record.get(name)) for name in parts.__slots__})
+        return compare(**{name: (getattr(parts, name), record.get(name)) for name in parts.__slots__})
 
     return differs
 
@@ -123,7 +79,7 @@ def _pages(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
         product = shop.catalogue.by_asin[record["asin"]]
         view = pages.view(pages.item(product, False), pages.groups_of(product))
         texts = {name: (pages.text(pages.section(product, name)), record[name]) for name in _ITEM_TEXTS}
-        return _compare(
+        return compare(
             item=(view.body, record["item"]), clickables=(list(view.clickables), record["clickables"]),
             item_show_attrs=(pages.text(pages.item(product, True)), record["item_show_attrs"]), **texts)
 
@@ -133,7 +89,7 @@ def _pages(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
 def _searches(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
     def differs(record: dict[str, Any]) -> str | None:
         found = shop.find(tuple(record["query"].lower().split(" ")))
-        return _compare(tokens=(tokens(record["query"].lower()), record["tokens"]),
+        return compare(tokens=(tokens(record["query"].lower()), record["tokens"]),
                         asins=(list(found or ()), record["asins"]))
 
     return differs
@@ -141,7 +97,7 @@ def _searches(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
 
 def _document_terms(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
     def differs(record: dict[str, Any]) -> str | None:
-        return _compare(tokens=(tokens(search.document(shop.catalogue.by_asin[record["asin"]])), record["tokens"]))
+        return compare(tokens=(tokens(search.document(shop.catalogue.by_asin[record["asin"]])), record["tokens"]))
 
     return differs
 
@@ -164,9 +120,9 @@ def _episodes(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
 
 def _seen(shop: environment.WebShop, state: State, step: dict[str, Any]) -> str | None:
     if "error" in step:
-        return _compare(valid=(state.valid, False))
+        return compare(valid=(state.valid, False))
     page, theirs = state.world, step["state"]
-    difference = _compare(
+    difference = compare(
         observation=(state.observation, step["observation"]),
         clickables=(list(shop.clickables(state)), step["available"]["clickables"]),
         search_bar=(page.kind == "init", step["available"]["has_search_bar"]),
@@ -176,9 +132,9 @@ def _seen(shop: environment.WebShop, state: State, step: dict[str, Any]) -> str 
         page=(page.page, theirs["page"]), asin=(page.asin, theirs["asin"]),
         options=(dict(page.options), theirs["options"]))
     if not difference and "observation_rich" in step:
-        difference = _compare(observation_rich=(shop.rich(state), step["observation_rich"]))
+        difference = compare(observation_rich=(shop.rich(state), step["observation_rich"]))
     if not difference and "reward_info" in step:
-        difference = _compare(**{k: (getattr(page.parts, k), v) for k, v in step["reward_info"].items()})
+        difference = compare(**{k: (getattr(page.parts, k), v) for k, v in step["reward_info"].items()})
     return difference
 
 

@@ -1,0 +1,101 @@
+"""The scripted reader: right without errors, fallible with them, a function of its keys."""
+
+import numpy as np
+import pytest
+
+from qvlib.environments import hotpotqa
+from qvlib.environments.hotpotqa.questions import Question
+from qvlib.environments.hotpotqa.reader import Habits, Reader, reading_order
+from qvlib.evaluate import episode
+from qvlib.lockstep import lockstep
+from qvlib.models.prompts import compact
+from qvlib.types import Request
+
+NO_ERRORS = dict.fromkeys(Habits.__dataclass_fields__, 0.0)
+
+
+@pytest.fixture(scope="module")
+def world(encyclopaedia):
+    return hotpotqa.build(encyclopaedia)
+
+
+def play(world, reader, split="train", tasks=400):
+    return list(lockstep((episode(world, task, 0) for task in world.tasks(split)[:tasks]), reader, 64))
+
+
+def mean(records):
+    return float(np.mean([r["reward"] for r in records]))
+
+
+def test_it_earns_what_a_demonstrator_should(world):
+    records = play(world, Reader(world))
+    assert 0.35 < mean(records) < 0.5  # 0.43 over 6,000 questions of 1,500 articles
+    assert records == play(world, Reader(world))
+    assert np.mean([r["done"] for r in records]) > 0.95 and len({r["env_steps"] for r in records}) > 4
+
+
+@pytest.mark.parametrize("habit", [name for name in NO_ERRORS if name != "trust"])
+def test_each_error_costs(world, habit):
+    assert mean(play(world, Reader(world, Habits(**NO_ERRORS | {habit: 0.9})), tasks=100)) < 0.95
+
+
+def test_without_errors_it_is_right(world):
+    assert mean(play(world, Reader(world, Habits(**NO_ERRORS)), tasks=100)) == 1.0
+
+
+def test_trusting_makes_a_wrong_article_worse(world):
+    similar = NO_ERRORS | {"similar": 0.3}
+    unsure, trusting = (mean(play(world, Reader(world, Habits(**similar | {"trust": trust})), tasks=200)) for trust in (0.0, 0.9))
+    assert trusting < unsure - 0.1
+
+
+def test_a_draw_depends_on_its_key_alone(world):
+    states = [world.reset(task) for task in world.tasks("dev")[:4]]
+    requests = [Request(state, 5, (0, state.task.id, "0")) for state in states]
+    reader = Reader(world)
+    together = reader.propose(requests)
+    assert together == [reader.propose([request])[0] for request in requests]
+    assert len({p.action for row in together for p in row}) > 6
+
+
+def test_its_actions_survive_the_small_agents_prompt(world):
+    """Lower case without commas is enough to search, look up and answer here: a decoded episode shows and earns the same."""
+    for task in world.tasks("train")[:100]:
+        state = world.reset(task)
+        while not state.done:
+            (proposal,), = Reader(world, gold=True).propose([Request(state, 1, (0, task.id, "0"))])
+            prompt = compact(state)
+            after = world.step(state, prompt.decode(prompt.encode(proposal.action)))
+            assert after.observation == world.step(state, proposal.action).observation
+            state = after
+        text = compact(state).text
+        assert state.reward == 1.0 and all(step.observation.lower() in text for step in state.history[:-1])
+
+
+def test_what_the_question_names_is_read_first():
+    facts = (("Ann Moor", 1), ("The Bell", 0), ("Ann Moor", 0))
+    assert reading_order(Question("1", "Who directed The Bell?", "x", facts=facts)) == ("The Bell", "Ann Moor")
+    assert reading_order(Question("1", "Who directed it?", "x", facts=facts)) == ("Ann Moor", "The Bell")
+
+
+def test_the_gold_path_of_the_official_format(hotpot, write):
+    world = hotpotqa.build(write(hotpot))
+    tasks = [t for tasks in world.splits.values() for t in tasks]
+    actions = {r["task"]: r["actions"] for r in lockstep((episode(world, t, 0) for t in tasks), Reader(world, gold=True), 4)}
+    assert actions["hotpotqa-q1"] == ["search[The Bell]", "search[Ann Moor]", "finish[Arl]"]
+    assert actions["hotpotqa-q2"] == ["search[The Bell]", "lookup[won]", "finish[1999]"]
+    assert actions["hotpotqa-q3"] == ["search[Bob Lane]", "finish[yes]"]
+
+
+def test_an_article_that_cannot_be_opened_is_left_out(hotpot, write):
+    hotpot["hotpot_tiny_v1.json"][0]["supporting_facts"].append(["Moor", 0])
+    world = hotpotqa.build(write(hotpot))
+    task = next(t for tasks in world.splits.values() for t in tasks if t.id == "hotpotqa-q1")
+    (record,) = lockstep([episode(world, task, 0)], Reader(world, gold=True), 1)
+    assert record["reward"] == 1.0 and "search[Moor]" in record["actions"] and record["env_steps"] == 4
+
+
+def test_the_real_questions(hotpotqa_data):
+    world = hotpotqa.build(hotpotqa_data)
+    assert mean(play(world, Reader(world, gold=True), "test", 368)) == 1.0
+    assert 0.3 < mean(play(world, Reader(world), "test", 368)) < 0.6  # 0.50 over all 2,032
