@@ -52,8 +52,9 @@ class Params(BaseModel):
     seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
     seeds: int = _in(None, 1, "whole chains, from cloning to episodes: seed, seed + 1, ...; their results are pooled", ge=1)
     device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
-    dtype: Literal["float32", "float64"] = _in(
-        "agent", "float32", "precision of models; float64 makes tables equal across batch sizes and processors")
+    dtype: Literal["float32", "float64", "bfloat16"] = _in(
+        "agent", "float32", "precision of models; float64 makes tables equal across batch sizes and processors; with bfloat16 the Q "
+        "model is in float32")
     processes: int = _in(None, 0, "processes on the CPU, each with one thread; 0 = one per core", ge=0)
     batch_size: int = _in(None, 64, "trees or episodes that advance together", ge=1)
     wandb_mode: Literal["auto", "offline", "online", "disabled"] = _in(
@@ -74,7 +75,7 @@ class Params(BaseModel):
     test_share: float = _in("data", 0.3, "share of the products, or groups of questions, that are test", gt=0, lt=0.8)
 
     # The agent
-    agent: str = _in("agent", "small", "small = cloned from scratch; or a folder or hub name of a causal model")
+    agent: str = _in("agent", "small", "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub name")
     agent_width: int = _in("agent", 128, "hidden size of the small agent", ge=16)
     agent_layers: int = _in("agent", 2, "layers of the small agent", ge=1)
     agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
@@ -83,6 +84,15 @@ class Params(BaseModel):
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
     clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)
+    warm_start: bool = _in("agent", False, "fine-tune models that are named on the demonstrations first, clone_epochs times")
+    warm_lr: float = _in("agent", 2.0e-4, "peak learning rate of a warm start, linear to 0", gt=0)
+    warm_batch: int = _in("agent", 4, "episodes a batch of a warm start", ge=1)
+    warm_rank: int = _in("agent", 16, "rank of the LoRA of a warm start, merged afterwards; 0 = full fine-tuning", ge=0)
+    prompt_tokens: int = _in("agent", 2048, "longest prompt of a chat; whole old observations are left out beyond it", ge=64)
+    thoughts: bool = _in("agent", False, "ask a chat model for a thought before each action")
+    examples: int = _in("agent", 0, "demonstrated episodes shown in a chat before the task", ge=0)
+    cache_tokens: int = _in(None, 0, "tokens of chat prompts whose key-value caches are kept for the steps that follow", ge=0)
+    other_agent: str = _in("other_agent", "small", "the second agent: small, or a causal model as for agent")
     other_width: int = _in("other_agent", 96, "hidden size of the second agent", ge=16)
     other_layers: int = _in("other_agent", 2, "layers of the second agent", ge=1)
     other_demonstrations: int = _in("other_agent", 1500, "demonstrations of the second agent, others than the first's", ge=0)
@@ -117,8 +127,9 @@ class Params(BaseModel):
     # The Q model
     beta: float = _in("q_model", 0.1, "beta of DPO (paper: 0.1 WebShop, 0.05 HotPotQA)", gt=0)
     log_prob: Literal["sum", "mean"] = _in("q_model", "sum", "log-probability of an action over its tokens (paper: sum)")
+    q_base: str = _in("q_model", "", "the model that is tuned to be the Q model, named as for agent; empty = the agent's own")
     trainer: Literal["loop", "trl"] = _in("q_model", "loop", "loop = plain PyTorch for small models; trl = DPOTrainer")
-    lora_rank: int = _in("q_model", 0, "rank of the LoRA; 0 = full fine-tuning", ge=0)
+    lora_rank: int = _in("q_model", 0, "rank of the LoRA of trainer trl; 0 = full fine-tuning", ge=0)
     dpo_lr: float = _in("q_model", 1.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
     dpo_schedule: Literal["linear", "constant"] = _in(
         "q_model", "linear", "learning rate after a tenth of warm-up: linear to 0, or constant (paper)")

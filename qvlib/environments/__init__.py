@@ -36,6 +36,17 @@ def make_data(params: Params, folder: Path) -> None:
     write_catalogue(folder, params.catalogue_products, params.catalogue_seed)
 
 
+def instructions(params: Params) -> str:
+    """What a model that was not trained on the environment is told of it."""
+    if params.environment == "hotpotqa":
+        from . import hotpotqa
+
+        return hotpotqa.INSTRUCTIONS
+    from . import webshop
+
+    return webshop.INSTRUCTIONS
+
+
 def demonstrator(params: Params, environment: Environment) -> Agent:
     """The scripted agent that small agents are cloned from."""
     if params.environment == "hotpotqa":

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import struct
 from pathlib import Path
 
 from ..errors import QvlibError
@@ -66,7 +67,7 @@ def _convert(file: Path, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32,
                                                          quantization_config=GgufConfig(dequantize=True))
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, struct.error) as error:
         raise QvlibError(f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})") from None
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = model.config.max_position_embeddings

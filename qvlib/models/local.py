@@ -349,8 +349,11 @@ class LocalAgent:
                 for (prompt, prompt_ids), row in zip(prompts, replies, strict=True)]
 
 
-def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **options: Any) -> LocalModel:
+def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", style: Callable[[Any], Any] | None = None,
+         **options: Any) -> LocalModel:
     """A causal model and its tokenizer from a folder or hub name.
+
+    style: tokenizer -> prompt style; without it the compact one.
 
     Raises:
         QvlibError: no such folder or hub model, or no tokenizer in it.
@@ -369,7 +372,7 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", **o
         raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
     if tokenizer.eos_token_id is None:
         raise QvlibError(f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again")
-    return LocalModel(model, tokenizer, **options)
+    return LocalModel(model, tokenizer, style(tokenizer) if style else compact, **options)
 
 
 @contextmanager

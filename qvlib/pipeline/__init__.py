@@ -4,8 +4,9 @@ data -> agent -> trees -> pairs -> Q model (and controls) -> episodes. A noteboo
 """
 
 from ..runs import is_complete
-from .agents import cloning_curves, decisions, load_model, sampler, train_agents
+from .agents import cloning_curves, decisions, sampler, train_agents
 from .episodes import arm_names, arms, play
+from .models import load_model
 from .pairs import load_pairs, load_trees, make_pairs
 from .q import encode, fit, fit_q, load_q, train_q
 from .trees import collect, search_config

@@ -14,21 +14,22 @@ from ..evaluate import episode
 from ..lockstep import lockstep
 from ..parallel import stream
 from ..params import Params
-from ..paths import resolve
 from ..reranker import Filtered
 from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Agent, Environment, Task
 from .common import one_thread, processes, save_model, write_table
+from .models import load
 from .world import uses, world
 
 
 def train_agents(params: Params) -> Stage:
     """Clone the small agents of each chain, the first and the second, side by side; gives the first chain's first.
 
-    Where ``agent`` names a folder or hub model, that is the first agent, and only looked at.
+    Where ``agent`` or ``other_agent`` names a model, that is the agent: fine-tuned on the demonstrations where
+    ``warm_start`` is set, else only looked at.
 
     Raises:
-        QvlibError: that folder or hub name gives no model with a tokenizer.
+        QvlibError: a name that gives no model with a tokenizer.
     """
     world(params)
     stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
@@ -44,40 +45,68 @@ def train_agents(params: Params) -> Stage:
 
 
 def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
-    """Clone one agent from demonstrations; yields (its name, step, steps)."""
-    from ..models import small
-
+    """Make one agent; yields (its name, step, steps) while it is cloned."""
     environment = world(params)
-    other = which == "other_agent"
+    name = params.other_agent if which == "other_agent" else params.agent
     with open_stage(params, which) as stage:
         if stage.complete:
             return
         one_thread(params)
-        if params.agent != "small" and not other:
-            lm = load_given(params)
-            stage.finish(model=params.agent, parameters=lm.model.num_parameters(), vocabulary=len(lm.tokenizer))
-            return
-        dealt = uses(params, environment)
-        tasks = dealt.other_demonstrations if other else dealt.demonstrations
-        seed = params.seed + 1 if other else params.seed
-        shopper = environments.demonstrator(params, environment)
-        jobs = (episode(environment, task, seed) for task in tasks)
-        by_task = {record["task"]: record for record in lockstep(jobs, shopper, params.batch_size)}
-        records = [by_task[task.id] for task in tasks]
-        write_table(stage, "demonstrations", records)
-        shown = list(decisions(environment, tasks, records))
-        tokenizer = small.train_tokenizer(shown, params.vocabulary)
-        width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
-        model = small.make_model(tokenizer, width, layers, params.agent_heads, seed, params.dtype).to(params.device)
-        curve = []
-        for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
-                               batch=params.clone_batch, seed=seed):
-            curve.append(row)
-            yield f"{which.replace('_', ' ')}, seed {params.seed}", row["step"], row["steps"]
-        write_table(stage, "curve", curve)
-        save_model(stage, model, tokenizer)
-        stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), demonstrations=len(tasks),
-                     decisions=len(shown), demonstrator_reward=float(pd.DataFrame(records)["reward"].mean()))
+        if name == "small":
+            yield from _from_scratch(params, stage, environment, which)
+        elif params.warm_start:
+            _warm_started(params, stage, environment, which, name)
+        else:
+            lm = load(params, name)
+            stage.finish(model=name, parameters=lm.model.num_parameters(), vocabulary=len(lm.tokenizer))
+
+
+def _from_scratch(params: Params, stage: Stage, environment: Environment, which: str) -> Iterator[tuple[str, int, int]]:
+    """A small model cloned from demonstrations."""
+    from ..models import small
+
+    seed, shown, facts = _demonstrated(params, stage, environment, which)
+    tokenizer = small.train_tokenizer(shown, params.vocabulary)
+    other = which == "other_agent"
+    width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
+    model = small.make_model(tokenizer, width, layers, params.agent_heads, seed, params.dtype).to(params.device)
+    curve = []
+    for row in small.clone(model, tokenizer, shown, epochs=params.clone_epochs, lr=params.clone_lr,
+                           batch=params.clone_batch, seed=seed):
+        curve.append(row)
+        yield f"{which.replace('_', ' ')}, seed {params.seed}", row["step"], row["steps"]
+    write_table(stage, "curve", curve)
+    save_model(stage, model, tokenizer)
+    stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), **facts)
+
+
+def _warm_started(params: Params, stage: Stage, environment: Environment, which: str, name: str) -> None:
+    """A named model, fine-tuned on demonstrations."""
+    from ..warm_start import fine_tune, transcripts
+
+    seed, shown, facts = _demonstrated(params, stage, environment, which)
+    lm = load(params, name)
+    tuned, curve, dropped = fine_tune(
+        lm, list(transcripts(lm, ((d.state, d.action) for d in shown))), lr=params.warm_lr, epochs=params.clone_epochs,
+        batch=params.warm_batch, seed=seed, lora_rank=params.warm_rank, folder=stage.path / "training",
+        label=f"warm start, {which.replace('_', ' ')}")
+    write_table(stage, "curve", [{"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve])
+    save_model(stage, tuned.model, tuned.tokenizer)
+    stage.finish(base=name, parameters=tuned.model.num_parameters(), vocabulary=len(tuned.tokenizer), too_long=dropped, **facts)
+
+
+def _demonstrated(params: Params, stage: Stage, environment: Environment, which: str) -> tuple[int, list[Any], dict[str, Any]]:
+    """(seed, decisions, facts) of an agent's demonstrations, which are also written: ``demonstrations.parquet``."""
+    dealt, other = uses(params, environment), which == "other_agent"
+    tasks = dealt.other_demonstrations if other else dealt.demonstrations
+    seed = params.seed + 1 if other else params.seed
+    jobs = (episode(environment, task, seed) for task in tasks)
+    by_task = {r["task"]: r for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)}
+    records = [by_task[task.id] for task in tasks]
+    write_table(stage, "demonstrations", records)
+    shown = list(decisions(environment, tasks, records))
+    return seed, shown, {"demonstrations": len(tasks), "decisions": len(shown),
+                         "demonstrator_reward": float(pd.DataFrame(records)["reward"].mean())}
 
 
 def cloning_curves(params: Params) -> dict[str, pd.DataFrame]:
@@ -98,27 +127,6 @@ def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence
         for action in record["actions"]:
             yield Demonstration(state, action)
             state = environment.step(state, action)
-
-
-def load_model(params: Params, which: str = "agent"):
-    """The language model behind an agent: a folder or hub name given as ``agent``, else the cloned one."""
-    from ..models import local
-
-    one_thread(params)
-    stage = read_stage(params, which)
-    if "model" in stage.facts:
-        return load_given(params)
-    return local.load(stage.path / "model", dtype=params.dtype, device=params.device,
-                      max_action_tokens=params.max_action_tokens)
-
-
-def load_given(params: Params):
-    """The model that the parameter ``agent`` names; a relative folder is meant from the project's root."""
-    from ..models import local
-
-    folder = resolve(params.agent)
-    return local.load(folder if folder.is_dir() else params.agent, dtype=params.dtype, device=params.device,
-                      max_action_tokens=params.max_action_tokens)
 
 
 def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:

@@ -16,8 +16,9 @@ from ..params import Params
 from ..reranker import Reranked
 from ..runs import Stage, open_stage
 from ..types import Agent, Environment, QModel, Task
-from .agents import load_model, sampler
+from .agents import sampler
 from .common import for_each_seed, processes
+from .models import load_model
 from .q import load_q
 from .trees import search_config
 from .world import split_row, uses, world
@@ -38,7 +39,7 @@ def arms(params: Params, environment: Environment) -> dict[str, Agent]:
     Every arm draws through the same filter and from the same keys.
     """
     lm = load_model(params)
-    q = replace(load_q(params), reference=lm)
+    q = load_q(params, agent=lm)
     sample = sampler(params, environment, lm)
 
     def best(agent: Agent, q_model: QModel, n: int) -> Agent:
@@ -58,7 +59,7 @@ def arms(params: Params, environment: Environment) -> dict[str, Agent]:
         found["other_agent_sample"] = sampler(params, environment, second)
         found["other_agent_q_n5"] = best(found["other_agent_sample"], q, 5)
     for k in range(params.control_shuffles):
-        control = replace(load_q(params, f"model-{k}", "control"), reference=lm)
+        control = load_q(params, f"model-{k}", "control", reference=q.reference)
         found |= {f"control_q_n{n}/{k}": best(sample, control, n) for n in (5, 10)}
     return {name: found.get(name, sample) for name in arm_names(params)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -14,11 +14,14 @@ from ..parallel import stream
 from ..params import Params
 from ..preferences import Pair, hold_out, shuffle_winners
 from ..runs import Stage, is_complete, open_stage, read_stage
-from ..types import Environment, QModel
-from .agents import load_model
+from ..types import Environment
 from .common import one_thread, processes, save_model, write_table
+from .models import load, load_reference
 from .pairs import load_pairs
 from .world import world
+
+if TYPE_CHECKING:
+    from ..q_model import LogRatio
 
 
 def train_q(params: Params) -> Stage:
@@ -55,7 +58,7 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
     if not train:
         raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
     with open_stage(params, which) as stage:
-        environment, lm = world(params), load_model(params)
+        environment, lm = world(params), load_reference(params)
         rows, held_rows = encode(environment, lm, train), encode(environment, lm, held)
         if which == "q_model":
             facts = _fit(params, stage, lm, rows, held_rows, "model", "DPO")
@@ -98,10 +101,10 @@ def encode(environment: Environment, lm: Any, pairs: Sequence[Pair]) -> list[Any
     return encode_pairs(lm, [rebuild(environment, tasks[p.task], p.path) for p in pairs], pairs)
 
 
-def load_q(params: Params, name: str = "model", stage: str = "q_model") -> QModel:
-    """A trained Q model with the agent's model as its reference."""
-    from ..models import local
+def load_q(params: Params, name: str = "model", stage: str = "q_model", agent: Any = None, reference: Any = None) -> LogRatio:
+    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``."""
     from ..q_model import LogRatio
 
-    tuned = local.load(read_stage(params, stage).path / name, dtype=params.dtype, device=params.device)
-    return LogRatio(tuned, load_model(params), params.log_prob)
+    reference = reference or load_reference(params, agent)
+    dtype = str(reference.model.dtype).removeprefix("torch.")
+    return LogRatio(load(params, read_stage(params, stage).path / name, dtype), reference, params.log_prob)

@@ -14,8 +14,9 @@ from ..params import Params
 from ..reranker import Reranked
 from ..runs import Stage, open_stage
 from ..types import Agent, Environment, Task
-from .agents import load_model, sampler
+from .agents import sampler
 from .common import for_each_seed, processes
+from .models import load_model
 from .pairs import make_pairs
 from .q import fit_q, load_q
 from .world import uses, world

@@ -8,9 +8,10 @@ from ..params import Params
 from ..reranker import Listed, Reranked
 from ..runs import Stage
 from ..types import Agent, Environment, QModel
-from .agents import load_model, sampler
+from .agents import sampler
 from .common import for_each_seed
 from .episodes import play_arms
+from .models import load_model
 from .q import load_q
 from .world import uses, world
 
@@ -60,8 +61,8 @@ def rule_names(params: Params) -> list[str]:
 def rule_arms(params: Params, environment: Environment) -> dict[str, Agent]:
     """The agent of each name of ``rule_names``."""
     lm = load_model(params)
-    q = replace(load_q(params), reference=lm)
-    controls = {f"control/{k}": replace(load_q(params, f"model-{k}", "control"), reference=lm)
+    q = load_q(params, agent=lm)
+    controls = {f"control/{k}": load_q(params, f"model-{k}", "control", reference=q.reference)
                 for k in range(params.control_shuffles)}
     sample = sampler(params, environment, lm)
     listed = Listed(sample, environment, lm)
@@ -84,6 +85,6 @@ def trial_arms(params: Params, environment: Environment) -> dict[str, Agent]:
     """One sample of the agent as it is; the reranked agent with the cell's candidates."""
     lm = load_model(params)
     candidates = params.model_copy(update={"temperature": params.trial_temperature or params.temperature})
-    q = replace(load_q(params), reference=lm)
+    q = load_q(params, agent=lm)
     return {"sample": sampler(params, environment, lm),
             "q": Reranked(sampler(candidates, environment, lm), q, params.trial_n, params.rerank_temperature, params.prior_weight)}

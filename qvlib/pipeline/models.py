@@ -1,0 +1,110 @@
+"""The language models behind agents and Q models: the cloned ones, and any that is named."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import environments
+from ..evaluate import episode
+from ..lockstep import lockstep
+from ..params import Params
+from ..paths import resolve
+from ..runs import read_stage
+from ..types import State
+from .common import one_thread
+from .world import world
+
+EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
+
+
+def load_model(params: Params, which: str = "agent", dtype: str = "") -> Any:
+    """The model of an agent: cloned or warm-started in its stage, else the one that a parameter names."""
+    stage = read_stage(params, which)
+    tuned = stage.path / "model"
+    return load(params, tuned if tuned.is_dir() else stage.facts["model"], dtype)
+
+
+def load_reference(params: Params, agent: Any = None) -> Any:
+    """The reference of the Q model: the model ``q_base``, else the agent's own; ``agent`` serves where it is that.
+
+    Never in bfloat16, whose rounding is as large as what a Q model has learnt: log-ratios of such an agent are
+    those of its weights in float32.
+    """
+    dtype = "float32" if params.dtype == "bfloat16" else params.dtype
+    if params.q_base:
+        return load(params, params.q_base, dtype)
+    return agent if agent is not None and dtype == params.dtype else load_model(params, dtype=dtype)
+
+
+def load(params: Params, name: str | Path, dtype: str = "") -> Any:
+    """A model with its tokenizer and the prompt style that fits it, on the run's device.
+
+    name: a folder (a relative one is meant from the project's root), a GGUF file, ``smollm2``, or a name on the hub.
+
+    Raises:
+        QvlibError: nothing of that name gives a causal model with a tokenizer.
+    """
+    from ..models import local
+
+    one_thread(params)
+    return local.load(found(name), dtype=dtype or params.dtype, device=params.device, max_action_tokens=params.max_action_tokens,
+                      cache_tokens=params.cache_tokens, style=functools.partial(style, params))
+
+
+def found(name: str | Path) -> str | Path:
+    """Where a model's files are: a folder, or a name on the hub as it is.
+
+    Raises:
+        QvlibError: a GGUF file or the package of ``smollm2`` is missing, or no model is in it.
+    """
+    from ..models import gguf
+
+    if name == gguf.SMOLLM2:
+        return gguf.converted(gguf.smollm2())
+    folder = resolve(name)
+    if folder.suffix == ".gguf":
+        return gguf.converted(folder)
+    return folder if folder.is_dir() else name
+
+
+def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
+    """How a model is prompted: as a chat where its tokenizer has a chat template, else in the compact style."""
+    from ..models.chat import Chat
+    from ..models.prompts import compact
+
+    if not getattr(tokenizer, "chat_template", None):
+        return compact
+    instructions, first, examples = _conversation(params)
+    return Chat(tokenizer, instructions, first, examples, params.thoughts, params.prompt_tokens)
+
+
+@functools.lru_cache(2)
+def _conversation(params: Params) -> tuple[str, Callable[..., str], tuple[State, ...]]:
+    """What a conversation needs of the world: its instructions, a task's first observation, examples."""
+    environment = world(params)
+
+    @functools.lru_cache(4096)
+    def first(task: Any) -> str:
+        return environment.reset(task).observation
+
+    return environments.instructions(params), first, examples(params, environment)
+
+
+def examples(params: Params, environment: Any) -> tuple[State, ...]:
+    """The ends of the best demonstrated episodes among the first training tasks, the shortest first among equals."""
+    if not params.examples:
+        return ()
+    tasks = environment.tasks("train")[:EXAMPLE_TASKS]
+    jobs = (episode(environment, task, params.seed) for task in tasks)
+    shown = {r["task"]: r for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)}
+    best = sorted(tasks, key=lambda t: (-shown[t.id]["reward"], shown[t.id]["env_steps"], t.id))[: params.examples]
+    ends = []
+    for task in best:
+        state = environment.reset(task)
+        for action in shown[task.id]["actions"]:
+            state = environment.step(state, action)
+        ends.append(state)
+    return tuple(ends)
