@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 Ids = tuple[int, ...]
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
@@ -78,7 +79,12 @@ def stacked(rows: Sequence[tuple[int, Layers]], config: PretrainedConfig, like: 
 
 def taken(cache: DynamicCache, mask: torch.Tensor, row: int) -> Layers | None:
     """Keys and values of a row's own tokens; None where the model's cache does not keep them all."""
-    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+    if not all(_whole(layer, mask.shape[1]) for layer in cache.layers):
         return None
     own = mask[row].bool()
     return [(layer.keys[row][:, own], layer.values[row][:, own]) for layer in cache.layers]
+
+
+def _whole(layer: Any, tokens: int) -> bool:
+    """Whether a layer's cache holds all tokens: it has no window, or one that they have not filled."""
+    return type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
