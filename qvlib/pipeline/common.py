@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,16 +23,26 @@ def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None
     os.replace(temporary, stage.path / f"{name}.parquet")
 
 
-def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model") -> None:
+def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model", card: str = "") -> None:
     """Save a model and tokenizer as transformers does, then move the folder into place whole."""
     from ..models.local import quiet
 
+    def write(folder: Path) -> None:
+        with quiet():
+            model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    save_folder(stage, name, write, card)
+
+
+def save_folder(stage: Stage, name: str, write: Callable[[Path], Any], card: str = "") -> None:
+    """A folder of a stage, written beside its place and moved there whole; ``card`` is its README.md."""
     temporary, final = stage.path / f".{name}.tmp", stage.path / name
     for folder in (temporary, final):
         shutil.rmtree(folder, ignore_errors=True)
-    with quiet():
-        model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    write(temporary)
+    if card:
+        (temporary / "README.md").write_text(card)
     os.replace(temporary, final)
 
 

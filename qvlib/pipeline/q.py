@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -15,7 +16,8 @@ from ..params import Params
 from ..preferences import Pair, hold_out, shuffle_winners
 from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Environment
-from .common import one_thread, processes, save_model, write_table
+from .cards import model_card
+from .common import one_thread, processes, save_folder, save_model, write_table
 from .models import load, load_reference
 from .pairs import load_pairs
 from .world import world
@@ -85,9 +87,15 @@ def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequ
     tuned, curve = fit(lm, train, held, beta=params.beta, lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch,
                        rule=params.log_prob, seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
     write_table(stage, name.replace("model", "curve"), curve)
-    save_model(stage, tuned.model, lm.tokenizer, name)
     last = [row for row in curve if row["split"] == "held-out"]
-    return {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None}
+    facts = {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None}
+    card = model_card(params, {"control": name != "model", **facts})
+    adapter = stage.path / f"{name}-trl" / "adapter"
+    if params.trainer == "trl" and params.lora_rank:
+        save_folder(stage, name, lambda folder: (shutil.copytree(adapter, folder), lm.tokenizer.save_pretrained(folder)), card)
+    else:
+        save_model(stage, tuned.model, lm.tokenizer, name, card)
+    return facts
 
 
 def encode(environment: Environment, lm: Any, pairs: Sequence[Pair]) -> list[Any]:
@@ -102,9 +110,15 @@ def encode(environment: Environment, lm: Any, pairs: Sequence[Pair]) -> list[Any
 
 
 def load_q(params: Params, name: str = "model", stage: str = "q_model", agent: Any = None, reference: Any = None) -> LogRatio:
-    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``."""
+    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``.
+
+    An adapter is switched on in the reference's own memory for each call, and off again.
+    """
+    from ..models.adapters import Switched, is_adapter
     from ..q_model import LogRatio
 
-    reference = reference or load_reference(params, agent)
+    reference, folder = reference or load_reference(params, agent), read_stage(params, stage).path / name
+    if is_adapter(folder):
+        return LogRatio(reference.tuned(Switched(reference.model, folder)), reference, params.log_prob)
     dtype = str(reference.model.dtype).removeprefix("torch.")
-    return LogRatio(load(params, read_stage(params, stage).path / name, dtype), reference, params.log_prob)
+    return LogRatio(load(params, folder, dtype), reference, params.log_prob)

@@ -1,0 +1,93 @@
+"""Policy and reference in one model: the adapter is on for the policy's calls alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy import small_lm, states
+
+from qvlib import pipeline, trl_training
+from qvlib.dpo import PairIds
+from qvlib.models.adapters import Switched, is_adapter
+from qvlib.q_model import LogRatio
+
+SHOPS = states(6)
+ACTIONS = [[*shop.admissible[1:]] for shop in SHOPS]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """(adapter's folder, merged policy): two of them, of other data."""
+    lm, found = small_lm("float32"), []
+    for k in range(2):
+        rows = [PairIds(ids, lm.action_ids(prompt, a[k]), lm.action_ids(prompt, a[k - 1]))
+                for (prompt, ids), a in zip(lm.prompts(SHOPS), ACTIONS, strict=True)]
+        folder = tmp_path_factory.mktemp(f"adapter{k}")
+        merged, _ = trl_training.train(lm, rows, (), beta=0.1, lr=3e-2, epochs=2, batch=3, rule="sum", seed=k, lora_rank=4,
+                                       folder=folder)
+        assert is_adapter(folder / "adapter") and not is_adapter(folder)
+        assert {f.suffix for f in (folder / "adapter").iterdir()} <= {".json", ".safetensors", ".md"}
+        found.append((folder / "adapter", merged))
+    return found
+
+
+def all_logits(model) -> torch.Tensor:
+    ids = torch.tensor([range(20, 60)])
+    with torch.no_grad():
+        return model(input_ids=ids).logits
+
+
+def test_the_reference_does_not_move_by_a_bit(tuned):
+    lm = small_lm("float32")
+    before, scores = all_logits(lm.model), lm.log_probs([(1, 2, 3)], [[(4, 5)]])
+    policies = [lm.tuned(Switched(lm.model, folder)) for folder, _ in tuned]
+    assert torch.equal(all_logits(lm.model), before)
+    for policy in policies:
+        assert not torch.allclose(all_logits(policy.model), before, atol=1e-3)
+        assert torch.equal(all_logits(lm.model), before)
+    lm.forget()
+    assert lm.log_probs([(1, 2, 3)], [[(4, 5)]]) == scores
+    with pytest.raises(ValueError):
+        policies[0].model(nonsense=1)
+    assert torch.equal(all_logits(lm.model), before)  # a call that fails leaves the adapter off too
+
+
+def test_switched_on_it_is_the_merged_model(tuned):
+    lm = small_lm("float32")
+    for folder, merged in tuned:
+        score = LogRatio(lm.tuned(Switched(lm.model, folder)), lm).score(SHOPS, ACTIONS)
+        expected = LogRatio(merged, small_lm("float32")).score(SHOPS, ACTIONS)
+        for row, other in zip(score, expected, strict=True):
+            assert row == pytest.approx(other, abs=1e-4)
+        assert max(abs(q) for row in score for q in row) > 0.05
+
+
+def test_it_has_what_a_local_model_asks_of_a_model(tuned):
+    lm = small_lm("float32")
+    policy = lm.tuned(Switched(lm.model, tuned[0][0]))
+    assert policy.model.device == lm.model.device and policy.model.config is lm.model.config
+    assert policy.model.dtype == torch.float32 and policy.ends == lm.ends
+    assert [len(row) for row in policy.sample([(1, 2, 3)], [[None, None]], 1.0, 0.9)] == [2]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
+    params = undisturbed.model_copy(update={"trainer": "trl", "lora_rank": rank, "dpo_epochs": 1})
+    stage = pipeline.fit_q(params)
+    folder = stage.path / "model"
+    assert is_adapter(folder) == bool(rank) and not list(folder.rglob("*.bin"))
+    card = (folder / "README.md").read_text()
+    held = stage.facts["held_out_accuracy"]
+    assert f"{held:.1%} of {stage.facts['held_out_pairs']} held-out pairs" in card and f"beta {params.beta:g}" in card
+    assert f"pairs-{params.digest('pairs')}" in card and ("LoRA of rank 4" in card) == bool(rank)
+    agent = pipeline.load_model(params)
+    q = pipeline.load_q(params, agent=agent)
+    assert q.reference is agent and (q.policy.model.device == agent.model.device)
+    world = pipeline.world(params)
+    state = world.reset(world.tasks("train")[0])
+    plain = agent.prompt(state)[1]
+    scores = q.score([state], [["search[wool sweater]", "search[tea]"]])[0]
+    assert len(set(scores)) == 2 and all(abs(s) > 1e-6 for s in scores)
+    agent.forget()
+    before = agent.log_probs([plain], [[(5, 6)]])
+    assert before == pipeline.load_model(params).log_probs([plain], [[(5, 6)]])
