@@ -7,7 +7,7 @@ import pytest
 from toy import small_lm, states
 
 from qvlib import bench
-from qvlib.bench import common, env, scoring, search
+from qvlib.bench import common, conversations, env, scoring, search
 from qvlib.cli import main
 from qvlib.models.local import LocalAgent
 from qvlib.types import Request
@@ -28,6 +28,18 @@ def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
     assert result["ratio"] == min(r["ratio"] for r in rows if r["replies"] == "scoring") > 0 < result["sampling_ratio"]
     assert rows[0]["limit"] == pytest.approx(5 * 48 / (40 + 5 * 7))
     assert all(1 < row["limit"] < 5 for row in rows)
+
+
+def test_conversations_are_the_same_however_they_are_paid_for(monkeypatch):
+    for name, value in {"HEAD": 30, "GROWTH": 8, "STEPS": 3}.items():
+        monkeypatch.setattr(conversations, name, value)
+    rows, result = conversations.compare(small_lm("float32"), 1)
+    assert [row["way"] for row in rows] == ["singly", "shared", "kept"] and result["largest_difference"] < 1e-4
+    prompts = 2 * (30 + 38 + 46)
+    assert [row["prompt tokens"] for row in rows[:2]] == [10 * prompts, 2 * prompts]
+    # Kept: every token once, and the last of each prompt again for the scores.
+    assert rows[2]["prompt tokens"] == 2 * 46 + 2 * 3
+    assert result["fewer_tokens"] == rows[2]["fewer tokens"] > 10
 
 
 def test_a_walk_is_counted(monkeypatch, tmp_path):

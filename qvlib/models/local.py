@@ -264,7 +264,8 @@ class LocalModel:
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask)[:, -width:], past_key_values=cache,
                          use_cache=True, logits_to_keep=1)
         self.usage["prompt_tokens"] += sum(map(len, prompts))
-        self.usage["computed_tokens"] += sum(len(p) - n for p, (n, _) in zip(prompts, known, strict=True))
+        computed = sum(len(p) - n for p, (n, _) in zip(prompts, known, strict=True))
+        self.usage.update(computed_tokens=computed, computed_prompt_tokens=computed)
         if self.cache_tokens:
             for i, prompt in enumerate(prompts):
                 layers = taken(out.past_key_values, mask, i)
