@@ -26,6 +26,7 @@ class FaultyServer:
     """Use as a context manager. ``faults`` are for the next requests in turn; ``always`` gives the fault of a body, or None.
 
     n: "takes", "ignores" (one choice, whatever n is) or "refuses" (HTTP 400 for n above 1).
+    reply: from the body and a generator of its own to the text of a choice, in the place of ``words``.
     seen: the bodies in the order of coming. peak: the most requests that were under way at once.
     """
 
@@ -33,6 +34,7 @@ class FaultyServer:
     always: Callable[[dict[str, Any]], str | None] = lambda body: None
     n: str = "takes"
     words: tuple[str, ...] = WORDS
+    reply: Callable[[dict[str, Any], Any], str] | None = None
     delay: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     null_choices: tuple[int, ...] = ()
@@ -115,10 +117,11 @@ class FaultyServer:
         n = body.get("n", 1) if self.n == "takes" else 1
         choices = []
         for i in range(0 if fault == "empty" else n):
-            word = self.words[generator(body.get("seed"), body["messages"][-1]["content"], i).integers(len(self.words))]
+            rng = generator(body.get("seed"), body["messages"][-1]["content"], i)
+            text = self.reply(body, rng) if self.reply else f"Action: {self.words[rng.integers(len(self.words))]}"
             null = fault == "null" or (n > 1 and i in self.null_choices)
             choice = {"index": i, "finish_reason": "content_filter" if null else "stop",
-                      "message": {"role": "assistant", "content": None if null else f"Action: {word}"}}
+                      "message": {"role": "assistant", "content": None if null else text}}
             if body.get("logprobs"):
                 choice["logprobs"] = {"content": [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -0.25}]}
             choices.append(choice)

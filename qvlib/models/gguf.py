@@ -14,8 +14,6 @@ from pathlib import Path
 
 from ..errors import QvlibError
 
-SMOLLM2 = "smollm2"
-
 
 def cache_folder() -> Path:
     """Where converted models are kept: ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``."""

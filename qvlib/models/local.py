@@ -79,6 +79,10 @@ class LocalModel:
         """The same with other weights, and nothing remembered."""
         return LocalModel(model, self.tokenizer, self.style, self.max_action_tokens, self.batch_tokens, self.memory, self.cache_tokens)
 
+    def agent(self, temperature: float, top_p: float) -> LocalAgent:
+        """The agent that samples so; 0 is greedy."""
+        return LocalAgent(self, temperature, top_p)
+
     def forget(self) -> None:
         """Empty the memories."""
         for memory in (self._nuclei, self._scores, self._prompts, self._prefixes):

@@ -10,8 +10,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .. import environments
+from ..errors import QvlibError
 from ..evaluate import episode
 from ..lockstep import lockstep
+from ..models.names import is_remote
 from ..parallel import stream
 from ..params import Params
 from ..reranker import Filtered
@@ -52,13 +54,16 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
         if stage.complete:
             return
         one_thread(params)
+        if is_remote(name) and params.warm_start:
+            raise QvlibError(f"warm_start: {name} is behind a server and cannot be fine-tuned here; unset warm_start")
         if name == "small":
             yield from _from_scratch(params, stage, environment, which)
         elif params.warm_start:
             _warm_started(params, stage, environment, which, name)
         else:
             lm = load(params, name)
-            stage.finish(model=name, parameters=lm.model.num_parameters(), vocabulary=len(lm.tokenizer))
+            known = {} if is_remote(name) else {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer)}
+            stage.finish(model=name, **known)
 
 
 def _from_scratch(params: Params, stage: Stage, environment: Environment, which: str) -> Iterator[tuple[str, int, int]]:
@@ -131,11 +136,9 @@ def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence
 
 def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:
     """The agent of a model: sampled as the parameters say, refused and no-effect actions redrawn."""
-    from ..models.local import LocalAgent
-
-    agent = LocalAgent(lm, 0.0, 1.0) if greedy else LocalAgent(lm, params.temperature, params.top_p)
+    sampled = lm.agent(params.temperature, params.top_p)
+    agent = lm.agent(0.0, 1.0) if greedy else sampled
     if not params.filter_actions:
         return agent
-    if greedy:  # what greedy decoding would refuse again and again is drawn from the distribution instead
-        return Filtered(agent, environment, fallback=LocalAgent(lm, params.temperature, params.top_p))
-    return Filtered(agent, environment)
+    # What greedy decoding would refuse again and again is drawn from the distribution instead.
+    return Filtered(agent, environment, fallback=sampled if greedy else None)

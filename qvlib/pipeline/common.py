@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..parallel import process_count
+from ..models.names import is_remote
 from ..params import Params
 from ..runs import Stage
 
@@ -47,6 +48,9 @@ def save_folder(stage: Stage, name: str, write: Callable[[Path], Any], card: str
 
 
 def processes(params: Params) -> int:
+    """Processes of a run; one where a server does the work, whose limit of requests holds in each."""
+    if is_remote(params.agent) or is_remote(params.other_agent):
+        return 1
     return process_count(params.processes, params.device)
 
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..evaluate import episode, tree_episode
 from ..lockstep import lockstep
 from ..mcts import search
+from ..models.names import is_remote
 from ..parallel import slices, stream
 from ..params import Params
 from ..reranker import Reranked
@@ -30,7 +31,8 @@ def arm_names(params: Params) -> list[str]:
     """The arms of the evaluation; a control's number comes after a slash."""
     second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
     controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
-    return ["sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts"]
+    likely = [] if is_remote(params.agent) else ["likely_n5"]  # servers tell no log-probabilities that could be compared
+    return ["sample", "greedy", "random_n5", *likely, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts"]
 
 
 def arms(params: Params, environment: Environment) -> dict[str, Agent]:

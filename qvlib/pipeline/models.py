@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import environments
+from ..errors import QvlibError
 from ..evaluate import episode
 from ..lockstep import lockstep
+from ..models.names import SERVED, SMOLLM2, is_remote
 from ..params import Params
 from ..paths import resolve
 from ..runs import read_stage
@@ -34,6 +37,9 @@ def load_reference(params: Params, agent: Any = None) -> Any:
     those of its weights in float32.
     """
     dtype = "float32" if params.dtype == "bfloat16" else params.dtype
+    if not params.q_base and is_remote(params.agent):
+        raise QvlibError(f"q_base is empty, and {params.agent} is behind a server and cannot be tuned here; name a local model, such "
+                         "as q_base: smollm2")
     if params.q_base:
         return load(params, params.q_base, dtype)
     return agent if agent is not None and dtype == params.dtype else load_model(params, dtype=dtype)
@@ -42,13 +48,16 @@ def load_reference(params: Params, agent: Any = None) -> Any:
 def load(params: Params, name: str | Path, dtype: str = "") -> Any:
     """A model with its tokenizer and the prompt style that fits it, on the run's device.
 
-    name: a folder (a relative one is meant from the project's root), a GGUF file, ``smollm2``, or a name on the hub.
+    name: a folder (a relative one is meant from the project's root), a GGUF file, ``smollm2``, a name on the hub, or
+    ``api:MODEL`` for one behind the chat server ``api_base_url``.
 
     Raises:
         QvlibError: nothing of that name gives a causal model with a tokenizer.
     """
     from ..models import local
 
+    if is_remote(str(name)):
+        return remote(params, str(name))
     one_thread(params)
     return local.load(found(name), dtype=dtype or params.dtype, device=params.device, max_action_tokens=params.max_action_tokens,
                       cache_tokens=params.cache_tokens, style=functools.partial(style, params))
@@ -62,7 +71,7 @@ def found(name: str | Path) -> str | Path:
     """
     from ..models import gguf
 
-    if name == gguf.SMOLLM2:
+    if name == SMOLLM2:
         return gguf.converted(gguf.smollm2())
     folder = resolve(name)
     if folder.suffix == ".gguf":
@@ -79,6 +88,27 @@ def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
         return compact
     instructions, first, examples = _conversation(params)
     return Chat(tokenizer, instructions, first, examples, params.thoughts, params.prompt_tokens)
+
+
+@functools.lru_cache(4)
+def remote(params: Params, name: str) -> Any:
+    """A model behind a chat server; one client a process, so that its limit holds and its usage adds up.
+
+    Raises:
+        QvlibError: a parameter ``api_*`` is none of its values.
+    """
+    from ..models.api_client import ApiClient
+    from ..models.chat import Chat
+    from ..models.remote import RemoteModel
+
+    model = name.removeprefix(SERVED)
+    cache = resolve(params.api_cache or Path(params.runs_dir) / f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl")
+    client = ApiClient(
+        model, params.api_base_url, params.api_key_variable, timeout=params.api_timeout, retries=params.api_retries,
+        max_in_flight=params.api_in_flight, n_mode=params.api_n, cache=cache, offline=params.api_offline,
+        price_prompt=params.api_price_prompt or None, price_completion=params.api_price_completion or None)
+    instructions, first, examples = _conversation(params)
+    return RemoteModel(client, Chat(None, instructions, first, examples, params.thoughts), params.max_action_tokens)
 
 
 @functools.lru_cache(2)

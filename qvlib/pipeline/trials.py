@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..errors import QvlibError
+from ..models.names import is_remote
 from ..params import Params
 from ..reranker import Listed, Reranked
 from ..runs import Stage
@@ -60,6 +62,8 @@ def rule_names(params: Params) -> list[str]:
 
 def rule_arms(params: Params, environment: Environment) -> dict[str, Agent]:
     """The agent of each name of ``rule_names``."""
+    if is_remote(params.agent):
+        raise QvlibError(f"rule_tasks: scoring rules weigh log-probabilities, which {params.agent} does not tell; set rule_tasks to 0")
     lm = load_model(params)
     q = load_q(params, agent=lm)
     controls = {f"control/{k}": load_q(params, f"model-{k}", "control", reference=q.reference)
