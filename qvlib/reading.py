@@ -110,8 +110,17 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
     """Where the agent comes from; ``loss`` is cloning's last, nats a token."""
     if "model" in facts:
         return f"The agent is the model `{facts['model']}` as it was given; nothing was cloned."
-    return (f"Cloned from {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a shopper whose own mean "
-            f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.")
+    how = f"`{facts['base']}`, fine-tuned on" if "base" in facts else "Cloned from"
+    dropped = f" {facts['too_long']} episodes were too long for the model and left out." if facts.get("too_long") else ""
+    return (f"{how} {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a scripted agent whose own mean "
+            f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.{dropped}")
+
+
+def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
+    """How large a prompt and the agent's model are; a server tells neither."""
+    if "parameters" not in facts:
+        return f"`{facts['model']}` counts its tokens and parameters itself."
+    return f"{len(prompt)} tokens; the model has {facts['parameters']:,} parameters."
 
 
 def _control(entry: Mapping[str, Any], shuffles: Sequence[float]) -> str:
