@@ -10,8 +10,9 @@ from tokenizers import AddedToken
 from toy import small_lm, states
 
 from qvlib.dpo import encode_pairs
-from qvlib.models.chat import Chat, is_action, page, parse, turn_end
+from qvlib.models.chat import PLAIN, Chat, is_action, page, parse, turn_end
 from qvlib.models.local import LocalAgent, LocalModel
+from qvlib.models.prompts import END
 from qvlib.preferences import Pair
 from qvlib.types import Request, State, Step, Task
 
@@ -24,7 +25,7 @@ TAGS = ("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n
 NO_SYSTEM = ("{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
              "<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
              "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}")
-TEMPLATES = {"chatml": (CHATML, "<|im_end|>"), "headers": (HEADERS, "<|eot_id|>"), "tags": (TAGS, "<|end|>"),
+TEMPLATES = {"plain": (PLAIN, END), "chatml": (CHATML, "<|im_end|>"), "headers": (HEADERS, "<|eot_id|>"), "tags": (TAGS, "<|end|>"),
              "no system": (NO_SYSTEM, "<end_of_turn>")}
 RULES = "You are shopping. Actions: search[keywords], click[value]."
 

@@ -18,6 +18,10 @@ from jinja2 import TemplateError
 
 from ..types import State, Task
 
+# For models without a template of their own, such as those that were not tuned to chat.
+PLAIN = ("{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}"
+         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+         "{% if add_generation_prompt %}Assistant: {% endif %}")
 Message = dict[str, str]
 ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
 _FORM = re.compile(r"\w+\[.*\]", re.DOTALL)

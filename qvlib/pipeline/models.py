@@ -80,12 +80,14 @@ def found(name: str | Path) -> str | Path:
 
 
 def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
-    """How a model is prompted: as a chat where its tokenizer has a chat template, else in the compact style."""
-    from ..models.chat import Chat
-    from ..models.prompts import compact
+    """How a model is prompted: as a chat by its template; without one in the compact style, if it was cloned so, else as a plain chat."""
+    from ..models.chat import PLAIN, Chat
+    from ..models.prompts import ACT, compact
 
-    if not getattr(tokenizer, "chat_template", None):
-        return compact
+    if not tokenizer.chat_template:
+        if ACT in tokenizer.get_vocab():
+            return compact
+        tokenizer.chat_template = PLAIN
     instructions, first, examples = _conversation(params)
     return Chat(tokenizer, instructions, first, examples, params.thoughts, params.prompt_tokens)
 
