@@ -35,10 +35,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, *, world: str | None = None, **limits: Any) -> Any:
-    """``world``: the only environment whose outcomes the parameter decides; None = any."""
+def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, *, worlds: tuple[str, ...] = (), **limits: Any) -> Any:
+    """``worlds``: the only environments whose outcomes the parameter decides; () = any."""
     stages = (stage,) if isinstance(stage, str) else stage or ()
-    extra = {"stage": stages[0] if stages else None, "stages": stages, "world": world}
+    extra = {"stage": stages[0] if stages else None, "stages": stages, "worlds": worlds}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -74,8 +74,10 @@ class Params(BaseModel):
     catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia", ge=0)
     goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
     games: Literal["cooking", "treasure_hunter", "coin_collector"] = _in(
-        "data", "cooking", "what TextWorld's generated games are about", world="textworld")
-    game_count: int = _in("data", 120, "TextWorld's generated games, 1 to 3 s each", world="textworld", ge=3)
+        "data", "cooking", "what TextWorld's generated games are about", worlds=("textworld",))
+    game_count: int = _in(
+        "data", 120, "TextWorld's generated games, 1 to 3 s each, or ScienceWorld's variations",
+        worlds=("textworld", "scienceworld"), ge=3)
     title_nouns: str = _in("data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path")
     repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
     max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10, HotPotQA 7)", ge=1)
@@ -155,8 +157,8 @@ class Params(BaseModel):
 
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
-        return {k: getattr(self, k) for k, f in type(self).model_fields.items()
-                if stage in f.json_schema_extra["stages"] and f.json_schema_extra["world"] in (None, self.environment)}
+        return {k: getattr(self, k) for k, f in type(self).model_fields.items() if stage in f.json_schema_extra["stages"]
+                and self.environment in (f.json_schema_extra["worlds"] or (self.environment,))}
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""

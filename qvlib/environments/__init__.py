@@ -29,6 +29,10 @@ def make(params: Params, embedded: Path) -> Environment:
         from . import textworld
 
         return textworld.build(folder, **common)
+    if params.environment == "scienceworld":
+        from . import scienceworld
+
+        return scienceworld.build(folder, max_steps=params.max_steps, timeout_value=params.timeout_value)
     from . import webshop
 
     nouns = params.title_nouns if params.title_nouns in ("auto", "spacy") else resolve(params.title_nouns)
@@ -45,6 +49,10 @@ def make_data(params: Params, folder: Path) -> None:
         from .textworld.generator import write_games
 
         write_games(params, folder)
+    elif params.environment == "scienceworld":
+        from .scienceworld.experiments import write_experiments
+
+        write_experiments(params, folder)
     elif params.environment == "webshop":
         from .webshop.generator import write_catalogue
 
@@ -74,6 +82,10 @@ def demonstrator(params: Params, environment: Environment) -> Agent:
         from .textworld.player import Player
 
         return Player(environment)
+    if params.environment == "scienceworld":
+        from .scienceworld.scientist import Scientist
+
+        return Scientist()
     from .webshop.shopper import Shopper
 
     return Shopper(environment)
