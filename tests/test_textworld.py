@@ -195,3 +195,13 @@ def test_without_the_package(tmp_path, monkeypatch):
         write_games(Params(environment="textworld"), tmp_path)
     with pytest.raises(QvlibError, match="textworld"):
         build(tmp_path)
+
+
+def test_the_benchmark_steps_alike(monkeypatch):
+    from qvlib.bench import worlds
+
+    monkeypatch.setattr(worlds, "WALKS", 1)
+    rows, result = worlds.run(1)
+    steps = {row["way"]: row["steps"] for row in rows}
+    assert steps["walk, ours"] == steps["walk, TextWorld"] > 0 and result["ratio"] > 0 < result["branching"]
+    assert steps["branch, ours"] == steps["branch, TextWorld copied"] == steps["branch, TextWorld played again"]

@@ -9,7 +9,7 @@ import importlib
 
 from .common import show, write
 
-NAMES = ("env", "search", "scoring", "trainers")
+NAMES = ("env", "search", "scoring", "trainers", "worlds")
 
 
 def run(name: str, repeats: int, save: bool = False) -> None:

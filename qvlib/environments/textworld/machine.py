@@ -59,6 +59,11 @@ class Machines:
             _kept(self._moments, (path, commands[:count + 1]), now, MOMENTS)
         return now
 
+    def forget(self) -> None:
+        """Keep nothing in memory."""
+        self._games.clear()
+        self._moments.clear()
+
     def _game(self, path: str) -> Machine:
         if path in self._games:
             self._games.move_to_end(path)
