@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(command=_parity)
 
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
-    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "trainers"))
+    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "worlds", "trainers"))
     bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
     bench.add_argument("--save", action="store_true", help="also write it into results/bench")
     bench.set_defaults(command=_bench)

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,9 +35,14 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, **limits: Any) -> Any:
+def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, *, worlds: tuple[str, ...] = (), **limits: Any) -> Any:
+    """``worlds``: the only environments whose outcomes the parameter decides; () = any."""
     stages = (stage,) if isinstance(stage, str) else stage or ()
-    return Field(default, description=meaning, json_schema_extra={"stage": stages[0] if stages else None, "stages": stages}, **limits)
+    extra = {"stage": stages[0] if stages else None, "stages": stages, "worlds": worlds}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+_ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
 class Params(BaseModel):
@@ -62,12 +67,18 @@ class Params(BaseModel):
     wandb_project: str = _in(None, "qvlib", "wandb project")
 
     # The world
-    environment: Literal["webshop", "hotpotqa"] = _in("data", "webshop", "the environment")
+    environment: Literal["webshop", "hotpotqa", "textworld", "scienceworld"] | _ImportPath = _in(
+        "data", "webshop", "the environment by name, or module:factory of your own")
     data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia")
     catalogue_products: int = _in(
         "data", 2400, "products of the embedded catalogue, or articles of the embedded encyclopaedia", ge=200)
     catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia", ge=0)
     goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
+    games: Literal["cooking", "treasure_hunter", "coin_collector"] = _in(
+        "data", "cooking", "what TextWorld's generated games are about", worlds=("textworld",))
+    game_count: int = _in(
+        "data", 120, "TextWorld's generated games, 1 to 3 s each, or ScienceWorld's variations",
+        worlds=("textworld", "scienceworld"), ge=3)
     title_nouns: str = _in("data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path")
     repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
     max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10, HotPotQA 7)", ge=1)
@@ -167,8 +178,8 @@ class Params(BaseModel):
 
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
-        return {k: getattr(self, k) for k, f in type(self).model_fields.items()
-                if stage in f.json_schema_extra["stages"]}
+        return {k: getattr(self, k) for k, f in type(self).model_fields.items() if stage in f.json_schema_extra["stages"]
+                and self.environment in (f.json_schema_extra["worlds"] or (self.environment,))}
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""

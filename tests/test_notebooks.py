@@ -15,7 +15,7 @@ from qvlib.tables import resolve
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "params" / "smoke.yml"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))  # test_own_environment.py has the other
 NAMES = ["00_tour", "01_agent", "02_collect", "03_preferences", "04_train_q", "05_evaluate", "06_ablations", "07_report"]
 ARMS = {"sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
         "other_agent_q_n5", "control_q_n5", "control_q_n10"}

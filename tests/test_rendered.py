@@ -22,7 +22,7 @@ from qvlib import runner
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "results" / "smoke"
-NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
 RENEW = "run `qvlib run params/smoke.yml` and commit results/smoke"
 OF_THE_PROCESS = ["seconds", "sessions", "finished", "commit"]

@@ -9,7 +9,7 @@ import importlib
 
 from .common import show, write
 
-NAMES = ("env", "search", "scoring", "conversations", "trainers")
+NAMES = ("env", "search", "scoring", "conversations", "worlds", "trainers")
 
 
 def run(name: str, repeats: int, save: bool = False) -> None:

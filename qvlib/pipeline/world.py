@@ -27,12 +27,12 @@ def world(params: Params) -> Environment:
             environment = environments.make(params, stage.path)
             splits = {s: environment.tasks(s) for s in ("train", "dev", "test")}
             check_disjoint(splits)
-            stage.manifest["data_hashes"] = environment.data_hashes()
-            stage.finish(splits=[split_row(s, t) for s, t in splits.items()], skipped_goals=environment.skipped)
+            stage.manifest["data_hashes"] = environments.data_hashes(params, environment)
+            stage.finish(splits=[split_row(s, t) for s, t in splits.items()], skipped_goals=getattr(environment, "skipped", 0))
             return environment
     stage = read_stage(params, "data")
     environment = environments.make(params, stage.path)
-    if stage.manifest["data_hashes"] != environment.data_hashes():
+    if stage.manifest["data_hashes"] != environments.data_hashes(params, environment):
         raise QvlibError(f"the data files of {stage.path.name} have changed since the run began; restore them, "
                          f"or delete that folder and those built on it")
     return environment

@@ -1,0 +1,72 @@
+"""Which variations of which tasks make a run's tasks: chosen once and written down, since the simulator tells a task's
+instruction and its gold actions only after loading it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ...errors import QvlibError
+from ...files import write_atomic
+from ...params import Params
+from ...types import Task
+from .simulator import simulator, tidy
+
+FILE = "experiments.jsonl"
+SPLITS = ("train", "dev", "test")
+
+
+def write_experiments(params: Params, folder: Path) -> None:
+    """Choose ``game_count`` variations, in turn from all tasks and from ScienceWorld's own splits, and write ``FILE``.
+
+    Raises:
+        QvlibError: Java or the package is not installed.
+    """
+    env = simulator().env
+    test, dev = (max(1, round(share * params.game_count)) for share in (params.test_share, params.dev_share))
+    counts = {"train": params.game_count - test - dev, "dev": dev, "test": test}
+    names = list(env.get_task_names())
+    asked = [(names[i % len(names)], i // len(names), split) for split, count in counts.items() for i in range(count)]
+    lines = [_experiment(env, *one) for one in tqdm(sorted(asked), desc="loading experiments", unit="task")]
+    write_atomic(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines if line))
+
+
+def _experiment(env: Any, name: str, number: int, split: str) -> dict[str, Any] | None:
+    """A task's ``number``-th variation in a split; None where it has fewer."""
+    env.load(name, 0)
+    there: Mapping[str, Any] = {"train": env.get_variations_train, "dev": env.get_variations_dev,
+                                "test": env.get_variations_test}
+    variations = there[split]()
+    if number >= len(variations):
+        return None
+    variation = variations[number]
+    env.load(name, variation, generateGoldPath=True)
+    instruction = tidy(env.server.freeActionTaskDesc()).removeprefix("Task Description:").strip()
+    return {"task": name, "variation": variation, "split": split, "instruction": instruction,
+            "gold": list(env.get_gold_action_sequence())}
+
+
+def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
+    """Split -> tasks; ``task.goal`` is (task, variation, gold actions).
+
+    Raises:
+        QvlibError: no such file, or it is not what ``write_experiments`` wrote.
+    """
+    path = folder / FILE
+    found: dict[str, list[Task]] = {split: [] for split in SPLITS}
+    try:
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            name = f"{row['task']}-{row['variation']}"
+            goal = (row["task"], row["variation"], tuple(row["gold"]))
+            found[row["split"]].append(Task(f"scienceworld-{name}", row["instruction"], name, goal))
+    except FileNotFoundError:
+        raise QvlibError(f"data_dir {str(folder)!r} holds no {FILE}; leave data_dir empty, and it is made") from None
+    except (ValueError, KeyError, TypeError):
+        raise QvlibError(f"{path.name}: not a list of experiments; delete it and leave data_dir empty, and it is made") from None
+    return {split: tuple(tasks) for split, tasks in found.items()}

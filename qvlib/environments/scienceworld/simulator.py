@@ -1,0 +1,104 @@
+"""The one Java simulator of a process, brought to wherever it is asked for.
+
+A simulator takes most of a gigabyte and cannot be copied. What it answered is remembered, so that a state that was left
+by an action can be left by it again at no cost; a new action from an earlier state plays the commands up to it again.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import QvlibError
+
+ANSWERS = 65_536  # remembered, about 1 kB each
+UNKNOWN = "No known action matches that input"
+Place = tuple[str, int, tuple[str, ...]]
+"""(task, variation, commands that were understood)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an action shows, and the score in [-1, 1] after it; ``over`` where the task is solved or failed."""
+
+    text: str
+    score: float = 0.0
+    over: bool = False
+    known: bool = True
+
+
+class Simulator:
+    """ScienceWorld behind (task, variation, commands)."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self._at: Place | None = None
+        self._answers: OrderedDict[Place, Answer] = OrderedDict()
+
+    def start(self, task: str, variation: int) -> Answer:
+        """The first look around."""
+        place = (task, variation, ())
+        if place not in self._answers:
+            self._load(task, variation)
+            self._keep(place, Answer(tidy(self.env.server.freeActionLook())))
+        return self._answers[place]
+
+    def answer(self, task: str, variation: int, commands: tuple[str, ...], action: str) -> Answer:
+        """What an action shows after commands; one that is not understood leaves the simulator where it was."""
+        place = (task, variation, (*commands, action))
+        if place not in self._answers:
+            self._go(task, variation, commands)
+            self._keep(place, self._step(action))
+        return self._answers[place]
+
+    def _go(self, task: str, variation: int, commands: tuple[str, ...]) -> None:
+        at = self._at
+        if at is None or at[:2] != (task, variation) or at[2] != commands[:len(at[2])]:
+            self._load(task, variation)
+        for command in commands[len(self._at[2]):]:
+            self._step(command)
+
+    def _step(self, action: str) -> Answer:
+        text = self.env.server.step(action)
+        known = not text.startswith(UNKNOWN)
+        if known:
+            task, variation, commands = self._at
+            self._at = (task, variation, (*commands, action))
+        score = self.env.server.getScore()
+        return Answer(tidy(text), score, score < 0 or bool(self.env.server.getCompleted()), known)
+
+    def _load(self, task: str, variation: int) -> None:
+        self._at = None  # wherever an interruption leaves it
+        self.env.load(task, variation)
+        self.env.server.reset()
+        self._at = (task, variation, ())
+
+    def _keep(self, place: Place, answer: Answer) -> None:
+        self._answers[place] = answer
+        if len(self._answers) > ANSWERS:
+            self._answers.popitem(last=False)
+
+
+@functools.cache
+def simulator() -> Simulator:
+    """The simulator of this process.
+
+    Raises:
+        QvlibError: Java or the package is not installed.
+    """
+    try:
+        from scienceworld import ScienceWorldEnv
+    except ImportError:
+        raise QvlibError("environment scienceworld: the package is not installed; pip install 'qvlib[scienceworld]'") from None
+    if shutil.which("java") is None:
+        raise QvlibError("environment scienceworld: no `java` on the PATH; install a Java runtime, such as "
+                         "`conda install openjdk` or your system's default-jre-headless")
+    return Simulator(ScienceWorldEnv())
+
+
+def tidy(text: str) -> str:
+    """A text without tabs and empty lines."""
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())

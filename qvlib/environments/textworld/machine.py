@@ -1,0 +1,130 @@
+"""Plays games: text and score from the Z-machine (jericho), admissible commands from TextWorld's own logic.
+
+TextWorld's ``env.copy()`` loads the game again, which takes as long as ten to thirty steps. What a game is in at a
+moment is little more than its memory (40 kB) and its facts, and copying those takes a tenth of a step: they are kept
+for the moments last visited, so that any of them can be gone on from. A moment that was forgotten is played again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GAMES, MOMENTS = 64, 1024  # kept in memory; a moment holds about 50 kB
+_EVENT = re.compile(r"\[[^]]+\]\n?")
+_EXTRA = re.compile(r"<score>\s*(\d+)\s*</score><moves>\s*\d+\s*</moves>")
+_SCORED = re.compile(r"You scored (-?\d+) out of")
+_AFTER = re.compile(r"\n>[^\n]*\Z|\n*Would you like to RESTART.*\Z", re.DOTALL)
+_ROOM = re.compile(r"^-= .* =-$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What can be seen after some commands; ``memory`` and ``facts`` are where the game goes on from."""
+
+    text: str
+    admissible: tuple[str, ...]
+    score: int
+    max_score: int
+    won: bool
+    over: bool
+    memory: Any
+    facts: Any
+
+
+class Machines:
+    """The games of a folder in play; holds at most ``GAMES`` games and ``MOMENTS`` moments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._games: OrderedDict[str, Machine] = OrderedDict()
+        self._moments: OrderedDict[tuple[str, tuple[str, ...]], Moment] = OrderedDict()
+
+    def after(self, path: str, commands: tuple[str, ...]) -> Moment:
+        """The moment after the commands, one step from the latest one before it that is kept."""
+        known = len(commands)
+        while known >= 0 and (path, commands[:known]) not in self._moments:
+            known -= 1
+        if known < 0:
+            now = _kept(self._moments, (path, ()), self._game(path).start(), MOMENTS)
+            known = 0
+        else:
+            now = self._moments[path, commands[:known]]
+            self._moments.move_to_end((path, commands[:known]))
+        for count in range(known, len(commands)):
+            now = self._game(path).go_on(now, commands[count])
+            _kept(self._moments, (path, commands[:count + 1]), now, MOMENTS)
+        return now
+
+    def forget(self) -> None:
+        """Keep nothing in memory."""
+        self._games.clear()
+        self._moments.clear()
+
+    def _game(self, path: str) -> Machine:
+        if path in self._games:
+            self._games.move_to_end(path)
+            return self._games[path]
+        return _kept(self._games, path, Machine(self.folder / path), GAMES)
+
+
+class Machine:
+    """One game: start it, or go on from any of its moments."""
+
+    def __init__(self, path: Path) -> None:
+        import textworld
+        from jericho import FrotzEnv
+        from textworld.generator.inform7 import Inform7Game
+
+        self.game = textworld.Game.load(str(path.with_suffix(".json")))
+        self.commands = Inform7Game(self.game)
+        self.machine = FrotzEnv(str(path), 0)
+
+    def start(self) -> Moment:
+        """The first moment."""
+        text = self.machine.reset()[0]
+        self.machine.step("tw-trace-actions")  # from here on the text names what happened
+        self.machine.step("tw-extra-infos score")
+        room = _ROOM.search(text)
+        return self._moment(text[room.start():] if room else text, 0, self.game.world.state.copy())
+
+    def go_on(self, before: Moment, command: str) -> Moment:
+        """The moment after a command; ``before`` stays as it is."""
+        self.machine.set_state(before.memory)
+        text, facts = self.machine.step(command)[0], before.facts.copy()
+        for event in happened(text):
+            action = self.commands.detect_action(event, self._applicable(facts))
+            if action is not None:
+                facts.apply(action)
+        score = _EXTRA.search(text) or _SCORED.search(text)
+        return self._moment(text, int(score[1]) if score else before.score, facts)
+
+    def _applicable(self, facts: Any) -> list[Any]:
+        return list(facts.all_applicable_actions(self.game.kb.rules.values(), self.game.kb.types.constants_mapping))
+
+    def _moment(self, text: str, score: int, facts: Any) -> Moment:
+        won, lost = "*** The End ***" in text, "*** You lost! ***" in text
+        listed = () if won or lost else sorted(set(self.commands.gen_commands_from_actions(self._applicable(facts))))
+        return Moment(shown(text), tuple(listed), score, self.game.max_score, won, won or lost, self.machine.get_state(), facts)
+
+
+def happened(text: str) -> list[str]:
+    """The events that a traced text reports as done; what is in brackets is part of another event."""
+    marks = (mark.strip()[1:-1] for mark in _EVENT.findall(text))
+    return [mark.removesuffix(" - succeeded") for mark in marks if mark.endswith(" - succeeded") and not set("()") & set(mark)]
+
+
+def shown(text: str) -> str:
+    """A text as a player reads it: without traces, status line and empty lines."""
+    text = _AFTER.sub("", _EVENT.sub("", _EXTRA.sub("", text)))
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _kept(memory: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
+    memory[key] = value
+    if len(memory) > most:
+        memory.popitem(last=False)
+    return value

@@ -1,0 +1,166 @@
+"""An environment of one's own: named by an import path, made in the notebook that shows how."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from qvlib import environments
+from qvlib.environments import own
+from qvlib.errors import QvlibError
+from qvlib.params import Params, make
+from qvlib.pipeline.world import world
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "bring_your_own_environment.ipynb"
+MAZE = """
+from toy import Maze, Scripted
+
+class Own(Maze):
+    def demonstrator(self):
+        return Scripted()
+
+def make(params):
+    return Own(max_steps=params.max_steps)
+
+def bare(params):
+    return Maze()
+
+def nothing(params):
+    return object()
+
+def hashed(params):
+    world = Own()
+    object.__setattr__(world, "data_hashes", lambda: {"streets.txt": "0"})
+    object.__setattr__(world, "skipped", 3)
+    return world
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """The name of a module that can be imported in this test only, and its file."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MAZE)
+    yield name, tmp_path / f"{name}.py"
+    sys.modules.pop(name, None)
+    own._imported.cache_clear()
+
+
+def params(tmp_path, environment, **changes):
+    return Params(environment=environment, runs_dir=str(tmp_path / "runs"), **changes)
+
+
+def test_by_import_path(tmp_path, module):
+    name, file = module
+    given = params(tmp_path, f"{name}:make", max_steps=3)
+    environment = world(given)
+    assert environment.name == "maze" and environment.max_steps == 3
+    assert environments.demonstrator(given, environment).actions == ("a", "b", "c")
+    assert list(environments.data_hashes(given, environment)) == [file.name]
+    assert world(given).tasks("test") == environment.tasks("test")  # from the stage on disk
+    others = (f"{name}:bare", "webshop")
+    assert given.digest("data") not in {Params(environment=other, max_steps=3).digest("data") for other in others}
+
+
+def test_what_the_environment_itself_tells_is_kept(tmp_path, module):
+    name, file = module
+    given = params(tmp_path, f"{name}:hashed")
+    world(given)
+    manifest = (next((tmp_path / "runs").glob("data-*")) / "manifest.json").read_text()
+    assert '"streets.txt": "0"' in manifest and '"skipped_goals": 3' in manifest and file.name in manifest
+
+
+def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
+    name, file = module
+    given = params(tmp_path, f"{name}:make")
+    world(given)
+    file.write_text(MAZE + "# changed\n")
+    world(given)  # what was imported still runs
+    sys.modules.pop(name)
+    own._imported.cache_clear()
+    with pytest.raises(QvlibError, match="have changed since the run began"):
+        world(given)
+
+
+@pytest.mark.parametrize(("function", "message"), [
+    ("absent", "no function 'absent'; write `def absent"), ("Maze.x", "parameter 'environment'"),
+    ("nothing", "has no name, max_steps, timeout_value, tasks, reset, step, accepts; see qvlib.types.Environment")])
+def test_what_is_wrong_is_named(tmp_path, module, function, message):
+    with pytest.raises(QvlibError, match=message):
+        world(make({"environment": f"{module[0]}:{function}", "runs_dir": str(tmp_path / "runs")}))
+
+
+def test_a_module_that_is_not_there(tmp_path):
+    for path in ("nowhere_at_all:make", "qvlib.nowhere:make"):
+        missing, file = path.partition(":")[0], path.partition(":")[0].replace(".", "/")
+        with pytest.raises(QvlibError, match=f"no module '{missing}'; put {file}.py"):
+            world(params(tmp_path, path))
+
+
+def test_an_import_that_fails_inside_the_module_is_shown_as_it_is(tmp_path, module):
+    module[1].write_text("import missing_dependency\n")
+    with pytest.raises(ModuleNotFoundError, match="missing_dependency"):
+        world(params(tmp_path, f"{module[0]}:make"))
+
+
+def test_no_demonstrator(tmp_path, module):
+    given = params(tmp_path, f"{module[0]}:bare")
+    with pytest.raises(QvlibError, match=r"has no demonstrator\(\).*set agent"):
+        environments.demonstrator(given, world(given))
+
+
+@pytest.mark.parametrize("wrong", ["webshp", "kitchen:", ":make", "a b:make", "kitchen.py"])
+def test_neither_a_name_nor_a_path(wrong):
+    with pytest.raises(QvlibError, match="'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"):
+        make({"environment": wrong})
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+
+
+def test_the_notebook_is_clean_and_an_argument(notebook):
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert notebook.metadata.kernelspec.name == "python3" and set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert 20 <= len(notebook.cells) <= 32 and 0.4 <= 1 - len(code) / len(notebook.cells) <= 0.6
+    assert "**Question.**" in notebook.cells[0].source and "**Method.**" in notebook.cells[0].source
+    assert "does not show" in notebook.cells[-1].source
+    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [1]
+    assert all(len(cell.source.splitlines()) <= 16 for cell in code if "parameters" not in cell.metadata.get("tags", []))
+
+
+def test_its_parameters_are_real(notebook):
+    lines = notebook.cells[1].source.splitlines()
+    given = {}
+    for statement, line in zip(ast.parse(notebook.cells[1].source).body, lines, strict=True):
+        name = statement.targets[0].id
+        given[name] = ast.literal_eval(statement.value)
+        assert line.partition("  # ")[2] == Params.model_fields[name].description
+    assert make(given).environment == "kitchen:make"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    """From writing the world to the table of arms, in a folder that has nothing of the project."""
+    small = {"demonstrations": 120, "train_tasks": 8, "iterations": 6, "test_tasks": 6, "mcts_iterations": 2, "bootstrap": 100}
+    given = [word for name, value in small.items() for word in ("-p", name, str(value))]
+    done = subprocess.run([sys.executable, "-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", *given, "--cwd", tmp_path,
+                           "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    shown = "\n".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", ""))
+                      for cell in cells if cell.cell_type == "code" for out in cell.outputs)
+    assert re.search(r"Every rule holds in the \d+ states", shown) and re.search(r"rewards: .* 0.5 before the end", shown)
+    assert "no module 'kitchn'" in shown and "no function 'build'" in shown
+    assert all(f"| {arm} " in shown for arm in ("sample", "q_n5", "control_q_n5", "mcts"))
+    assert len([line for line in (tmp_path / "kitchen.py").read_text().splitlines() if line.strip()]) <= 65

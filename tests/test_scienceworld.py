@@ -1,0 +1,154 @@
+"""ScienceWorld by the same contract. Skipped without the extra or Java; the rules that need neither are tested on a stand-in."""
+
+import json
+import shutil
+
+import pytest
+
+from qvlib import contract, environments
+from qvlib.environments.scienceworld import build, environment, simulator
+from qvlib.environments.scienceworld.experiments import FILE, SPLITS
+from qvlib.environments.scienceworld.scientist import Scientist
+from qvlib.environments.scienceworld.simulator import Simulator
+from qvlib.errors import QvlibError
+from qvlib.params import Params
+from qvlib.pipeline.world import world
+
+GOLD = ("open door", "go to kitchen", "focus on cup", "fill cup")
+
+
+class Server:
+    """A stand-in for the Java side: the gold actions in order earn a quarter each; "break cup" fails."""
+
+    def __init__(self):
+        self.done, self.calls = [], 0
+
+    def reset(self):
+        self.done = []
+
+    def freeActionLook(self):
+        return "This is the hall.\n\n\tA door"
+
+    def step(self, command):
+        self.calls += 1
+        if command not in (*GOLD, "look around", "break cup"):
+            return "No known action matches that input."
+        self.done.append(command)
+        return f"You {command}, the {len(self.done)}. thing you do."
+
+    def getScore(self):
+        right = [c for c in self.done if c in GOLD]
+        return -1.0 if "break cup" in self.done else 0.25 * sum(a == b for a, b in zip(right, GOLD))
+
+    def getCompleted(self):
+        return self.getScore() == 1
+
+
+class Env:
+    def __init__(self):
+        self.server, self.loads = Server(), []
+
+    def load(self, task, variation):
+        self.loads.append((task, variation))
+
+
+def write(folder, count=2):
+    rows = [{"task": "fill", "variation": 10 * i + k, "split": split, "instruction": f"Fill cup {10 * i + k}.", "gold": GOLD}
+            for i, split in enumerate(SPLITS) for k in range(count)]
+    (folder / FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    live = Simulator(Env())
+    monkeypatch.setattr(simulator, "simulator", lambda: live)
+    monkeypatch.setattr(environment, "simulator", lambda: live)
+    write(tmp_path)
+    return build(tmp_path, max_steps=6), live
+
+
+def run(world, *actions):
+    state = world.reset(world.tasks("train")[0])
+    for action in actions:
+        state = world.step(state, action)
+    return state
+
+
+def test_contract_of_the_adapter(stand_in):
+    assert contract.check_environment(stand_in[0], Scientist(0.3)) > 20
+
+
+def test_rewards(stand_in):
+    world, _ = stand_in
+    assert run(world, *GOLD).reward == 1 and run(world, *GOLD).done
+    assert not run(world, *GOLD[:3]).done and run(world, *GOLD[:3]).reward == 0
+    part = run(world, GOLD[0], *["look around"] * 5)
+    assert part.done and part.reward == 0.25  # it has run out of commands
+    failed = run(world, GOLD[0], "break cup")
+    assert failed.done and failed.reward == 0
+    assert not run(world, *["fly"] * 7).done  # what is refused is no command
+
+
+def test_an_episode_costs_a_step_a_step_and_a_branch_its_replay(stand_in):
+    world, live = stand_in
+    state = run(world, *GOLD[:3])
+    assert live.env.server.calls == 3 and len(live.env.loads) == 1
+    world.step(state, "Look  AROUND"), world.step(state, "look around")
+    assert live.env.server.calls == 4 and len(live.env.loads) == 1
+    other = world.step(state, "fill cup")  # the simulator stands after looking around
+    assert live.env.server.calls == 8 and len(live.env.loads) == 2 and other.done
+
+
+def test_a_refused_action_leaves_the_simulator_where_it_is(stand_in):
+    world, live = stand_in
+    refused = run(world, GOLD[0], "fly")
+    assert not refused.valid and refused.world == GOLD[:1] and world.step(refused, GOLD[1]).valid
+    assert len(live.env.loads) == 1
+
+
+def test_accepts(stand_in):
+    world, _ = stand_in
+    state = run(world, GOLD[0])
+    assert world.accepts(state, "open door") is None and world.accepts(state, " ") is False
+    assert world.accepts(run(world), "look around") is False and world.accepts(state, "look around") is None
+    assert world.accepts(world.step(state, "inventory"), "inventory") is None  # the stand-in knows none: it was refused
+    assert world.accepts(world.step(state, "look around"), "Look around") is False
+    assert world.accepts(run(world, *GOLD), "open door") is False
+
+
+def test_a_wrong_list(stand_in, tmp_path):
+    (tmp_path / FILE).write_text("{}\n")
+    with pytest.raises(QvlibError, match=f"{FILE}: not a list of experiments"):
+        build(tmp_path)
+    with pytest.raises(QvlibError, match=f"holds no {FILE}; leave data_dir empty"):
+        build(tmp_path / "elsewhere")
+
+
+def test_without_the_package_or_java(tmp_path, monkeypatch):
+    simulator.simulator.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "scienceworld", None)
+    with pytest.raises(QvlibError, match=r"pip install 'qvlib\[scienceworld\]'"):
+        build(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "scienceworld", type("Package", (), {"ScienceWorldEnv": None}))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(QvlibError, match="no `java` on the PATH; install"):
+        build(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_real_one(tmp_path):
+    """Chosen, kept and played: gold actions win, the contract holds on a short episode."""
+    pytest.importorskip("scienceworld", reason="needs scienceworld: pip install 'qvlib[scienceworld]'")
+    if shutil.which("java") is None:
+        pytest.skip("needs a Java runtime")
+    simulator.simulator.cache_clear()
+    params = Params(environment="scienceworld", runs_dir=str(tmp_path), game_count=3, max_steps=2)
+    real = world(params)
+    assert [len(real.tasks(split)) for split in SPLITS] == [1, 1, 1] and "task is to" in real.tasks("test")[0].instruction
+    assert contract.check_environment(real, environments.demonstrator(params, real), tasks=1, splits=SPLITS[:1]) > 2
+    task, long = real.tasks("train")[0], build(next(tmp_path.glob("data-*")))
+    _, states = contract.play(long, task, Scientist(0.0))
+    assert states[-1].reward == 1 and [s.observation for s in contract.play(long, task, Scientist(0.0))[1]] == [
+        s.observation for s in states]
+    simulator.simulator().env.close()
+    simulator.simulator.cache_clear()
