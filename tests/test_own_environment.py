@@ -155,7 +155,7 @@ def test_the_notebook_runs(tmp_path):
     small = {"demonstrations": 120, "train_tasks": 8, "iterations": 6, "test_tasks": 6, "mcts_iterations": 2, "bootstrap": 100}
     given = [word for name, value in small.items() for word in ("-p", name, str(value))]
     done = subprocess.run([sys.executable, "-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", *given, "--cwd", tmp_path,
-                           "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT, timeout=300)
+                           "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     shown = "\n".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", ""))

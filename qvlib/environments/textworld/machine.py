@@ -23,7 +23,7 @@ _ROOM = re.compile(r"^-= .* =-$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What can be seen after some commands; ``memory`` and ``facts`` are where the game goes on from."""
+    """What can be seen after some commands; ``memory``, ``facts`` and ``actions`` are where the game goes on from."""
 
     text: str
     admissible: tuple[str, ...]
@@ -33,6 +33,7 @@ class Moment:
     over: bool
     memory: Any
     facts: Any
+    actions: Any
 
 
 class Machines:
@@ -89,26 +90,29 @@ class Machine:
         self.machine.step("tw-trace-actions")  # from here on the text names what happened
         self.machine.step("tw-extra-infos score")
         room = _ROOM.search(text)
-        return self._moment(text[room.start():] if room else text, 0, self.game.world.state.copy())
+        facts = self.game.world.state.copy()
+        return self._moment(text[room.start():] if room else text, 0, facts, self._applicable(facts))
 
     def go_on(self, before: Moment, command: str) -> Moment:
         """The moment after a command; ``before`` stays as it is."""
         self.machine.set_state(before.memory)
-        text, facts = self.machine.step(command)[0], before.facts.copy()
+        text, facts, actions = self.machine.step(command)[0], before.facts.copy(), before.actions
         for event in happened(text):
-            action = self.commands.detect_action(event, self._applicable(facts))
+            action = self.commands.detect_action(event, actions)
             if action is not None:
                 facts.apply(action)
+                actions = self._applicable(facts)
         score = _EXTRA.search(text) or _SCORED.search(text)
-        return self._moment(text, int(score[1]) if score else before.score, facts)
+        return self._moment(text, int(score[1]) if score else before.score, facts, actions)
 
     def _applicable(self, facts: Any) -> list[Any]:
         return list(facts.all_applicable_actions(self.game.kb.rules.values(), self.game.kb.types.constants_mapping))
 
-    def _moment(self, text: str, score: int, facts: Any) -> Moment:
+    def _moment(self, text: str, score: int, facts: Any, actions: Any) -> Moment:
         won, lost = "*** The End ***" in text, "*** You lost! ***" in text
-        listed = () if won or lost else sorted(set(self.commands.gen_commands_from_actions(self._applicable(facts))))
-        return Moment(shown(text), tuple(listed), score, self.game.max_score, won, won or lost, self.machine.get_state(), facts)
+        listed = () if won or lost else sorted(set(self.commands.gen_commands_from_actions(actions)))
+        return Moment(shown(text), tuple(listed), score, self.game.max_score, won, won or lost, self.machine.get_state(), facts,
+                      actions)
 
 
 def happened(text: str) -> list[str]:
