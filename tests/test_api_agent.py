@@ -414,7 +414,9 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
 
 
 def spawn(code: str) -> subprocess.Popen:
-    code = f"import sys; sys.path.insert(0, 'tests')\nfrom test_api_agent import *\n{code}"
+    # Where the tests themselves run in the background, Ctrl-C is ignored in all that they start.
+    code = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, 'tests')\n"
+            f"from test_api_agent import *\n{code}")
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, text=True)
 
