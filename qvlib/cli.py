@@ -30,11 +30,27 @@ def _run(options: argparse.Namespace) -> int:
 
     overrides = {key: parse_value(key, text) for key, text in options.parameter}
     only = [name.strip() for name in options.only.split(",")] if options.only else None
+    if options.dry:
+        return _dry(options.file, overrides)
     try:
         run(options.file, only=only, force=options.force, overrides=overrides)
     except NotebookFailed as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def _dry(file: str, overrides: dict[str, Any]) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from . import dry, tables
+    from .params import load
+
+    with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
+        arms = dry.run(dry.dry(load(file, **overrides), Path(folder)))
+    print(tables.markdown(tables.arms_shown(arms)[["arm", "steps", "tokens", "prompt tokens", "refused"]]))
+    print("all stages done, with small random models in the place of those named: the rewards mean nothing")
     return 0
 
 
@@ -122,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("file", help="parameter file, params/quick.yml")
     run.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
                      help="a parameter instead of the file's; repeat for more")
+    run.add_argument("--dry", action="store_true", help="all stages at once, tiny, with random models of the same architectures")
     run.add_argument("--only", metavar="02,05", help="only these notebooks")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.set_defaults(command=_run)

@@ -18,16 +18,16 @@ SIZE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "nu
 FAMILIES = {  # part of a name, lower case -> transformers' model type
     "phi-3": "phi3", "phi3": "phi3", "phi-1": "phi", "phi-2": "phi", "llama": "llama", "smollm": "llama", "mistral": "mistral",
     "qwen2": "qwen2", "gpt-2": "gpt2", "gpt2": "gpt2"}
-SERVED = "llama"  # what stands for a model behind a server
+SERVED = "llama"  # stands for a model behind a server
 ROLES = ("system", "user", "assistant")
 END, TASKS, VOCABULARY = "<|end|>", 60, 2048
 TEMPLATE = ("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}" + END + "\n{% endfor %}"
             "{% if add_generation_prompt %}<|assistant|>\n{% endif %}")
 CHANGES = {
     "data_dir": "", "catalogue_products": 400, "device": "cpu", "dtype": "float32", "processes": 1, "seeds": 1, "batch_size": 16,
-    "warm_start": True, "warm_lr": 5e-3, "warm_rank": 0, "warm_batch": 4, "clone_epochs": 2, "demonstrations": 120,
-    "prompt_tokens": 640, "cache_tokens": 20_000, "max_action_tokens": 24, "train_tasks": 12, "iterations": 8, "rounds": 1,
-    "test_tasks": 6, "test_skip": 0, "mcts_iterations": 2, "control_shuffles": 1, "heldout_share": 0.2, "pairs": "all_siblings", "min_margin": 0.0,
+    "warm_start": True, "warm_lr": 5e-3, "warm_rank": 0, "warm_batch": 4, "clone_epochs": 2, "demonstrations": 80,
+    "prompt_tokens": 640, "cache_tokens": 20_000, "max_action_tokens": 24, "train_tasks": 10, "iterations": 6, "max_steps": 6, "rounds": 1,
+    "test_tasks": 3, "test_skip": 0, "mcts_iterations": 2, "control_shuffles": 1, "heldout_share": 0.2, "pairs": "all_siblings", "min_margin": 0.0,
     "dpo_batch": 4, "dpo_lr": 1e-4, "rule_tasks": 0, "grid": "", "bootstrap": 100, "wandb_mode": "disabled"}
 
 
