@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
@@ -113,16 +112,3 @@ def _dataset(rows: Sequence[Transcript]) -> Dataset:
     return Dataset.from_dict({
         "input_ids": [list(row.ids) for row in rows],
         "labels": [[i if own else IGNORED for i, own in zip(row.ids, row.own, strict=True)] for row in rows]})
-
-
-def own_loss(lm: LocalModel, rows: Sequence[Transcript]) -> float:
-    """Mean loss of the agent's own tokens in nats, row by row without padding."""
-    total = count = 0.0
-    with torch.no_grad():
-        for row in rows:
-            ids = torch.tensor([row.ids], device=lm.model.device)
-            log_probs = torch.log_softmax(lm.model(input_ids=ids).logits[0, :-1].float(), dim=-1)
-            token = log_probs.gather(1, ids[0, 1:, None])[:, 0]
-            own = torch.tensor(row.own[1:], device=token.device)
-            total, count = total - float(token[own].sum()), count + int(own.sum())
-    return total / count

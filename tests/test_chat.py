@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from toy import small_lm, states
 
 from qvlib.dpo import encode_pairs
-from qvlib.models.chat import PLAIN, Chat, is_action, page, parse, turn_end
+from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.prompts import END
 from qvlib.preferences import Pair
@@ -127,11 +127,6 @@ def test_a_reply_ends_at_the_turn_or_wherever_the_model_may_end(monkeypatch):
     ("Action:\n", "Action:"), ("buy the red one", "buy the red one"), ("", "")])
 def test_what_a_reply_means(reply, action):
     assert parse(reply) == action
-
-
-def test_what_has_the_form_of_an_action():
-    assert is_action("search[a [b] c]") and is_action("think[]")
-    assert not any(map(is_action, ("", "buy now", "search[a", "[a]", "search[a] now")))
 
 
 def test_a_page_leaves_out_the_instruction():

@@ -11,7 +11,7 @@ from test_chat import OPENED, SEARCHED, after, told
 from qvlib import trl_training, warm_start
 from qvlib.errors import QvlibError
 from qvlib.models.local import LocalModel
-from qvlib.warm_start import Transcript, fine_tune, own_loss, transcripts
+from qvlib.warm_start import Transcript, fine_tune, transcripts
 
 DECISIONS = [(after(), "search[red shirt]"), (SEARCHED, "click[b012345678]"), (OPENED, "click[buy now]")]
 
@@ -38,6 +38,19 @@ def test_a_prompt_that_left_something_out_begins_a_row(lm):
     rows = list(transcripts(short, DECISIONS))
     assert len(rows) == 2 and sum(sum(row.own) for row in rows) == sum(sum(row.own) for row in transcripts(lm, DECISIONS))
     assert len(list(transcripts(lm, DECISIONS * 2))) == 2  # the next episode does
+
+
+def own_loss(lm: LocalModel, rows) -> float:
+    """Mean loss of the agent's own tokens in nats, row by row without padding."""
+    total = count = 0.0
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([row.ids], device=lm.model.device)
+            log_probs = torch.log_softmax(lm.model(input_ids=ids).logits[0, :-1].float(), dim=-1)
+            token = log_probs.gather(1, ids[0, 1:, None])[:, 0]
+            own = torch.tensor(row.own[1:], device=token.device)
+            total, count = total - float(token[own].sum()), count + int(own.sum())
+    return total / count
 
 
 def tune(lm, folder, rows=None, **options):

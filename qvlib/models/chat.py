@@ -119,11 +119,6 @@ def parse(reply: str) -> str:
     return bare[0] if bare else reply.strip()
 
 
-def is_action(text: str) -> bool:
-    """Whether a text has the form ``verb[argument]`` of an action."""
-    return _FORM.fullmatch(text) is not None
-
-
 def page(observation: str, task: Task) -> str:
     """An observation without the instruction it repeats, a segment a line."""
     segments = (part.strip() for part in observation.replace(task.instruction, "").split("[SEP]"))

@@ -1,6 +1,6 @@
 """What a model's name means before anything is loaded."""
 
-SMALL, SMOLLM2, SERVED = "small", "smollm2", "api:"
+SMOLLM2, SERVED = "smollm2", "api:"
 
 
 def is_remote(name: str) -> bool:
