@@ -12,22 +12,25 @@ from .mcts import Tree
 from .seeding import generator
 from .types import Environment, Request, Task
 
+COSTS = ("proposals", "tokens", "prompt_tokens", "refused")
 
-def episode(environment: Environment, task: Task, seed: int, trace: bool = False) -> Job[dict[str, Any]]:
+
+def episode(environment: Environment, task: Task, seed: int, trace: bool = False, trial: int = 0) -> Job[dict[str, Any]]:
     """Let the agent act until the end or ``max_steps``; a generator for ``lockstep``.
 
     Every arm draws from the keys (seed, task, step), so that two arms in the same state see the same
     first samples: differences between arms are then differences of choice.
     Returns a record: task, reward in [0, 1] (0 if cut off), steps, and the cost. ``trace`` keeps each
-    step's page and candidates.
+    step's page and candidates. Another ``trial`` draws anew.
     """
     state = environment.reset(task)
-    record = {"task": task.id, "group": task.group, "proposals": 0, "tokens": 0, "prompt_tokens": 0, "refused": 0}
+    record = {"task": task.id, "group": task.group, **dict.fromkeys(COSTS, 0)}
     steps = []
     while not state.done and state.depth < environment.max_steps:
-        best = (yield Request(state, 1, (seed, task.id, str(state.depth))))[0]
+        node = f"{state.depth}/trial {trial}" if trial else str(state.depth)
+        best = (yield Request(state, 1, (seed, task.id, node)))[0]
         record["proposals"] += max(1, len(best.considered))
-        for cost in ("tokens", "prompt_tokens", "refused"):
+        for cost in COSTS[1:]:
             record[cost] += getattr(best, cost)
         if trace:
             steps.append({"observation": state.observation, "action": best.action, "q": best.q, "candidates": [
@@ -36,6 +39,18 @@ def episode(environment: Environment, task: Task, seed: int, trace: bool = False
     record |= {"reward": float(state.reward), "done": state.done, "env_steps": state.depth,
                "actions": [s.action for s in state.history]}
     return record | {"trace": steps} if trace else record
+
+
+def best_episode(environment: Environment, task: Task, seed: int, trials: int) -> Job[dict[str, Any]]:
+    """The best of several whole episodes by their terminal reward (Best-of-N), with the cost of all.
+
+    What the agent could reach by luck, told by the environment: no agent of one trial.
+    """
+    played = []
+    for trial in range(trials):
+        played.append((yield from episode(environment, task, seed, trial=trial)))
+    best = max(played, key=lambda record: record["reward"])
+    return best | {cost: sum(record[cost] for record in played) for cost in (*COSTS, "env_steps")}
 
 
 def tree_episode(tree: Tree) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def kind(arm: str) -> str:
         return "control, shuffled winners"
     if "q_n" in arm:
         return "Q-reranked"
-    return "other use" if arm in ("mcts", "tuned_policy") else "no Q"
+    return "other use" if arm in ("mcts", "best_of_n", "tuned_policy") else "no Q"
 
 
 def reward_by_arm(arms: pd.DataFrame) -> Figure:

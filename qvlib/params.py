@@ -35,10 +35,14 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, *, worlds: tuple[str, ...] = (), **limits: Any) -> Any:
-    """``worlds``: the only environments whose outcomes the parameter decides; () = any."""
+def _in(stage: str | tuple[str, ...] | None, default: Any, meaning: str, *, worlds: tuple[str, ...] = (), later: bool = False,
+        **limits: Any) -> Any:
+    """``worlds``: the only environments whose outcomes the parameter decides; () = any.
+
+    later: it came when work was on disk that was made as by its default, which so keeps its digest.
+    """
     stages = (stage,) if isinstance(stage, str) else stage or ()
-    extra = {"stage": stages[0] if stages else None, "stages": stages, "worlds": worlds}
+    extra = {"stage": stages[0] if stages else None, "stages": stages, "worlds": worlds, "later": later}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -110,6 +114,7 @@ class Params(BaseModel):
     warm_batch: int = _in("agent", 4, "episodes a batch of a warm start", ge=1)
     warm_rank: int = _in("agent", 16, "rank of the LoRA of a warm start, merged afterwards; 0 = full fine-tuning", ge=0)
     prompt_tokens: int = _in("agent", 2048, "longest prompt of a chat; whole old observations are left out beyond it", ge=64)
+    instructions: bool = _in("agent", True, "tell a chat model the rules of the environment; a fine-tuned one can do without", later=True)
     thoughts: bool = _in("agent", False, "ask a chat model for a thought before each action")
     examples: int = _in("agent", 0, "demonstrated episodes shown in a chat before the task", ge=0)
     cache_tokens: int = _in(None, 0, "tokens of chat prompts whose key-value caches are kept for the steps that follow", ge=0)
@@ -166,6 +171,8 @@ class Params(BaseModel):
     rerank_temperature: float = _in(("episodes", "trial"), 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0)
     prior_weight: float = _in(("episodes", "trial"), 0.0, "share of the agent's own log-probability added to Q", ge=0)
     mcts_iterations: int = _in("episodes", 10, "iterations of the MCTS upper bound", ge=1)
+    best_of: int = _in("episodes", 0, "whole episodes of the arm best_of_n, whose best counts (paper's Best-of-N: 5); 0 = no such arm", ge=0,
+                       later=True)
     bootstrap: int = _in(None, 10000, "bootstrap resamples of a 95 % interval", ge=100)
 
     # Ablations
@@ -179,7 +186,8 @@ class Params(BaseModel):
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
         return {k: getattr(self, k) for k, f in type(self).model_fields.items() if stage in f.json_schema_extra["stages"]
-                and self.environment in (f.json_schema_extra["worlds"] or (self.environment,))}
+                and self.environment in (f.json_schema_extra["worlds"] or (self.environment,))
+                and not (f.json_schema_extra["later"] and getattr(self, k) == f.default)}
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""

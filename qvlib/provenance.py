@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -64,6 +65,17 @@ def machine(device: str) -> dict[str, Any]:
     if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
         summary["gpu"] = torch.cuda.get_device_name(device)
     return summary
+
+
+def peak_memory(device: str) -> dict[str, float]:
+    """GiB of the largest process so far, this one or one it waited for; and of the GPU, where it is used."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    found = {"process": round(used / unit, 2)}
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
+        found["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return found
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 
 from .errors import QvlibError
+from .evaluate import COSTS as DRAWN
 from .evaluate import bootstrap_mean, compare
 from .files import write_json
 from .params import STAGES, Params
 from .paths import resolve
 from .runs import read_stage
 
-ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
-         "other_agent_q_n5", "control_q_n5", "control_q_n10")
-COSTS = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
+ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "best_of_n",
+         "other_agent_sample", "other_agent_q_n5", "control_q_n5", "control_q_n10")
+COSTS = ("env_steps", *DRAWN)
 BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
 SECOND, SECOND_Q = "other_agent_sample", "other_agent_q_n5"
 

@@ -136,7 +136,9 @@ def _parameter_files(root: Path, results: Path) -> str:
             manifest = _read(results / name / "manifest.json")
             machine = manifest.get("machine", {})
             where = machine.get("gpu") or f"{machine.get('cpus', '?')} cores"
-            took = f"{seconds_text(manifest['seconds'])} on {where}"
+            peak = manifest.get("peak_memory_gib", {})
+            memory = [f"{peak[kind]:.1f} GiB {of}" for kind, of in (("process", "a process"), ("gpu", "of the GPU")) if kind in peak]
+            took = ", ".join([f"{seconds_text(manifest['seconds'])} on {where}", *memory])
         lines.append(f"| [`params/{name}.yml`](params/{name}.yml) | {' '.join(head).split('. ')[0].rstrip('.:')} | {took} |")
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from .errors import QvlibError
 from .files import write_atomic, write_json
-from .params import Params, load
+from .params import STAGES, Params, load
 from .paths import project_root, resolve, shown
 from .provenance import now, provenance
 from .runs import MADE_BY, is_complete, read_stage
@@ -235,7 +235,15 @@ def _given(params: Params) -> dict[str, Any]:
 def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:
     write_json(results / "manifest.json", {
         "name": params.name, "finished": now(), "seconds": round(sum(spent.values()), 1), "notebooks": dict(spent),
-        **provenance(params), "data_hashes": _data_hashes(params), "parameters": params.model_dump()})
+        **provenance(params), "peak_memory_gib": _peak_memory(params), "data_hashes": _data_hashes(params),
+        "parameters": params.model_dump()})
+
+
+def _peak_memory(params: Params) -> dict[str, float]:
+    """The most memory that any stage of the run took, GiB, by kind."""
+    stages = [read_stage(chain, stage) for chain in params.each_seed() for stage in STAGES if is_complete(chain, stage)]
+    peaks = [stage.manifest.get("peak_memory_gib", {}) for stage in stages]
+    return {kind: max(peak.get(kind, 0.0) for peak in peaks) for kind in dict.fromkeys(k for peak in peaks for k in peak)}
 
 
 def _data_hashes(params: Params) -> dict[str, str] | None:

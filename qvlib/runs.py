@@ -22,7 +22,7 @@ from .errors import QvlibError
 from .files import append_line, mend_tail, read_lines, write_atomic, write_json
 from .params import Params
 from .paths import resolve, shown
-from .provenance import now, provenance
+from .provenance import now, peak_memory, provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,9 +124,11 @@ class Stage:
         write_json(self.path / "manifest.json", self.manifest)
 
     def _close_session(self) -> None:
-        """Count this session's time."""
+        """Count this session's time, and keep the most memory that was in use."""
         if self.manifest.pop("session_started", None) is not None:
             self.manifest["seconds"] = round(self.manifest["seconds"] + time.time() - self._opened, 3)
+            before, now_used = self.manifest.get("peak_memory_gib", {}), peak_memory(self.manifest["machine"]["device"])
+            self.manifest["peak_memory_gib"] = {k: max(v, before.get(k, 0.0)) for k, v in now_used.items()}
 
     def _must_be_writable(self) -> None:
         if not self.writable:

@@ -75,6 +75,12 @@ def test_a_conversation_is_the_rules_the_task_and_what_was_done_and_seen():
         "<|im_start|>assistant\nAction:")
 
 
+def test_a_model_that_knows_the_rules_is_told_only_how_to_reply():
+    lm = told()
+    text = replace(lm.style, instructions="")(OPENED).text
+    assert text == lm.style(OPENED).text.replace("You are shopping. Actions: search[keywords], click[value].\n", "")
+
+
 def test_with_thoughts_the_model_writes_the_whole_reply():
     prompt = told(thoughts=True).style(SEARCHED)
     assert prompt.text.endswith("<|im_start|>assistant\n") and "`Thought: `" in prompt.text

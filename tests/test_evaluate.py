@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.evaluate import bootstrap_mean, compare, episode, tree_episode
+from qvlib.evaluate import COSTS, best_episode, bootstrap_mean, compare, episode, tree_episode
 from qvlib.lockstep import lockstep
 from qvlib.mcts import SearchConfig, search
 from qvlib.reranker import Reranked
@@ -51,6 +51,16 @@ def test_arms_see_the_same_first_samples():
     traced = play(Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 5), trace=True)
     for task, record in traced.items():
         assert record["trace"][0]["candidates"][0]["action"] == plain[task]["actions"][0]
+
+
+def test_the_best_of_several_episodes_begins_with_the_sample_and_pays_for_all():
+    trials = [play(Scripted(), trial=k) for k in range(4)]
+    found = {r["task"]: r for r in lockstep((best_episode(MAZE, t, 0, 4) for t in TASKS), Scripted(), 4)}
+    assert trials[0] == play(Scripted()) != trials[1]
+    for task, record in found.items():
+        assert record["reward"] == max(trial[task]["reward"] for trial in trials)
+        assert all(record[cost] == sum(trial[task][cost] for trial in trials) for cost in (*COSTS, "env_steps"))
+    assert sum(r["reward"] for r in found.values()) > sum(r["reward"] for r in trials[0].values())
 
 
 def test_a_search_as_an_episode():

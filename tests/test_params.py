@@ -66,6 +66,11 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     assert Params(agent_width=64).digest("other_agent") != base.digest("other_agent")
 
 
+def test_a_parameter_that_came_later_keeps_the_digest_of_what_was_made_before_it():
+    assert "instructions" not in Params().stage_fields("agent") and "instructions" in Params(instructions=False).stage_fields("agent")
+    assert Params(instructions=False).digest("agent") != Params().digest("agent")
+
+
 def test_overrides_take_the_type_of_their_parameter():
     assert parse_value("dpo_lr", "1e-5") == 1e-5  # YAML alone would read text
     assert parse_value("iterations", "7") == 7

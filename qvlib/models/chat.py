@@ -49,7 +49,7 @@ class ChatPrompt:
 class Chat:
     """The prompt style of chat models: state -> prompt.
 
-    instructions: what the environment is and how actions are written. first: the first observation of a
+    instructions: what the environment is and how actions are written; may be empty. first: the first observation of a
     task. examples: the last states of demonstrated episodes, shown before the task. thoughts: ask for a
     thought before each action. budget: most tokens of a prompt. What is too long loses whole observations,
     oldest first, then whole steps, then the examples; the newest observation stays, and loses lines from
@@ -84,7 +84,7 @@ class Chat:
         how = (f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and one action."
                if self.thoughts else f"Reply with `{ACTION} ` and one action, nothing else.")
         shown = [turn for example in self.examples for turn in self._turns(example)[:-1]] if examples else []
-        return [{"role": "system", "content": f"{self.instructions}\n{how}"}, *shown]
+        return [{"role": "system", "content": f"{self.instructions}\n{how}".strip()}, *shown]
 
     def _turns(self, state: State) -> list[Message]:
         """The task, then what was done and seen."""

@@ -147,15 +147,21 @@ class LocalModel:
         return [[s for start in batch for s in by_start[start]] for batch in batches]
 
     def _of_similar_length(self, starts: Iterable[Ids], passes: int) -> list[list[Ids]]:
-        """Longest first, in batches of at most ``batch_tokens``; padding dearer than the passes starts a new one."""
+        """In batches of at most ``batch_tokens``; padding dearer than the passes starts a new one.
+
+        Longest first, so that what memory it takes shows at once; shortest first where caches are kept, which serve longer ones.
+        """
         batches: list[list[Ids]] = []
-        padding = longest = 0
-        for start in sorted(starts, key=len, reverse=True):
-            padding += longest - len(start)
-            if not batches or (len(batches[-1]) + 1) * longest > self.batch_tokens or padding > passes * CALL:
+        tokens = longest = 0
+        for start in sorted(starts, key=len, reverse=not self.cache_tokens):
+            longest = max(longest, len(start))
+            count = len(batches[-1]) + 1 if batches else 1
+            padding = longest * count - tokens - len(start)
+            if not batches or count * longest > self.batch_tokens or padding > passes * CALL:
                 batches.append([])
-                padding, longest = 0, len(start)
+                tokens, longest = 0, len(start)
             batches[-1].append(start)
+            tokens += len(start)
         return batches
 
     @torch.inference_mode()

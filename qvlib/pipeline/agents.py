@@ -19,7 +19,7 @@ from ..params import Params
 from ..reranker import Filtered
 from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Agent, Environment, Task
-from .common import one_thread, processes, save_model, write_table
+from .common import one_thread, processes, save_model, set_threads, write_table
 from .models import load
 from .world import uses, world
 
@@ -36,8 +36,11 @@ def train_agents(params: Params) -> Stage:
     world(params)
     stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
     todo = [(one, stage) for one in params.each_seed() for stage in stages if not is_complete(one, stage)]
+    large = [one for one in todo if _is_fine_tuned(*one)]
+    small = [one for one in todo if one not in large]
     bars: dict[str, tqdm] = {}
-    for name, step, steps in stream(_clone, todo) if processes(params) > 1 else chain(*(_clone(*one) for one in todo)):
+    made = stream(_clone, small) if processes(params) > 1 else chain(*(_clone(*one) for one in small))
+    for name, step, steps in chain(made, *(_clone(*one) for one in large)):  # a large model takes all cores by itself
         if name not in bars:
             bars[name] = tqdm(total=steps, desc=f"cloning {name}", unit="batch", position=len(bars))
         bars[name].update(step + 1 - bars[name].n)
@@ -46,10 +49,18 @@ def train_agents(params: Params) -> Stage:
     return read_stage(params, "agent")
 
 
+def _name(params: Params, which: str) -> str:
+    return params.other_agent if which == "other_agent" else params.agent
+
+
+def _is_fine_tuned(params: Params, which: str) -> bool:
+    return params.warm_start and _name(params, which) != "small"
+
+
 def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
-    """Make one agent; yields (its name, step, steps) while it is cloned."""
+    """Make one agent; yields (its name, step, steps) while it is cloned. A warm start has a bar of its own."""
     environment = world(params)
-    name = params.other_agent if which == "other_agent" else params.agent
+    name = _name(params, which)
     with open_stage(params, which) as stage:
         if stage.complete:
             return
@@ -58,7 +69,7 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
             raise QvlibError(f"warm_start: {name} is behind a server and cannot be fine-tuned here; unset warm_start")
         if name == "small":
             yield from _from_scratch(params, stage, environment, which)
-        elif params.warm_start:
+        elif _is_fine_tuned(params, which):
             _warm_started(params, stage, environment, which, name)
         else:
             lm = load(params, name)
@@ -91,10 +102,12 @@ def _warm_started(params: Params, stage: Stage, environment: Environment, which:
 
     seed, shown, facts = _demonstrated(params, stage, environment, which)
     lm = load(params, name)
+    set_threads(params, processes(params))
     tuned, curve, dropped = fine_tune(
         lm, list(transcripts(lm, ((d.state, d.action) for d in shown))), lr=params.warm_lr, epochs=params.clone_epochs,
         batch=params.warm_batch, seed=seed, lora_rank=params.warm_rank, folder=stage.path / "training",
         label=f"warm start, {which.replace('_', ' ')}")
+    one_thread(params)
     write_table(stage, "curve", [{"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve])
     save_model(stage, tuned.model, tuned.tokenizer)
     stage.finish(base=name, parameters=tuned.model.num_parameters(), vocabulary=len(tuned.tokenizer), too_long=dropped, **facts)

@@ -56,10 +56,15 @@ def processes(params: Params) -> int:
 
 def one_thread(params: Params) -> None:
     """On the CPU a process keeps to one core: threads that wait for each other cost more than they do."""
+    set_threads(params, 1)
+
+
+def set_threads(params: Params, count: int) -> None:
+    """Threads of this process on the CPU; more than one pays where one process trains a large model alone."""
     if params.device == "cpu":
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)
 
 
 def for_each_seed(make: Callable[[Params], Stage]) -> Callable[[Params], Stage]:

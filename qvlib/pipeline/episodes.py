@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..evaluate import episode, tree_episode
+from ..evaluate import best_episode, episode, tree_episode
 from ..lockstep import lockstep
 from ..mcts import search
 from ..models.names import is_remote
@@ -32,11 +32,12 @@ def arm_names(params: Params) -> list[str]:
     second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
     controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
     likely = [] if is_remote(params.agent) else ["likely_n5"]  # servers tell no log-probabilities that could be compared
-    return ["sample", "greedy", "random_n5", *likely, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts"]
+    best = ["best_of_n"] if params.best_of else []
+    return ["sample", "greedy", "random_n5", *likely, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts", *best]
 
 
 def arms(params: Params, environment: Environment) -> dict[str, Agent]:
-    """The agent of each arm; ``mcts`` searches with the environment, by the agent sampled once.
+    """The agent of each arm; ``mcts`` and ``best_of_n`` ask the environment, by the agent sampled once.
 
     Every arm draws through the same filter and from the same keys.
     """
@@ -98,6 +99,9 @@ def _episodes(params: Params, make: MakeArms, tasks: Sequence[Task], done: set[t
         if arm == "mcts":
             jobs = (search(environment, task, config, params.seed) for task in todo)
             results = map(tree_episode, lockstep(jobs, agent, params.batch_size))
+        elif arm == "best_of_n":
+            jobs = (best_episode(environment, task, params.seed, params.best_of) for task in todo)
+            results = lockstep(jobs, agent, params.batch_size)
         else:
             jobs = (episode(environment, task, params.seed, trace=arm == "q_n5") for task in todo)
             results = lockstep(jobs, agent, params.batch_size)

@@ -115,14 +115,14 @@ def remote(params: Params, name: str) -> Any:
 
 @functools.lru_cache(2)
 def _conversation(params: Params) -> tuple[str, Callable[..., str], tuple[State, ...]]:
-    """What a conversation needs of the world: its instructions, a task's first observation, examples."""
+    """What a conversation needs of the world: its instructions or none, a task's first observation, examples."""
     environment = world(params)
 
     @functools.lru_cache(4096)
     def first(task: Any) -> str:
         return environment.reset(task).observation
 
-    return environments.instructions(params), first, examples(params, environment)
+    return environments.instructions(params) if params.instructions else "", first, examples(params, environment)
 
 
 def examples(params: Params, environment: Any) -> tuple[State, ...]:
