@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
+from torch.nn import functional as F
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -73,7 +75,9 @@ def fine_tune(lm: LocalModel, rows: Sequence[Transcript], *, lr: float, epochs: 
     with quietly():
         config = SFTConfig(
             output_dir=str(work), learning_rate=lr, lr_scheduler_type="linear", warmup_steps=max(1, steps // 10),
-            num_train_epochs=epochs, per_device_train_batch_size=batch, weight_decay=0.0, max_grad_norm=1.0, max_length=None,
+            num_train_epochs=epochs, per_device_train_batch_size=1 if on_cpu else batch,
+            gradient_accumulation_steps=batch if on_cpu else 1,  # one by one there is no padding, which a CPU pays for as for text
+            weight_decay=0.0, max_grad_norm=1.0, max_length=None,
             gradient_checkpointing=not on_cpu, bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu, logging_strategy="steps",
             logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1, report_to="none",
             disable_tqdm=True, seed=seed)
@@ -92,11 +96,26 @@ def fine_tune(lm: LocalModel, rows: Sequence[Transcript], *, lr: float, epochs: 
 
 
 class _Trainer(SFTTrainer):
-    """``SFTTrainer`` on our token ids, in our order."""
+    """``SFTTrainer`` on our token ids, in our order, with its loss from the logits of learnt tokens alone.
+
+    They are one in fifteen, and the logits of a large vocabulary cost more than the model on a CPU, with the metrics that
+    TRL makes of them.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: torch.Tensor | int | None = None) -> Any:
+        """Mean negative log-likelihood of the learnt tokens, nats."""
+        targets = inputs["labels"][:, 1:]
+        learnt = (targets != IGNORED).any(0).nonzero()[:, 0]
+        out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=learnt)
+        targets = targets[:, learnt]
+        total = F.cross_entropy(out.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        loss = total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, out) if return_outputs else loss
 
     def _send_telemetry(self) -> None:
         pass
