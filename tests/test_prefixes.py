@@ -74,6 +74,15 @@ def test_a_growing_prompt_pays_for_its_new_end_alone(base):
     assert cached.usage["computed_tokens"] < plain.usage["computed_tokens"] / 3
 
 
+def test_prompts_of_one_call_serve_each_other(base):
+    """The states of a tree come at once: the longer ones start with the shorter ones."""
+    prompts = [prompt for step in conversations() for prompt in step]
+    replies = [[(10, 11, base.end)] for _ in prompts]
+    plain, cached = fresh(base, 0), fresh(base, 10_000)
+    np.testing.assert_allclose(plain.log_probs(prompts, replies), cached.log_probs(prompts, replies), atol=1e-4)
+    assert cached.usage["computed_prompt_tokens"] < plain.usage["computed_prompt_tokens"] / 3
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from([150, 400, 900]), st.permutations(range(5)))
 def test_order_and_room_change_nothing(base, most, order):

@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qvlib import files
+from qvlib import files, runs
 from qvlib.errors import QvlibError
 from qvlib.params import STAGES, make
 from qvlib.paths import project_root, resolve
+from qvlib.provenance import peak_memory
 from qvlib.runs import MADE_BY, open_stage, read_stage, stage_path, write_atomic
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,16 @@ def test_seconds_add_up_over_sessions(params):
         with open_stage(params, "trees") as stage:
             time.sleep(0.05)
     assert 0.1 <= stage.manifest["seconds"] < 5
+
+
+def test_the_most_memory_that_a_stage_took_is_kept(params, monkeypatch):
+    used = iter([3.0, 1.0])
+    monkeypatch.setattr(runs, "peak_memory", lambda device: {"process": next(used)})
+    for _ in range(2):
+        with open_stage(params, "trees") as stage:
+            pass
+    assert stage.manifest["peak_memory_gib"] == {"process": 3.0}
+    assert 0.01 < peak_memory("cpu")["process"] < 1000 and set(peak_memory("cpu")) == {"process"}
 
 
 @pytest.mark.parametrize("tail, kept", [(b'{"task": 2, "x', 1), (b"\x00\x00\x00", 1), (b'{"task": 2}', 2), (b"[1]", 1)])
