@@ -219,7 +219,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "gap_closed_n10": gap_closed(arms.set_index("arm")["reward"], "q_n10"),
         "by_seed": seed_table(params).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
-        "preferences": _preferences(params),
+        "preferences": preferences(params),
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
@@ -229,19 +229,27 @@ def metrics(params: Params) -> dict[str, Any]:
     return found
 
 
-def _preferences(params: Params) -> dict[str, Any]:
+def preferences(params: Params) -> dict[str, Any]:
     """Trees, states compared, ties and pairs of all chains; accuracy over all held-out pairs, each ordered by its own chain's Q model."""
     chains = params.each_seed()
     facts = [read_stage(chain, "q_model").facts for chain in chains]
     held = sum(f["held_out_pairs"] for f in facts)
-    made = [read_stage(chain, "pairs").facts for chain in chains]
-    told = [compared(_trees(chain), chain.min_margin, chain.min_visits) for chain in chains]
     right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
-    return {**{key: sum(f[key] for f in made) for key in ("trees", "tasks")}, **{key: sum(t[key] for t in told) for key in ("states", "ties")},
-            "pairs": sum(f["pairs"] for f in facts),
+    return {**sources(params), "pairs": sum(f["pairs"] for f in facts),
             "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
             "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
                                           for c in read_stage(chain, "control").facts["controls"]]}
+
+
+def sources(params: Params) -> dict[str, int]:
+    """Of all chains: searched ``trees``, ``tasks`` of them that give pairs, ``states`` in which actions are compared, ``ties`` of those."""
+    found = {"trees": 0, "tasks": 0, "states": 0, "ties": 0}
+    for chain in params.each_seed():
+        facts = read_stage(chain, "pairs").facts
+        made = compared(_trees(chain), chain.min_margin, chain.min_visits)
+        for key in found:
+            found[key] += made[key] if key in made else facts[key]
+    return found
 
 
 def _trees(params: Params) -> list[dict[str, Any]]:

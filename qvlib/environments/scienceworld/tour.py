@@ -21,6 +21,8 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
     """The tour of an experiment."""
     name, variation, gold = task.goal
     walk = tuple(" ".join(action.lower().split()) for action in gold[: environment.max_steps])
-    score = round(100 * simulator().answer(name, variation, walk[:-1], walk[-1]).score)
+    score = 100 * simulator().answer(name, variation, walk[:-1], walk[-1]).score
+    reached = "; ".join(simulator().reached(name, variation, walk))
     goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."
-    return Tour(WORLD, goal, walk, RULE, NOTES, max(0, score) / 100, f"The simulator's score after {len(walk)} actions is {score}")
+    return Tour(WORLD, goal, walk, RULE, NOTES, max(0, score) / 100,
+                f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}")
