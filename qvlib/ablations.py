@@ -48,7 +48,7 @@ def rule_table(params: Params) -> pd.DataFrame:
     """One row a scoring rule: mean reward with Q, and the paired gains over one sample of Q, of its control and of its twin.
 
     The control is the same rule with Q models of shuffled winners, its shuffles averaged task by task; the twin
-    the same rule without Q. Columns ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over products
+    the same rule without Q. Columns ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over groups
     (and chains), ``relative`` and ``verdict`` (``reading.rule_verdict``). Tasks are dev tasks.
     """
     from .evaluate import bootstrap_mean

@@ -64,7 +64,7 @@ def bootstrap_mean(values: Sequence[float], groups: Sequence[str], resamples: in
                    chains: Sequence[int] | None = None) -> tuple[float, float, float]:
     """(mean, low, high): the mean with a 95 % percentile interval that resamples whole groups and, where there are several, chains.
 
-    Tasks of one group (a product) are not independent, so groups are drawn with replacement and the
+    Tasks of one group (a product, a game) are not independent, so groups are drawn with replacement and the
     mean is taken over all their tasks. Pass paired differences for a paired interval. ``chains`` is the
     training seed of each value: they are drawn with replacement too, so that the interval covers the luck
     of training as far as a handful of seeds can tell it.

@@ -120,7 +120,7 @@ def _fail(message: str, one: Params, stage: str, todo: dict[str, Params], failed
 def table(cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None = None) -> pd.DataFrame:
     """One row a cell: reward with Q; its paired gain over one sample; its paired change against the run's own cell, the first.
 
-    Intervals are 95 %, over products. ``train_tasks``, ``iterations`` and ``candidates`` are the cell's, for
+    Intervals are 95 %, over groups. ``train_tasks``, ``iterations`` and ``candidates`` are the cell's, for
     curves. A failed cell has no numbers and says why under ``failed``.
     """
     rows = []

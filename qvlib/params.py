@@ -73,10 +73,10 @@ class Params(BaseModel):
     # The world
     environment: Literal["webshop", "hotpotqa", "textworld", "scienceworld"] | _ImportPath = _in(
         "data", "webshop", "the environment by name, or module:factory of your own")
-    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia")
+    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia, or generated games")
     catalogue_products: int = _in(
         "data", 2400, "products of the embedded catalogue, or articles of the embedded encyclopaedia", ge=200)
-    catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia", ge=0)
+    catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia, or of generated games", ge=0)
     goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
     games: Literal["cooking", "treasure_hunter", "coin_collector"] = _in(
         "data", "cooking", "what TextWorld's generated games are about", worlds=("textworld",))
@@ -86,8 +86,8 @@ class Params(BaseModel):
     title_nouns: str = _in("data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path")
     repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
     max_steps: int = _in("data", 10, "actions after which an episode is cut off (paper: 10, HotPotQA 7)", ge=1)
-    dev_share: float = _in("data", 0.1, "share of the products, or groups of questions, that are dev", gt=0, lt=0.5)
-    test_share: float = _in("data", 0.3, "share of the products, or groups of questions, that are test", gt=0, lt=0.8)
+    dev_share: float = _in("data", 0.1, "share of the products, groups of questions or games that are dev", gt=0, lt=0.5)
+    test_share: float = _in("data", 0.3, "share of the products, groups of questions or games that are test", gt=0, lt=0.8)
 
     # The agent
     agent: str = _in("agent", "small", "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub name, api:MODEL")
@@ -95,7 +95,7 @@ class Params(BaseModel):
     agent_layers: int = _in("agent", 2, "layers of the small agent", ge=1)
     agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
     vocabulary: int = _in("agent", 2048, "tokens of the small agent's byte-level BPE", ge=300)
-    demonstrations: int = _in("agent", 3000, "episodes of the noisy shopper that the agent is cloned from", ge=1)
+    demonstrations: int = _in("agent", 3000, "episodes of the scripted agent that errs, which the agent is cloned from", ge=1)
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
     clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)

@@ -117,6 +117,28 @@ def _ordered_two(siblings: list[Mapping[str, Any]]) -> Iterator[tuple[Mapping[st
         yield (one, other) if one["value"] >= other["value"] else (other, one)
 
 
+def compared(trees: Iterable[Mapping[str, Any]], min_margin: float = 0.0, min_visits: int = 0) -> dict[str, int]:
+    """``states`` in which the trees compare actions: at least two siblings have ``min_visits`` visits (and one at all).
+
+    ``ties`` are those of them in which best and worst are less than ``min_margin`` apart, or equal: they make no pair.
+    """
+    found = {"states": 0, "ties": 0}
+    for tree in trees:
+        for siblings in _children(tree).values():
+            values = [s["value"] for s in siblings if s["visits"] >= max(min_visits, 1)]
+            if len(values) > 1:
+                margin = max(values) - min(values)
+                found["states"] += 1
+                found["ties"] += margin < min_margin or margin <= 0
+    return found
+
+
+def kind(action: str) -> str:
+    """The verb of an action: what stands before its bracket, or its first word."""
+    words = action.partition("[")[0].split()
+    return words[0] if words else ""
+
+
 def hold_out(pairs: Iterable[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """(training pairs, held-out pairs), split by task."""
     train: list[Pair] = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .environments import Tour
 
 
 def holds_zero(entry: Mapping[str, Any]) -> bool:
@@ -102,8 +105,8 @@ def limits(metrics: Mapping[str, Any]) -> str:
     seeds = metrics["seeds"]
     if len(seeds) == 1:
         return "One seed of training: the intervals cover the choice of tasks, not the luck of training."
-    return (f"{len(seeds)} seeds of training: the intervals resample products and seeds, but so few seeds tell little of the "
-            "luck of training.")
+    return (f"{len(seeds)} seeds of training: the intervals resample {metrics.get('groups', 'products')} and seeds, but so few seeds "
+            "tell little of the luck of training.")
 
 
 def agent(facts: Mapping[str, Any], loss: float | None) -> str:
@@ -114,6 +117,43 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
     dropped = f" {facts['too_long']} episodes were too long for the model and left out." if facts.get("too_long") else ""
     return (f"{how} {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a scripted agent whose own mean "
             f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.{dropped}")
+
+
+def excerpt(text: str, most: int = 700) -> str:
+    """A page or a prompt for people: a page's parts on lines of their own; of what is too long the middle is left out."""
+    text = text.replace(" [SEP] ", "\n   ")
+    return text if len(text) <= most else f"{text[: most // 2]}\n   [...]\n{text[-(most // 2):]}"
+
+
+def by_hand(tour: Tour, reward: float) -> str:
+    """The reward at the end of a tour's walk, by hand and by the environment."""
+    walked = f"After {', '.join(f'`{action}`' for action in tour.walk)}: " if tour.walk else ""
+    told = f"**{reward:.3f}** by the environment."
+    return f"{walked}{told}" if tour.by_hand is None else f"{walked}{tour.counted}: {tour.by_hand:.3f} by hand, {told}"
+
+
+def prompted(prompt: Any) -> str:
+    """How a model is prompted, from one of its prompts."""
+    from .models.chat import ChatPrompt
+
+    if isinstance(prompt, ChatPrompt):
+        return ("The prompt is a conversation: what the world is and how actions are written, the task, then actions and what they "
+                "showed in turn. The reply names the next action.")
+    if prompt.instruction:
+        how = ("The prompt is compact: instruction, actions so far, current page. Names such as product ids are shown as `#1`, `#2`: "
+               "a small model copies one token better than many.")
+    else:
+        how = "The prompt is a transcript: the instruction, then each action and what it showed."
+    return f"{how} Prompts and replies are plain tokens of an ordinary `transformers` model and tokenizer."
+
+
+def sources(preferences: Mapping[str, Any]) -> str:
+    """How many searched tasks tell actions apart."""
+    trees, tasks, states = (preferences[key] for key in ("trees", "tasks", "states"))
+    share = f" ({tasks / trees:.0%})" if trees else ""
+    tied = f" ({preferences['ties'] / states:.0%})" if states else ""
+    return (f"{tasks} of {trees} searched tasks{share} give pairs. Of the {states:,} states in which at least two actions were tried, "
+            f"{preferences['ties']:,}{tied} tie: the outcomes do not tell the actions apart.")
 
 
 def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """From finished episodes to what is claimed: means, paired gains, intervals, costs.
 
 Every number of the report is made here, from the stages' own files. Rewards are terminal rewards in
-[0, 1]; intervals are 95 % bootstrap intervals over the groups (products) of the test tasks.
+[0, 1]; intervals are 95 % bootstrap intervals over the groups (products, games) of the test tasks.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from . import environments, pipeline
 from .errors import QvlibError
 from .evaluate import COSTS as DRAWN
 from .evaluate import bootstrap_mean, compare
 from .files import write_json
 from .params import STAGES, Params
 from .paths import resolve
+from .preferences import compared
 from .runs import read_stage
 
 ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "best_of_n",
@@ -139,6 +141,30 @@ def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
     return _stamped(params, table.sort_values("arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True))
 
 
+def uses_table(params: Params) -> pd.DataFrame:
+    """Which tasks the run uses for what, with the number of their groups and a hash of their ids."""
+    dealt = pipeline.uses(params, pipeline.world(params))
+    shown = {"agent": ("demonstrations", dealt.demonstrations),
+             "other_agent": ("demonstrations of the second agent", dealt.other_demonstrations)}
+    used = {what: tasks for stage, (what, tasks) in shown.items() if tasks and "demonstrations" in read_stage(params, stage).facts}
+    used |= {"search": dealt.search, "test": dealt.test}
+    table = pd.DataFrame([pipeline.split_row(name, tasks) for name, tasks in used.items()])
+    return table.set_axis(["used for", "tasks", environments.words(params).groups, "hash of ids"], axis=1)
+
+
+def failures(params: Params) -> tuple[pd.DataFrame, str] | None:
+    """Where the test episodes of all chains fail, by arm, and what the columns mean; None where the world does not tell."""
+    analysis = environments.failures(params)
+    if analysis is None:
+        return None
+    tell, explained = analysis
+    frames = [pd.read_parquet(read_stage(chain, "episodes").path / "episodes.parquet", columns=["arm", "task", "actions"])
+              for chain in params.each_seed()]
+    table = tell(pipeline.world(params), pd.concat(frames, ignore_index=True).to_dict("records"))
+    rank = {arm: i for i, arm in enumerate(ORDER)}
+    return table.sort_values("arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True), explained
+
+
 def split_table(params: Params) -> pd.DataFrame:
     """Size and id hash of the splits, and of the test tasks that are played."""
     splits = read_stage(params, "data").facts["splits"]
@@ -183,7 +209,8 @@ def metrics(params: Params) -> dict[str, Any]:
     arms = arm_rows(rows, params.bootstrap)
     seeds = [chain.seed for chain in params.each_seed()]
     found = {
-        "run": params.name, "seed": params.seed, "seeds": seeds,
+        "run": params.name, "environment": params.environment, "groups": environments.words(params).groups,
+        "seed": params.seed, "seeds": seeds,
         "digest": params.digest("episodes"), "bootstrap": params.bootstrap,
         "arms": {row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")},
         "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
@@ -193,7 +220,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "gap_closed_n10": gap_closed(arms.set_index("arm")["reward"], "q_n10"),
         "by_seed": seed_table(params).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
-        "preferences": _preferences(params),
+        "preferences": preferences(params),
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
@@ -203,16 +230,33 @@ def metrics(params: Params) -> dict[str, Any]:
     return found
 
 
-def _preferences(params: Params) -> dict[str, Any]:
-    """Trees and pairs of all chains; accuracy over all held-out pairs, each ordered by its own chain's Q model."""
+def preferences(params: Params) -> dict[str, Any]:
+    """Trees, states compared, ties and pairs of all chains; accuracy over all held-out pairs, each ordered by its own chain's Q model."""
     chains = params.each_seed()
     facts = [read_stage(chain, "q_model").facts for chain in chains]
     held = sum(f["held_out_pairs"] for f in facts)
     right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
-    return {"trees": sum(read_stage(chain, "pairs").facts["trees"] for chain in chains), "pairs": sum(f["pairs"] for f in facts),
+    return {**sources(params), "pairs": sum(f["pairs"] for f in facts),
             "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
             "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
                                           for c in read_stage(chain, "control").facts["controls"]]}
+
+
+def sources(params: Params) -> dict[str, int]:
+    """Of all chains: searched ``trees``, ``tasks`` of them that give pairs, ``states`` in which actions are compared, ``ties`` of those."""
+    found = {"trees": 0, "tasks": 0, "states": 0, "ties": 0}
+    for chain in params.each_seed():
+        facts = read_stage(chain, "pairs").facts
+        made = compared(_trees(chain), chain.min_margin, chain.min_visits)
+        for key in found:
+            found[key] += made[key] if key in made else facts[key]
+    return found
+
+
+def _trees(params: Params) -> list[dict[str, Any]]:
+    """The trees of a chain, of all rounds."""
+    found = read_stage(params, "trees").records("trees")
+    return found + (_trees(params.round_before()) if params.rounds > 1 else [])
 
 
 def write_metrics(params: Params) -> dict[str, Any]:

@@ -94,9 +94,9 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
         lines.append("| " + " | ".join([*cells, f"{row['success_rate']:.1%}"]) + " |")
     tasks = next(iter(shown_arms.values()))["tasks"]
     image = (folder / "figures" / f"{FIGURE}.png").relative_to(base).as_posix()
-    seeds = metrics.get("seeds", [metrics.get("seed", 0)])
-    note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen products, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal "
-            "reward in [0, 1], paired by task, bootstrap intervals over products. `control` is the same Q training with "
+    seeds, groups = metrics.get("seeds", [metrics.get("seed", 0)]), metrics.get("groups", "products")
+    note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen {groups}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal "
+            f"reward in [0, 1], paired by task, bootstrap intervals over {groups}. `control` is the same Q training with "
             "shuffled winners; `mcts` searches with the environment at test time, an upper bound. All arms draw "
             "through the same filter of refused and no-effect actions.")
     found = [note, "", *lines, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"]

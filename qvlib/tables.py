@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import report
+from . import environments, report
 from .files import write_atomic
 from .params import Params
 from .paths import resolve
@@ -22,9 +22,14 @@ def write_tables(params: Params) -> dict[str, pd.DataFrame]:
     made = {"arms": report.arm_table(params), "gains": report.gain_table(params),
             "gains_over_greedy": report.gain_table(params, report.GREEDY), "splits": report.split_table(params),
             "stages": report.stage_table(params), "by_seed": report.seed_table(params)}
+    found = report.failures(params)
+    if found:
+        made["failures"] = found[0]
     note = caption(params)
     shown = {"arms": arms_shown(made["arms"]), "gains": gains_shown(made["gains"]),
              "gains_over_greedy": gains_shown(made["gains_over_greedy"])}
+    if found:
+        shown["failures"] = failures_shown(found[0])
     for name, table in made.items():
         save(params, name, table, shown.get(name, table), note)
     made["summary"] = summary(made["arms"], made["gains"])
@@ -68,13 +73,20 @@ def gains_shown(table: pd.DataFrame) -> pd.DataFrame:
                          "relative": relative, "tasks": table["tasks"]})
 
 
+def failures_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """``report.failures``' table rounded, for reading: scores with three places, shares in percent."""
+    scores = {name: _each("{:.3f}", table[name]) for name in ("exact match", "F1") if name in table}
+    shares = {name: _each("{:.1%}", table[name]) for name in table.columns if name not in ("arm", "episodes", *scores)}
+    return pd.DataFrame({"arm": table["arm"], "episodes": table["episodes"], **scores, **shares})
+
+
 def caption(params: Params) -> str:
     """One line that says which tasks a table is about."""
     splits = report.split_table(params).to_dict("records")
     sizes = ", ".join(f"{s['split']} {s['tasks']:,} ({s['ids']})" for s in splits)
     second = "The second agent's gain is over its own sample. " if params.other_demonstrations else ""
     seeds = [str(chain.seed) for chain in params.each_seed()]
-    over = "products" if len(seeds) == 1 else "products and seeds"
+    over = environments.words(params).groups + (" and seeds" if len(seeds) > 1 else "")
     return (f"Run {params.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. Tasks (hash of their ids): {sizes}. {second}"
             f"Intervals: 95 %, bootstrap over {over}, {params.bootstrap:,} resamples.")
 

@@ -37,9 +37,11 @@ def stages(monkeypatch, tmp_path):
     test = {"split": "test", "tasks": 20, "groups": 10, "ids": "abcd1234"}
     facts = {
         "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]}, "episodes": {"test": test},
-        "pairs": {"trees": 9}, "q_model": {"pairs": 30, "held_out_pairs": 4, "held_out_accuracy": 0.75},
+        "pairs": {"trees": 9, "tasks": 6}, "q_model": {"pairs": 30, "held_out_pairs": 4, "held_out_accuracy": 0.75},
         "control": {"controls": [{"held_out_accuracy": 0.5}, {"held_out_accuracy": None}]}}
-    tree = {"env_steps": 1, "proposals": 2, "tokens": 3, "prompt_tokens": 4, "refused": 5}
+    nodes = [{"node": name, "parent": parent, "action": name, "visits": 1, "value": value}
+             for name, parent, value in (("", None, 0.5), ("0", "", 0.5), ("1", "", 0.0), ("0.0", "0", 1.0), ("0.1", "0", 1.0))]
+    tree = {"task": "t", "nodes": nodes, "env_steps": 1, "proposals": 2, "tokens": 3, "prompt_tokens": 4, "refused": 5}
 
     def read(params, stage):
         manifest = {"digest": "d" * 8, "seconds": 1.5, "sessions": 1, "finished": "now", "git": {"commit": "c" * 40, "dirty": True}}

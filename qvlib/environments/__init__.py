@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..params import Params
 from ..paths import resolve
-from ..types import Agent, Environment
-from . import own
+from ..types import Agent, Environment, Task
+from . import own, tours
+from .tours import Tour
+from .words import Words, words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Tour", "Words", "data_hashes", "demonstrator", "failures", "has_demonstrator", "instructions", "make", "make_data", "tour", "words"]
 
 
 def make(params: Params, embedded: Path) -> Environment:
@@ -102,3 +111,36 @@ def demonstrator(params: Params, environment: Environment) -> Agent:
     from .webshop.shopper import Shopper
 
     return Shopper(environment)
+
+
+def has_demonstrator(params: Params, environment: Environment) -> bool:
+    """Whether ``demonstrator`` gives one: always but for an environment of your own that has none."""
+    return ":" not in params.environment or hasattr(environment, "demonstrator")
+
+
+def tour(params: Params, environment: Environment, task: Task) -> Tour:
+    """A first look at a task: its goal, a sensible walk, its reward counted again; a world of your own gets a general one."""
+    if params.environment == "webshop":
+        from .webshop.tour import tour as look
+    elif params.environment == "hotpotqa":
+        from .hotpotqa.tour import tour as look
+    elif params.environment == "textworld":
+        from .textworld.tour import tour as look
+    elif params.environment == "scienceworld":
+        from .scienceworld.tour import tour as look
+    else:
+        known = has_demonstrator(params, environment)
+        return tours.general(environment, task, own.demonstrator(params, environment) if known else None)
+    return look(environment, task)
+
+
+def failures(params: Params) -> tuple[Callable[..., pd.DataFrame], str] | None:
+    """Where test episodes fail: ``table(environment, records)`` and what its columns mean; None in a world that brings none.
+
+    The table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
+    """
+    if params.environment == "hotpotqa":
+        from .hotpotqa.failures import EXPLAINED, table
+
+        return table, EXPLAINED
+    return None

@@ -147,6 +147,19 @@ def decisions(environment: Environment, tasks: Sequence[Task], records: Sequence
             state = environment.step(state, action)
 
 
+def guide(params: Params, environment: Environment, agent: Agent | None = None) -> Agent:
+    """An agent that finds its way before anything is trained: the scripted demonstrator.
+
+    In a world without one, ``agent``, or the model that the parameter ``agent`` names.
+
+    Raises:
+        QvlibError: there is no demonstrator, and no model either.
+    """
+    if environments.has_demonstrator(params, environment) or (agent is None and params.agent == "small"):
+        return Filtered(environments.demonstrator(params, environment), environment)
+    return agent or sampler(params, environment, load(params, params.agent))
+
+
 def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:
     """The agent of a model: sampled as the parameters say, refused and no-effect actions redrawn."""
     sampled = lm.agent(params.temperature, params.top_p)

@@ -39,7 +39,7 @@ def world(params: Params) -> Environment:
 
 
 def check_disjoint(splits: dict[str, Sequence[Task]]) -> None:
-    """Raise QvlibError if two splits share a task or a group (a product)."""
+    """Raise QvlibError if two splits share a task or a group (a product, a game)."""
     names = list(splits)
     for i, a in enumerate(names):
         for b in names[i + 1:]:
@@ -82,8 +82,9 @@ def uses(params: Params, environment: Environment) -> Uses:
         "test": (params.test_skip + params.test_tasks, "test_skip + test_tasks")}
     for tasks, (split, (count, names)) in zip((train, dev, test), asked.items(), strict=True):
         if count > len(tasks):
+            share = f" or {split}_share" if split != "train" and ":" not in params.environment else ""
             raise QvlibError(f"{names} = {count}, but the {split} split has {len(tasks)} tasks; lower them, "
-                             "or raise catalogue_products")
+                             f"or {environments.words(params).more}{share}")
     start = len(train) - searched
     return Uses(train[:first], train[first:second], train[start: start + params.train_tasks], dev,
                 test[params.test_skip: params.test_skip + params.test_tasks])

@@ -54,6 +54,12 @@ class Simulator:
             self._keep(place, self._step(action))
         return self._answers[place]
 
+    def reached(self, task: str, variation: int, commands: tuple[str, ...]) -> tuple[str, ...]:
+        """The parts of the task that are reached after commands, as the simulator names them."""
+        self._go(task, variation, commands)
+        rows = (line.split("\t") for line in self.env.get_goal_progress().splitlines())
+        return tuple(row[3].strip() for row in rows if len(row) == 4 and row[1] == "true")
+
     def _go(self, task: str, variation: int, commands: tuple[str, ...]) -> None:
         at = self._at
         if at is None or at[:2] != (task, variation) or at[2] != commands[:len(at[2])]:

@@ -1,0 +1,28 @@
+"""A first look at an experiment: its gold actions as far as the steps allow, and the score they earn."""
+
+from __future__ import annotations
+
+from ...types import Task
+from ..tours import Tour
+from .environment import ScienceWorld
+from .simulator import simulator
+
+WORLD = ("This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
+         "such as `open door to kitchen`, an observation what it shows.")
+RULE = """\
+An experiment ends when it is solved or failed, or when the steps run out. The simulator counts a score from -100 to 100 for the
+parts of the task that were reached:
+
+    reward = max(0, score) / 100"""
+NOTES = ("The first look around. What can be done is told nowhere: there are thousands of actions.",)
+
+
+def tour(environment: ScienceWorld, task: Task) -> Tour:
+    """The tour of an experiment."""
+    name, variation, gold = task.goal
+    walk = tuple(" ".join(action.lower().split()) for action in gold[: environment.max_steps])
+    score = 100 * simulator().answer(name, variation, walk[:-1], walk[-1]).score
+    reached = "; ".join(simulator().reached(name, variation, walk))
+    goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."
+    return Tour(WORLD, goal, walk, RULE, NOTES, max(0, score) / 100,
+                f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}")
