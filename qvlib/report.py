@@ -19,7 +19,7 @@ from .params import STAGES, Params
 from .paths import resolve
 from .runs import read_stage
 
-ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
+ORDER = ("sample", "greedy", "random_n5", "likely_n5", "rft", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_sample",
          "other_agent_q_n5", "control_q_n5", "control_q_n10")
 COSTS = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
 BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
@@ -149,7 +149,7 @@ def stage_table(params: Params) -> pd.DataFrame:
     """What made the results: each stage's folder, seconds, commit; of every chain."""
     rows = []
     for chain, stage in ((chain, stage) for chain in params.each_seed() for stage in STAGES):
-        if stage in ("rules", "trial") or (stage == "other_agent" and not params.other_demonstrations):
+        if stage in ("rules", "trial") or not params.has(stage):
             continue
         manifest = read_stage(chain, stage).manifest
         git = manifest.get("git") or {}

@@ -73,6 +73,8 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     params = make({**SMALL, "runs_dir": str(tmp_path), "api_base_url": "http://127.0.0.1:9/v1", "q_base": reference})
     with pytest.raises(QvlibError, match="warm_start: api:shop-1 is behind a server"):
         pipeline.train_agents(params.model_copy(update={"warm_start": True}))
+    with pytest.raises(QvlibError, match="rft: api:shop-1 is behind a server"):
+        pipeline.train_agents(params.model_copy(update={"rft": True}))
     assert pipeline.train_agents(params).facts == {"model": "api:shop-1"}
     lm, world = pipeline.load_model(params), pipeline.world(params)
     state = world.reset(world.tasks("train")[0])
