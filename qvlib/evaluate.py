@@ -22,12 +22,12 @@ def episode(environment: Environment, task: Task, seed: int, trace: bool = False
     step's page and candidates.
     """
     state = environment.reset(task)
-    record = {"task": task.id, "group": task.group, "proposals": 0, "tokens": 0, "prompt_tokens": 0, "refused": 0}
+    record = {"task": task.id, "group": task.group, "proposals": 0, "tokens": 0, "prompt_tokens": 0, "refused": 0, "unparsable": 0}
     steps = []
     while not state.done and state.depth < environment.max_steps:
         best = (yield Request(state, 1, (seed, task.id, str(state.depth))))[0]
         record["proposals"] += max(1, len(best.considered))
-        for cost in ("tokens", "prompt_tokens", "refused"):
+        for cost in ("tokens", "prompt_tokens", "refused", "unparsable"):
             record[cost] += getattr(best, cost)
         if trace:
             steps.append({"observation": state.observation, "action": best.action, "q": best.q, "candidates": [
@@ -41,8 +41,8 @@ def episode(environment: Environment, task: Task, seed: int, trace: bool = False
 def tree_episode(tree: Tree) -> dict[str, Any]:
     """The record of a searched task: the best terminal reward found, with all the search's cost."""
     return {"task": tree.task.id, "group": tree.task.group, "proposals": tree.proposals, "tokens": tree.tokens,
-            "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "reward": tree.root.best_reward,
-            "done": True, "env_steps": tree.env_steps, "actions": []}
+            "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "unparsable": tree.unparsable,
+            "reward": tree.root.best_reward, "done": True, "env_steps": tree.env_steps, "actions": []}
 
 
 def bootstrap_mean(values: Sequence[float], groups: Sequence[str], resamples: int, seed: int = 0,

@@ -91,20 +91,22 @@ class Tree:
     tokens: int
     prompt_tokens: int
     refused: int
+    unparsable: int = 0
     best_actions: tuple[str, ...] = ()
 
 
 class _Cost:
-    __slots__ = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
+    __slots__ = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused", "unparsable")
 
     def __init__(self) -> None:
-        self.env_steps = self.proposals = self.tokens = self.prompt_tokens = self.refused = 0
+        self.env_steps = self.proposals = self.tokens = self.prompt_tokens = self.refused = self.unparsable = 0
 
     def add(self, proposals: list[Proposal]) -> None:
         self.proposals += len(proposals)
         self.tokens += sum(p.tokens for p in proposals)
         self.prompt_tokens += sum(p.prompt_tokens for p in proposals)
         self.refused += sum(p.refused for p in proposals)
+        self.unparsable += sum(p.unparsable for p in proposals)
 
 
 def uct(child: Node, parent: Node, config: SearchConfig) -> float:
@@ -158,7 +160,7 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
         if config.stop_at_success and leaf.state.done and leaf.state.reward >= 1:
             break
     actions = tuple(step.action for step in best.history)
-    return Tree(task, root, done, cost.env_steps, cost.proposals, cost.tokens, cost.prompt_tokens, cost.refused, actions)
+    return Tree(task, root, done, cost.env_steps, cost.proposals, cost.tokens, cost.prompt_tokens, cost.refused, cost.unparsable, actions)
 
 
 def _open(node: Node, environment: Environment) -> bool:
@@ -223,7 +225,7 @@ def tree_record(tree: Tree) -> dict[str, Any]:
     return {"task": tree.task.id, "group": tree.task.group, "instruction": tree.task.instruction,
             "iterations": tree.iterations, "env_steps": tree.env_steps, "proposals": tree.proposals,
             "tokens": tree.tokens, "prompt_tokens": tree.prompt_tokens, "refused": tree.refused,
-            "best_actions": list(tree.best_actions), "nodes": rows}
+            "unparsable": tree.unparsable, "best_actions": list(tree.best_actions), "nodes": rows}
 
 
 def best_trajectory(tree: Mapping[str, Any]) -> tuple[float, tuple[str, ...]] | None:
