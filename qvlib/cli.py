@@ -49,7 +49,8 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
         arms = dry.run(dry.dry(load(file, **overrides), Path(folder)))
-    print(tables.markdown(tables.arms_shown(arms)[["arm", "steps", "tokens", "prompt tokens", "refused"]]))
+    shown = tables.arms_shown(arms)
+    print(tables.markdown(shown.loc[:, shown.columns.isin(["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"])]))
     print("all stages done, with small random models in the place of those named: the rewards mean nothing")
     return 0
 

@@ -28,7 +28,8 @@ CHANGES = {
     "warm_start": True, "warm_lr": 5e-3, "warm_rank": 0, "warm_batch": 4, "clone_epochs": 2, "demonstrations": 80,
     "prompt_tokens": 640, "cache_tokens": 20_000, "max_action_tokens": 24, "train_tasks": 10, "iterations": 6, "max_steps": 6, "rounds": 1,
     "test_tasks": 3, "test_skip": 0, "mcts_iterations": 2, "control_shuffles": 1, "heldout_share": 0.2, "pairs": "all_siblings", "min_margin": 0.0,
-    "dpo_batch": 4, "dpo_lr": 1e-4, "rule_tasks": 0, "grid": "", "bootstrap": 100, "wandb_mode": "disabled"}
+    "dpo_batch": 4, "dpo_lr": 1e-4, "rft_min_reward": 0.0, "rft_epochs": 1, "rule_tasks": 0,
+    "grid": "", "bootstrap": 100, "wandb_mode": "disabled"}
 
 
 def dry(params: Params, folder: Path) -> Params:

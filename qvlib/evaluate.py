@@ -12,7 +12,7 @@ from .mcts import Tree
 from .seeding import generator
 from .types import Environment, Request, Task
 
-COSTS = ("proposals", "tokens", "prompt_tokens", "refused")
+COSTS = ("proposals", "tokens", "prompt_tokens", "refused", "unparsable")
 
 
 def episode(environment: Environment, task: Task, seed: int, trace: bool = False, trial: int = 0) -> Job[dict[str, Any]]:
@@ -56,8 +56,8 @@ def best_episode(environment: Environment, task: Task, seed: int, trials: int) -
 def tree_episode(tree: Tree) -> dict[str, Any]:
     """The record of a searched task: the best terminal reward found, with all the search's cost."""
     return {"task": tree.task.id, "group": tree.task.group, "proposals": tree.proposals, "tokens": tree.tokens,
-            "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "reward": tree.root.best_reward,
-            "done": True, "env_steps": tree.env_steps, "actions": []}
+            "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "unparsable": tree.unparsable,
+            "reward": tree.root.best_reward, "done": True, "env_steps": tree.env_steps, "actions": []}
 
 
 def bootstrap_mean(values: Sequence[float], groups: Sequence[str], resamples: int, seed: int = 0,

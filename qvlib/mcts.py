@@ -7,7 +7,7 @@ action that leads to it. ``search`` is written for one tree; ``lockstep`` runs m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A finished search: its root, and what it cost."""
+    """A finished search: its root, the actions of the best episode it saw, and what it cost.
+
+    best_actions: from the first state to the end with the highest reward that an iteration reached, by its rollout or in
+    the tree; among equals the shortest, then the first. Empty where no episode ended.
+    """
 
     task: Task
     root: Node
@@ -87,19 +91,22 @@ class Tree:
     tokens: int
     prompt_tokens: int
     refused: int
+    unparsable: int = 0
+    best_actions: tuple[str, ...] = ()
 
 
 class _Cost:
-    __slots__ = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused")
+    __slots__ = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused", "unparsable")
 
     def __init__(self) -> None:
-        self.env_steps = self.proposals = self.tokens = self.prompt_tokens = self.refused = 0
+        self.env_steps = self.proposals = self.tokens = self.prompt_tokens = self.refused = self.unparsable = 0
 
     def add(self, proposals: list[Proposal]) -> None:
         self.proposals += len(proposals)
         self.tokens += sum(p.tokens for p in proposals)
         self.prompt_tokens += sum(p.prompt_tokens for p in proposals)
         self.refused += sum(p.refused for p in proposals)
+        self.unparsable += sum(p.unparsable for p in proposals)
 
 
 def uct(child: Node, parent: Node, config: SearchConfig) -> float:
@@ -137,7 +144,7 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
     """
     cost = _Cost()
     root = top = Node("", environment.reset(task))
-    done = 0
+    done, best = 0, root.state
     for iteration in range(config.iterations):
         done = iteration + 1
         if config.reroot_after and iteration and iteration % config.reroot_after == 0:
@@ -146,11 +153,14 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
         if _open(leaf, environment) and (leaf.visits or leaf is root):
             yield from _expand(leaf, environment, config, seed, cost)
             leaf = leaf.children[0]
-        value, reward = yield from _evaluate(leaf, environment, config, (seed, iteration), cost)
-        backup(leaf, value, reward, config.discount)
+        value, end = yield from _evaluate(leaf, environment, config, (seed, iteration), cost)
+        backup(leaf, value, end.reward if end.done else 0.0, config.discount)
+        if end.done and (not best.done or (end.reward, -end.depth) > (best.reward, -best.depth)):
+            best = end
         if config.stop_at_success and leaf.state.done and leaf.state.reward >= 1:
             break
-    return Tree(task, root, done, cost.env_steps, cost.proposals, cost.tokens, cost.prompt_tokens, cost.refused)
+    actions = tuple(step.action for step in best.history)
+    return Tree(task, root, done, cost.env_steps, cost.proposals, cost.tokens, cost.prompt_tokens, cost.refused, cost.unparsable, actions)
 
 
 def _open(node: Node, environment: Environment) -> bool:
@@ -182,27 +192,28 @@ def _expand(leaf: Node, environment: Environment, config: SearchConfig, seed: in
 
 
 def _evaluate(leaf: Node, environment: Environment, config: SearchConfig, key: tuple[int, int],
-              cost: _Cost) -> Job[tuple[float, float]]:
-    """(value, terminal reward) of rolling out from a node in the real environment."""
+              cost: _Cost) -> Job[tuple[float, State]]:
+    """(value, last state) of rolling out from a node in the real environment."""
     state, (seed, iteration) = leaf.state, key
     if not state.valid:
-        return config.invalid_value, 0.0
+        return config.invalid_value, state
     while not state.done:
         if state.depth >= environment.max_steps:
-            return config.timeout_value, 0.0
+            return config.timeout_value, state
         node = f"{leaf.id}/{iteration}/{state.depth}"
         proposals = yield Request(state, 1, (seed, state.task.id, node))
         cost.add(proposals)
         state = environment.step(state, proposals[0].action)
         cost.env_steps += 1
-    return state.reward * config.discount ** (state.depth - leaf.state.depth), state.reward
+    return state.reward * config.discount ** (state.depth - leaf.state.depth), state
 
 
 def tree_record(tree: Tree) -> dict[str, Any]:
     """The tree as plain data: a record a task, with one row a node under ``nodes``.
 
     The schema (docs in README): ``node``/``parent`` are paths of child numbers, ``value`` the mean of
-    the backed-up values, ``observation`` what the action showed, ``reward`` the terminal reward.
+    the backed-up values, ``observation`` what the action showed, ``reward`` the terminal reward;
+    ``best_actions`` are those of ``Tree``.
     """
     rows = [{
         "node": node.id, "parent": node.parent.id if node.parent else None, "depth": node.depth,
@@ -213,4 +224,21 @@ def tree_record(tree: Tree) -> dict[str, Any]:
     } for node in tree.root.walk()]
     return {"task": tree.task.id, "group": tree.task.group, "instruction": tree.task.instruction,
             "iterations": tree.iterations, "env_steps": tree.env_steps, "proposals": tree.proposals,
-            "tokens": tree.tokens, "prompt_tokens": tree.prompt_tokens, "refused": tree.refused, "nodes": rows}
+            "tokens": tree.tokens, "prompt_tokens": tree.prompt_tokens, "refused": tree.refused,
+            "unparsable": tree.unparsable, "best_actions": list(tree.best_actions), "nodes": rows}
+
+
+def best_trajectory(tree: Mapping[str, Any]) -> tuple[float, tuple[str, ...]] | None:
+    """(terminal reward, actions) of the best episode in a tree record, rollouts included; None where none ended.
+
+    The highest reward; among equals the fewest actions, then what ended in the tree, by node, then ``best_actions``.
+    A record without ``best_actions``, of an older search, has only what ended in the tree.
+    """
+    found, path = [], {}
+    for node in tree["nodes"]:  # parents first, and children in their order
+        path[node["node"]] = () if node["parent"] is None else (*path[node["parent"]], node["action"])
+        if node["terminal"]:
+            found.append((node["reward"], path[node["node"]]))
+    if tree.get("best_actions"):
+        found.append((tree["nodes"][0]["best_reward"], tuple(tree["best_actions"])))
+    return min(found, key=lambda one: (-one[0], len(one[1])), default=None)

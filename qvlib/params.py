@@ -29,7 +29,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "pairs": ("trees",),
     "q_model": ("pairs",),
     "control": ("pairs", "q_model"),
-    "episodes": ("q_model", "control", "other_agent"),
+    "rft": ("trees",),
+    "episodes": ("q_model", "control", "other_agent"),  # and rft, where it is set
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
 }
@@ -165,6 +166,13 @@ class Params(BaseModel):
         "control", 2, "controls trained on the same pairs with shuffled winners; every second is the opposite of the one before",
         ge=1)
 
+    # The baseline RFT
+    rft: bool = _in("rft", False, "also play the arm rft: the agent fine-tuned as in a warm start, on the best episodes of its own trees")
+    rft_min_reward: float = _in(
+        "rft", 0.5, "least terminal reward of an episode that RFT learns from; 1 = successes alone", ge=0, le=1)
+    rft_epochs: int = _in("rft", 3, "passes of RFT over them", ge=1)
+    rft_lr: float = _in("rft", 2.0e-4, "peak learning rate of RFT, linear to 0; batch and rank are those of a warm start", gt=0)
+
     # Evaluation
     test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)
     test_skip: int = _in("episodes", 0, "held-out tasks left out before them, such as those that earlier choices were judged on", ge=0)
@@ -192,9 +200,13 @@ class Params(BaseModel):
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""
         order: dict[str, None] = {}
-        for s in STAGES[stage]:
+        for s in (*STAGES[stage], *(("rft",) if stage == "episodes" and self.rft else ())):
             order.update(dict.fromkeys((*self.upstream(s), s)))
         return tuple(order)
+
+    def has(self, stage: str) -> bool:
+        """Whether a run with these parameters has a stage that another may lack."""
+        return {"other_agent": self.other_demonstrations > 0, "rft": self.rft}.get(stage, True)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
         """All parameters that decide a stage's outcome, by the stage they belong to."""

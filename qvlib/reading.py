@@ -30,6 +30,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
              gain("Q-reranked, n = 5", metrics["gains_over_greedy"]["q_n5"], "greedy"),
              gain("Q-reranked, n = 10", metrics["gains_over_greedy"]["q_n10"], "greedy"),
              gain("the tuned model as the policy", gains["tuned_policy"], "one sample"),
+             *([gain("the agent fine-tuned on its trees' best episodes (RFT)", gains["rft"], "one sample")] if "rft" in gains else []),
              *(gain(f"control with shuffled winners, n = {n}", gains[f"control_q_n{n}"], "one sample")
                + _control(gains[f"control_q_n{n}"], metrics["control_shuffles"][f"control_q_n{n}"]) for n in (5, 10))]
     if "other_agent_gain" in metrics:

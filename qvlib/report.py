@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from . import environments, pipeline
 from .errors import QvlibError
@@ -22,7 +23,7 @@ from .paths import resolve
 from .preferences import compared
 from .runs import read_stage
 
-ORDER = ("sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "best_of_n",
+ORDER = ("sample", "greedy", "random_n5", "likely_n5", "rft", "q_n5", "q_n10", "tuned_policy", "mcts", "best_of_n",
          "other_agent_sample", "other_agent_q_n5", "control_q_n5", "control_q_n10")
 COSTS = ("env_steps", *DRAWN)
 BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
@@ -35,7 +36,7 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
     A control's shuffles are the arms ``control_q_n5/0``, ``control_q_n5/1``, ...; the task's reward under
     ``control_q_n5`` is their mean, so that the interval over tasks is of the control, not of one shuffle.
     """
-    frame = episodes[["arm", "task", "group", "reward", *COSTS]].copy()
+    frame = _counted(episodes)[["arm", "task", "group", "reward", *COSTS]].copy()
     frame["seed"] = episodes["seed"] if "seed" in episodes else 0
     frame["arm"], frame["shuffle"] = frame["arm"].str.split("/").str[0], frame["arm"]
     frame["success"] = (frame["reward"] >= 1).astype(float)
@@ -73,12 +74,19 @@ def _episodes(params: Params) -> pd.DataFrame:
 def load_episodes(params: Params, stage: str) -> pd.DataFrame:
     """The episodes of a stage, of all chains; ``seed`` tells whose."""
     columns = ["arm", "task", "group", "reward", *COSTS]
-    return pd.concat([pd.read_parquet(read_stage(chain, stage).path / "episodes.parquet", columns=columns).assign(seed=chain.seed)
-                      for chain in params.each_seed()], ignore_index=True)
+    paths = {chain.seed: read_stage(chain, stage).path / "episodes.parquet" for chain in params.each_seed()}
+    return pd.concat([_counted(pd.read_parquet(path, columns=[c for c in columns if c in read_schema(path).names])).assign(seed=seed)
+                      for seed, path in paths.items()], ignore_index=True)
+
+
+def _counted(records: pd.DataFrame) -> pd.DataFrame:
+    """Records with a count of unparsable replies; older ones were made without."""
+    known = records["unparsable"].fillna(0) if "unparsable" in records else 0
+    return records.assign(unparsable=known)
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """One row an arm: reward and success with intervals, means a task of the costs."""
+    """One row an arm: reward and success with intervals, means a task of the costs; ``unparsable_share`` where it is ever above 0."""
     made = []
     for arm, part in rows.groupby("arm", sort=False):
         reward, success = (bootstrap_mean(part[c], part["group"], resamples, chains=part["seed"]) for c in ("reward", "success"))
@@ -87,8 +95,9 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
             "seeds": part["seed"].nunique(),
             "shuffles": int(part["shuffles"].max()), "env_steps": part["env_steps"].mean(),
             "tokens": part["tokens"].mean(), "prompt_tokens": part["prompt_tokens"].mean(),
-            "refused_share": refused_share(part)})
-    return pd.DataFrame(made)
+            "refused_share": refused_share(part), "unparsable_share": unparsable_share(part)})
+    table = pd.DataFrame(made)
+    return table if table["unparsable_share"].any() else table.drop(columns="unparsable_share")
 
 
 def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.DataFrame:
@@ -101,8 +110,17 @@ def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.Dat
 
 def refused_share(rows: pd.DataFrame) -> float:
     """Share of all draws that were dropped because the environment would refuse them or change nothing."""
+    return _share(rows, "refused")
+
+
+def unparsable_share(rows: pd.DataFrame) -> float:
+    """Share of all draws that were replies of a chat model and named no action."""
+    return _share(_counted(rows), "unparsable")
+
+
+def _share(rows: pd.DataFrame, what: str) -> float:
     drawn = rows["refused"].sum() + rows["proposals"].sum()
-    return float(rows["refused"].sum() / drawn) if drawn else 0.0
+    return float(rows[what].sum() / drawn) if drawn else 0.0
 
 
 def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
@@ -176,7 +194,7 @@ def stage_table(params: Params) -> pd.DataFrame:
     """What made the results: each stage's folder, seconds, commit; of every chain."""
     rows = []
     for chain, stage in ((chain, stage) for chain in params.each_seed() for stage in STAGES):
-        if stage in ("rules", "trial") or (stage == "other_agent" and not params.other_demonstrations):
+        if stage in ("rules", "trial") or not params.has(stage):
             continue
         manifest = read_stage(chain, stage).manifest
         git = manifest.get("git") or {}
@@ -188,7 +206,8 @@ def stage_table(params: Params) -> pd.DataFrame:
 
 def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
     """Totals of the run: tokens generated and read, environment steps, seconds; of collecting and of evaluating."""
-    trees = pd.DataFrame([{k: t[k] for k in COSTS} for chain in params.each_seed() for t in read_stage(chain, "trees").records("trees")])
+    trees = pd.DataFrame([{k: t.get(k, 0) for k in COSTS} for chain in params.each_seed()
+                          for t in read_stage(chain, "trees").records("trees")])
     played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
     found: dict[str, float] = {}
     for part, frame in (("collecting", trees), ("evaluating", played)):
@@ -277,7 +296,8 @@ def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
 def _arm_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"reward_mean": row["reward"], "ci95": [row["reward_low"], row["reward_high"]],
             "success_rate": row["success"], "success_ci95": [row["success_low"], row["success_high"]],
-            **{k: row[k] for k in ("tasks", "shuffles", "env_steps", "tokens", "prompt_tokens", "refused_share")}}
+            **{k: row[k] for k in ("tasks", "shuffles", "env_steps", "tokens", "prompt_tokens", "refused_share", "unparsable_share")
+               if k in row}}
 
 
 def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:

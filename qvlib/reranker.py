@@ -25,7 +25,7 @@ class Filtered:
     """Redraws actions that the environment says it would refuse or that change nothing.
 
     A slot that is refused ``attempts`` times keeps its last draw. What was redrawn is counted in
-    ``Proposal.refused``, its tokens in ``Proposal.tokens``. Redraws come from ``fallback`` where it is
+    ``Proposal.refused``, its tokens in ``Proposal.tokens``, and so on. Redraws come from ``fallback`` where it is
     given: a greedy agent would only repeat itself.
     """
 
@@ -75,7 +75,7 @@ def _redraw(answers: list[Proposal], slots: Sequence[int], drawn: Sequence[Propo
     for k, new in zip(slots, drawn, strict=True):
         old = answers[k]
         answers[k] = replace(new, tokens=old.tokens + new.tokens, refused=old.refused + 1,
-                             prompt_tokens=old.prompt_tokens + new.prompt_tokens)
+                             prompt_tokens=old.prompt_tokens + new.prompt_tokens, unparsable=old.unparsable + new.unparsable)
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ class Reranked:
             # Gumbel noise turns argmax into a draw from softmax(score / T) without replacement.
             scores = scores / self.temperature + generator(*request.key, "rerank").gumbel(size=len(scores))
         order = np.argsort(-scores, kind="stable")[: request.n]
-        cost = {"tokens": sum(p.tokens for p in candidates), "refused": sum(p.refused for p in candidates),
-                "prompt_tokens": sum(p.prompt_tokens for p in candidates)}
+        cost = {name: sum(getattr(p, name) for p in candidates) for name in ("tokens", "prompt_tokens", "refused", "unparsable")}
         best = [replace(candidates[i], considered=candidates) for i in order]
         none = dict.fromkeys(cost, 0)
         return [replace(p, **(cost if i == 0 else none)) for i, p in enumerate(best)]

@@ -141,8 +141,7 @@ def has_worked(params: Params, name: str) -> bool:
 
     Else rendered results that came with a clone would stand in for a run that never was.
     """
-    return all(is_complete(params, stage) for stage, (_, notebook) in MADE_BY.items() if notebook <= name
-               and (stage != "other_agent" or params.other_demonstrations))
+    return all(is_complete(params, stage) for stage, (_, notebook) in MADE_BY.items() if notebook <= name and params.has(stage))
 
 
 def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:

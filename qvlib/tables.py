@@ -54,8 +54,8 @@ def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """``report.arm_table`` rounded, for reading; costs are means a task."""
-    return pd.DataFrame({
+    """``report.arm_table`` rounded, for reading; costs are means a task, refused and unparsable shares of the draws."""
+    shown = pd.DataFrame({
         "arm": table["arm"], "reward": _each("{:.3f}", table["reward"]),
         "95 %": _each("[{:.3f}, {:.3f}]", table["reward_low"], table["reward_high"]),
         "success": _each("{:.1%}", table["success"]),
@@ -63,6 +63,7 @@ def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
         "tasks": table["tasks"], "seeds": table["seeds"], "shuffles": table["shuffles"],
         "steps": _each("{:.1f}", table["env_steps"]), "tokens": _each("{:,.0f}", table["tokens"]),
         "prompt tokens": _each("{:,.0f}", table["prompt_tokens"]), "refused": _each("{:.1%}", table["refused_share"])})
+    return shown.assign(unparsable=_each("{:.1%}", table["unparsable_share"])) if "unparsable_share" in table else shown
 
 
 def gains_shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -105,6 +105,7 @@ class Proposal:
     tokens: tokens generated for it, refused draws in its place included.
     prompt_tokens: tokens of the prompts it was drawn from.
     refused: draws in its place that the environment would have refused.
+    unparsable: draws in its place, itself included, that were replies of a chat model and named no action.
     q: the Q model's score, log pi - log pi_ref in nats, where one was asked.
     considered: the candidates it was chosen from, where it was chosen.
     """
@@ -114,6 +115,7 @@ class Proposal:
     tokens: int = 0
     prompt_tokens: int = 0
     refused: int = 0
+    unparsable: int = 0
     q: float | None = None
     considered: tuple[Proposal, ...] = ()
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from toy import small_lm, states
 
 from qvlib.dpo import encode_pairs
-from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end
+from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end, unparsable
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.prompts import END
 from qvlib.preferences import Pair
@@ -133,6 +133,34 @@ def test_a_reply_ends_at_the_turn_or_wherever_the_model_may_end(monkeypatch):
     ("Action:\n", "Action:"), ("buy the red one", "buy the red one"), ("", "")])
 def test_what_a_reply_means(reply, action):
     assert parse(reply) == action
+
+
+@pytest.mark.parametrize(("reply", "admissible", "begun", "named"), [
+    (" click[buy now]", ("click[buy now]",), True, True), (" click[gone]", ("click[buy now]",), True, True),
+    ("Thought: hm\nAction: wait", None, False, True), (" let me think", ("search[<keywords>]",), True, False),
+    (" Open  Fridge", ("open fridge", "look"), True, True), (" open door", ("open fridge", "look"), True, False),
+    ("open fridge", ("open fridge",), False, True), (" open fridge", None, True, True), ("open fridge", None, False, False),
+    (" open\nfridge", None, True, False), ("", None, True, False), ("Action:\n", (), True, False)])
+def test_what_names_no_action(reply, admissible, begun, named):
+    assert unparsable(reply, replace(after(), admissible=admissible), begun) is not named
+
+
+@pytest.mark.parametrize("thoughts", [False, True])
+def test_replies_that_name_no_action_are_counted(thoughts, monkeypatch):
+    lm = told(thoughts=thoughts)
+    said = {(1, lm.end): " click[buy now]", (2, lm.end): " no idea", (3, lm.end): " look"}
+    monkeypatch.setattr(LocalModel, "sample", lambda *_: [[(ids, -1.0) for ids in said]])
+    monkeypatch.setattr(type(lm.tokenizer), "decode", lambda _, ids, **__: said[*ids, lm.end])
+    asked = Request(replace(after(), admissible=("look", "click[x]")), 3, (0, "t", "0"))
+    assert [(p.action, p.unparsable) for p in lm.agent(1.0, 1.0).propose([asked])[0]] == [
+        ("click[buy now]", 0), ("no idea", 1), ("look", 0)]
+    asked = replace(asked, state=replace(asked.state, admissible=None))
+    assert [p.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == ([0, 1, 1] if thoughts else [0, 0, 0])
+
+
+def test_the_compact_style_counts_none():
+    agent = small_lm().agent(1.0, 1.0)
+    assert {p.unparsable for row in agent.propose([Request(s, 4, (0, s.task.id, "0")) for s in states(4)]) for p in row} == {0}
 
 
 def test_a_page_leaves_out_the_instruction():

@@ -23,7 +23,7 @@ def test_an_episode_by_hand():
     agent = Fixed(["a"])
     record = play(agent)["test-3"]
     assert record == {"task": "test-3", "group": "test-1", "proposals": 3, "tokens": 3, "prompt_tokens": 15, "refused": 0,
-                      "reward": MAZE.reward(TASKS[3], ("a", "a", "a")), "done": True, "env_steps": 3, "actions": ["a"] * 3}
+                      "unparsable": 0, "reward": MAZE.reward(TASKS[3], ("a", "a", "a")), "done": True, "env_steps": 3, "actions": ["a"] * 3}
 
 
 def test_cut_off_episodes_earn_nothing():

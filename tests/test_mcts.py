@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from toy import REFUSED, Fixed, Maze, Scripted
 
 from qvlib.lockstep import lockstep
-from qvlib.mcts import Node, SearchConfig, backup, search, select, tree_record, uct
+from qvlib.mcts import Node, SearchConfig, backup, best_trajectory, search, select, tree_record, uct
 from qvlib.types import State, Task
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,6 +94,18 @@ def test_stops_at_success_only_when_asked():
     deep = type("Deep", (Maze,), {"reward": lambda self, task, world: 1.0})(depth=3, choices=("a",))
     tree = grow(deep, Fixed(["a"]), SearchConfig(30, 1))
     assert tree.iterations == 3 and tree.root.best_reward == 1
+
+
+def test_the_best_trajectory_of_a_record():
+    def node(name, parent, action, reward=0.0, terminal=False):
+        return {"node": name, "parent": parent, "action": action, "reward": reward, "terminal": terminal, "best_reward": 0.8}
+    root, a = node("", None, ""), node("0", "", "a")
+    ends = [node("0.0", "0", "b", 0.7, True), node("0.1", "0", "c", 0.7, True), node("1", "", "d", 0.5, True)]
+    older = {"nodes": [root, a, *ends]}
+    assert best_trajectory(older) == (0.7, ("a", "b"))  # the first by node
+    assert best_trajectory({"nodes": [root, a, *ends[:2], {**ends[2], "reward": 0.7}]}) == (0.7, ("d",))  # the shortest
+    assert best_trajectory({**older, "best_actions": ["a", "e", "f"]}) == (0.8, ("a", "e", "f"))  # of a rollout
+    assert best_trajectory({"nodes": [{**root, "best_reward": 0.0}, a], "best_actions": []}) is None
 
 
 def test_costs_are_counted():
@@ -209,6 +222,13 @@ def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions,
         if node.state.done or not node.state.valid or node.state.depth >= max_steps:
             assert not node.children
     assert tree.root.state == maze.reset(TASK)
+    end = functools.reduce(maze.step, tree.best_actions, tree.root.state)
+    assert end.reward == tree.root.best_reward and end.done == bool(tree.best_actions)
+    found = best_trajectory(tree_record(tree))
+    assert found is not None or not end.done
+    if found is not None:
+        again = functools.reduce(maze.step, found[1], tree.root.state)
+        assert again.done and again.reward == found[0] >= end.reward
     rows = tree_record(tree)["nodes"]
     assert [r["node"] for r in rows] == [n.id for n in tree.root.walk()]
     json.dumps(rows)

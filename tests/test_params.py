@@ -61,7 +61,7 @@ def test_notebook_names_that_are_no_parameters_are_refused():
 def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     base, other = Params(), Params(iterations=7)
     changed = {s for s in STAGES if base.digest(s) != other.digest(s)}
-    assert changed == {"trees", "pairs", "q_model", "control", "episodes", "rules", "trial"}
+    assert changed == {"trees", "pairs", "q_model", "control", "rft", "episodes", "rules", "trial"}
     assert Params(batch_size=3, runs_dir="x", device="cuda").digest("episodes") == base.digest("episodes")
     assert Params(agent_width=64).digest("other_agent") != base.digest("other_agent")
 
@@ -69,6 +69,14 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
 def test_a_parameter_that_came_later_keeps_the_digest_of_what_was_made_before_it():
     assert "instructions" not in Params().stage_fields("agent") and "instructions" in Params(instructions=False).stage_fields("agent")
     assert Params(instructions=False).digest("agent") != Params().digest("agent")
+
+
+def test_the_baseline_rft_decides_nothing_where_it_is_not_played():
+    base, played = Params(), Params(rft=True)
+    assert {s for s in STAGES if base.digest(s) != played.digest(s)} == {"rft", "episodes"}
+    assert Params(rft_lr=1e-3, rft_epochs=7).digest("episodes") == base.digest("episodes")
+    assert Params(rft=True, rft_lr=1e-3).digest("episodes") != played.digest("episodes")
+    assert played.has("rft") and not base.has("rft") and base.has("other_agent") and not Params(other_demonstrations=0).has("other_agent")
 
 
 def test_overrides_take_the_type_of_their_parameter():

@@ -31,7 +31,8 @@ def shopper(body, rng) -> str:
     words = [word for word in re.findall("[a-z]{4,}", task.lower()) if word not in ("find", "need", "want", "show", "price", "lower", "than")]
     links = [f"click[{x.lower()}]" for x in re.findall(r"^(?:[A-Z]\d{6}\w+|Buy Now|Description)$", page, re.MULTILINE)]
     choices = links if links and rng.random() < 0.8 else [f"search[{words[rng.integers(len(words))]}]", "hm, let me think"]
-    return f"Thought: it may do.\nAction: {choices[rng.integers(len(choices))]}" if rng.random() < 0.5 else choices[0]
+    said = choices[rng.integers(len(choices))]
+    return f"Thought: it may do.\nAction: {said}" if rng.random() < 0.5 else said
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,9 @@ def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
     arms = set(first["arms"]["arm"])
     assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "mcts"} <= arms and "likely_n5" not in arms
     assert first["arms"]["reward"].max() > 0 and asked > 50
+    played, shares = first["episodes"], first["arms"].set_index("arm")["unparsable_share"]
+    assert (played["unparsable"] > 0).any() and (played["unparsable"] <= played["proposals"] + played["refused"]).all()
+    assert 0 < shares["sample"] < 0.5 and shares["tuned_policy"] > 0  # the Q model is a random one
     monkeypatch.delenv("OPENAI_API_KEY")
     second = run(make({**given, "runs_dir": str(tmp_path / "two"), "api_offline": True}))
     assert len(server.seen) == asked
@@ -73,6 +77,8 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     params = make({**SMALL, "runs_dir": str(tmp_path), "api_base_url": "http://127.0.0.1:9/v1", "q_base": reference})
     with pytest.raises(QvlibError, match="warm_start: api:shop-1 is behind a server"):
         pipeline.train_agents(params.model_copy(update={"warm_start": True}))
+    with pytest.raises(QvlibError, match="rft: api:shop-1 is behind a server"):
+        pipeline.train_agents(params.model_copy(update={"rft": True}))
     assert pipeline.train_agents(params).facts == {"model": "api:shop-1"}
     lm, world = pipeline.load_model(params), pipeline.world(params)
     state = world.reset(world.tasks("train")[0])

@@ -83,6 +83,19 @@ def test_an_arm_with_missing_tasks_is_refused():
         report.by_task(frame.drop(frame.index[(frame["arm"] == "greedy") & (frame["task"] == "t03")]))
 
 
+def test_unparsable_replies_are_a_share_where_there_are_any():
+    frame = episodes()
+    frame["unparsable"] = [3 if arm == "q_n5" else 0 for arm in frame["arm"]]
+    frame.loc[frame.index[frame["arm"] == "q_n5"][0], "unparsable"] = None  # a record from before they were counted
+    table = report.arm_rows(report.by_task(frame), 200)
+    share = table.set_index("arm")["unparsable_share"]
+    assert share["q_n5"] == pytest.approx(3 * 19 / (10 * 20)) and share["sample"] == 0
+    shown = tables.arms_shown(table).set_index("arm")
+    assert (shown.loc["q_n5", "unparsable"], shown.loc["sample", "unparsable"]) == ("28.5%", "0.0%")
+    without = report.arm_rows(report.by_task(episodes()), 200)
+    assert "unparsable_share" not in without and "unparsable" not in tables.arms_shown(without)
+
+
 def test_gap_closed():
     assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
     assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None

@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
+from qvlib.evaluate import episode, tree_episode
 from qvlib.lockstep import lockstep
-from qvlib.mcts import SearchConfig, search
+from qvlib.mcts import SearchConfig, search, tree_record
 from qvlib.reranker import Filtered, Listed, Reranked
-from qvlib.types import Request, Task
+from qvlib.types import Proposal, Request, Task
 
 MAZE = Maze()
 STATE = MAZE.reset(Task("t", "go"))
@@ -151,6 +152,24 @@ def test_accepted_draws_are_left_alone_and_only_refused_slots_are_redrawn():
     kept = [p.action != REFUSED for p in before]
     assert [p for p, k in zip(before, kept, strict=True) if k] == [p for p, k in zip(after, kept, strict=True) if k]
     assert inner.calls[1][0].n == kept.count(False)
+
+
+def test_replies_that_name_no_action_are_counted_in_the_slot_and_in_the_choice():
+    class Talkative:
+        def propose(self, asked):
+            return [[Proposal(p.action, tokens=1, unparsable=int(p.action == REFUSED)) for p in row]
+                    for row in Scripted(("a", REFUSED, "b")).propose(asked)]
+
+    filtered = Filtered(Talkative(), MAZE, attempts=60)
+    proposals = ask(filtered, n=12)
+    assert sum(p.unparsable for p in proposals) == sum(p.refused for p in proposals) > 0
+    assert all(p.unparsable == p.refused for p in proposals)
+    best, second = ask(Reranked(filtered, None, 12), n=2)
+    assert (best.unparsable, second.unparsable) == (sum(p.unparsable for p in proposals), 0)
+    ended = next(lockstep([episode(MAZE, MAZE.tasks("test")[0], 0)], filtered, 1))
+    grown = next(lockstep([search(MAZE, MAZE.tasks("test")[0], SearchConfig(9, 3), 0)], filtered, 1))
+    for record in (ended, tree_record(grown), tree_episode(grown)):
+        assert record["unparsable"] == record["refused"] > 0
 
 
 def test_what_only_trying_can_tell_is_kept():

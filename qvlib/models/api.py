@@ -49,6 +49,7 @@ class ApiAgent:
     """Samples actions from a chat server. temperature 0 is greedy: one reply a prompt, given n times.
 
     messages: the chat of a state. parse: reply text -> action; an unparsable reply returns itself.
+    unparsable: (reply text, state) -> whether it names no action, which ``Proposal.unparsable`` counts; None counts none.
     logprobs: ask for log-probabilities too; the sum is the server's, mostly of the untruncated distribution
         and without the end token.
     extra: more fields of the request's JSON; None leaves one out that the server does not know, as in
@@ -64,6 +65,7 @@ class ApiAgent:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    unparsable: Callable[[str, State], bool] | None = None
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         """For each request ``request.n`` proposals; ``tokens`` and ``prompt_tokens`` as the server counted them.
@@ -83,7 +85,8 @@ class ApiAgent:
                 replies = self.client.replies.get(ids)
             self._ask([[draw] for row in missing for draw in row if draw.id not in replies])
             replies = self.client.replies.get(ids)
-        return [self._proposals([(draw, replies[draw.id]) for draw in row]) for row in rows]
+        return [self._proposals(request.state, [(draw, replies[draw.id]) for draw in row])
+                for request, row in zip(requests, rows, strict=True)]
 
     def _draws(self, request: Request) -> list[_Draw]:
         body = {"model": self.client.model, "messages": self.messages(request.state), "temperature": self.temperature,
@@ -144,13 +147,14 @@ class ApiAgent:
         self.client.count(cached=len(replies),
                           cached_tokens=sum(r.prompt_tokens + r.completion_tokens for r in replies.values()))
 
-    def _proposals(self, row: Sequence[tuple[_Draw, Any]]) -> list[Proposal]:
+    def _proposals(self, state: State, row: Sequence[tuple[_Draw, Any]]) -> list[Proposal]:
         proposals, paid = [], set()
         for draw, reply in row:
             first = draw.id not in paid  # greedy replies are given again for nothing
             paid.add(draw.id)
             proposals.append(Proposal(self.parse(reply.text), reply.log_prob, reply.completion_tokens if first else 0,
-                                      reply.prompt_tokens if first else 0))
+                                      reply.prompt_tokens if first else 0,
+                                      unparsable=int(self.unparsable is not None and self.unparsable(reply.text, state))))
         self.client.count(proposals=len(proposals), distinct=len({p.action for p in proposals}))
         return proposals
 

@@ -112,11 +112,28 @@ class Chat:
 
 def parse(reply: str) -> str:
     """The action of a reply: what follows its last ``Action:`` on that line, else a bare action; else all of its text."""
+    return _named(reply) or reply.strip()
+
+
+def unparsable(reply: str, state: State, begun: bool = False) -> bool:
+    """Whether a reply names no action, so that ``parse`` gives its text.
+
+    A text that is itself an admissible action, such as ``open fridge``, names it. Where the world lists none, a line
+    that goes on from ``Action:`` does (``begun``: the prompt ends so), since only trying tells it from talk.
+    """
+    text = reply.strip()
+    if _named(reply) is not None:
+        return False
+    if state.admissible is None:
+        return not (begun and text and "\n" not in text)
+    return " ".join(text.lower().split()) not in {action.lower() for action in state.admissible}
+
+
+def _named(reply: str) -> str | None:
     named = [found[1] for found in _NAMED.finditer(reply) if found[1]]
     if named:
         return named[-1]
-    bare = [line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())]
-    return bare[0] if bare else reply.strip()
+    return next((line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())), None)
 
 
 def page(observation: str, task: Task) -> str:

@@ -355,9 +355,10 @@ class LocalAgent:
         text = {ids: self.lm.tokenizer.decode(ids[:-1] if ids[-1] == end else ids, skip_special_tokens=True)
                 for ids in {ids for row in replies for ids, _ in row}}
         # The prompt is paid for once, by the first sample.
-        return [[Proposal(prompt.decode(text[ids]), log_prob, len(ids), len(prompt_ids) if k == 0 else 0)
+        return [[Proposal(prompt.decode(text[ids]), log_prob, len(ids), len(prompt_ids) if k == 0 else 0,
+                          unparsable=int(isinstance(prompt, chat.ChatPrompt) and chat.unparsable(text[ids], r.state, not prompt.thoughts)))
                  for k, (ids, log_prob) in enumerate(row)]
-                for (prompt, prompt_ids), row in zip(prompts, replies, strict=True)]
+                for r, (prompt, prompt_ids), row in zip(requests, prompts, replies, strict=True)]
 
 
 def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", style: Callable[[Any], Any] | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..types import State
 from .api import ApiAgent
 from .api_client import ApiClient
-from .chat import Chat, ChatPrompt, parse
+from .chat import Chat, ChatPrompt, parse, unparsable
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,5 @@ class RemoteModel:
     def agent(self, temperature: float, top_p: float) -> ApiAgent:
         """The agent that samples so; 0 is greedy."""
         stop = () if self.style.thoughts else ("\nObservation:",)
-        return ApiAgent(self.client, self.style.messages, parse, temperature, top_p, self.max_action_tokens, stop)
+        return ApiAgent(self.client, self.style.messages, parse, temperature, top_p, self.max_action_tokens, stop,
+                        unparsable=unparsable)

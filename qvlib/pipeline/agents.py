@@ -31,8 +31,10 @@ def train_agents(params: Params) -> Stage:
     ``warm_start`` is set, else only looked at.
 
     Raises:
-        QvlibError: a name that gives no model with a tokenizer.
+        QvlibError: a name that gives no model with a tokenizer, or ``rft`` is set for an agent behind a server.
     """
+    if params.rft:
+        must_be_tunable(params.agent, "rft")
     world(params)
     stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
     todo = [(one, stage) for one in params.each_seed() for stage in stages if not is_complete(one, stage)]
@@ -65,8 +67,8 @@ def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
         if stage.complete:
             return
         one_thread(params)
-        if is_remote(name) and params.warm_start:
-            raise QvlibError(f"warm_start: {name} is behind a server and cannot be fine-tuned here; unset warm_start")
+        if params.warm_start:
+            must_be_tunable(name, "warm_start")
         if name == "small":
             yield from _from_scratch(params, stage, environment, which)
         elif _is_fine_tuned(params, which):
@@ -125,6 +127,12 @@ def _demonstrated(params: Params, stage: Stage, environment: Environment, which:
     shown = list(decisions(environment, tasks, records))
     return seed, shown, {"demonstrations": len(tasks), "decisions": len(shown),
                          "demonstrator_reward": float(pd.DataFrame(records)["reward"].mean())}
+
+
+def must_be_tunable(name: str, parameter: str) -> None:
+    """Raise QvlibError if an agent is behind a server, where ``parameter`` asks to fine-tune it."""
+    if is_remote(name):
+        raise QvlibError(f"{parameter}: {name} is behind a server and cannot be fine-tuned here; unset {parameter}")
 
 
 def cloning_curves(params: Params) -> dict[str, pd.DataFrame]:

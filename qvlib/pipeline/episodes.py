@@ -21,6 +21,7 @@ from .agents import sampler
 from .common import for_each_seed, processes
 from .models import load_model
 from .q import load_q
+from .rft import train_rft
 from .trees import search_config
 from .world import split_row, uses, world
 
@@ -32,8 +33,9 @@ def arm_names(params: Params) -> list[str]:
     second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
     controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
     likely = [] if is_remote(params.agent) else ["likely_n5"]  # servers tell no log-probabilities that could be compared
+    rft = ["rft"] if params.rft else []
     best = ["best_of_n"] if params.best_of else []
-    return ["sample", "greedy", "random_n5", *likely, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts", *best]
+    return ["sample", "greedy", "random_n5", *likely, *rft, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts", *best]
 
 
 def arms(params: Params, environment: Environment) -> dict[str, Agent]:
@@ -57,6 +59,8 @@ def arms(params: Params, environment: Environment) -> dict[str, Agent]:
         "q_n10": best(sample, q, 10),
         "tuned_policy": sampler(params, environment, q.policy),
     }
+    if params.rft:
+        found["rft"] = sampler(params, environment, load_model(params, "rft"))
     if params.other_demonstrations:
         second = load_model(params, "other_agent")
         found["other_agent_sample"] = sampler(params, environment, second)
@@ -69,7 +73,12 @@ def arms(params: Params, environment: Environment) -> dict[str, Agent]:
 
 @for_each_seed
 def play(params: Params) -> Stage:
-    """Play every arm on the test tasks: ``episodes.jsonl``, a line an episode; then ``episodes.parquet``."""
+    """Play every arm on the test tasks: ``episodes.jsonl``, a line an episode; then ``episodes.parquet``.
+
+    The agent of the arm ``rft`` is made first, where it is missing.
+    """
+    if params.rft:
+        train_rft(params)
     return play_arms(params, "episodes", arms, arm_names(params), uses(params, world(params)).test)
 
 
