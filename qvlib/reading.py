@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
              *([gain("the agent fine-tuned on its trees' best episodes (RFT)", gains["rft"], "one sample")] if "rft" in gains else []),
              *(gain(f"control with shuffled winners, n = {n}", gains[f"control_q_n{n}"], "one sample")
                + _control(gains[f"control_q_n{n}"], metrics["control_shuffles"][f"control_q_n{n}"]) for n in (5, 10))]
+    if "best_of_n" in gains:
+        lines.append(gain("head-room: the best of several whole episodes, as the environment judges", gains["best_of_n"], "one sample"))
     if "other_agent_gain" in metrics:
         lines.append(gain("another agent, reranked by the same Q model", metrics["other_agent_gain"], "its own sample"))
     if metrics["gap_closed"] is not None:
@@ -68,6 +71,34 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
     controls = [c for c in preferences["control_held_out_accuracy"] if c is not None]
     shuffled = ", ".join(f"{c:.1%}" for c in controls)
     return f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+
+
+def diagnosis(metrics: Mapping[str, Any]) -> str:
+    """What bounds the gain: how deep the pairs are, what Q learnt of them, and how much the environment would find."""
+    preferences, gains = metrics["preferences"], metrics["gains"]
+    depths = {int(depth): count for depth, count in preferences["pairs_by_depth"].items()}
+    total = sum(depths.values())
+    shallow = sum(count for depth, count in depths.items() if depth < 2)
+    lines = [f"**Pairs**: {total} in all, {shallow / total:.0%} of them about the first two actions of an episode, the deepest after "
+             f"{max(depths)} actions."] if total else []
+    right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
+    if right is not None:
+        low, high = wilson(right, held)
+        told = "more than a coin" if low > 0.5 else "less than a coin" if high < 0.5 else "not told apart from a coin"
+        lines.append(f"**Order**: {right:.1%} [{low:.1%}, {high:.1%}] of {held} held-out pairs are ordered rightly, {told} "
+                     "(the interval takes pairs for independent; those of a task are not, so it is rather too narrow).")
+    rooms = [f"{gains[arm]['mean']:+.3f} by {what}" for arm, what in (
+        ("best_of_n", "the best of several whole episodes"), ("mcts", "a search")) if arm in gains]
+    lines.append(f"**Room**: where the environment itself judges, one sample is improved {' and '.join(rooms)}; by Q "
+                 f"{gains['q_n5']['mean']:+.3f} with n = 5.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of ``count`` independent trials (Wilson's score interval)."""
+    z = 1.959964
+    centre, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (centre - spread) / (1 + z * z / count), (centre + spread) / (1 + z * z / count)
 
 
 def rule_verdict(row: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Every number of the report is made here, from the stages' own files. Rewards are
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -255,7 +256,8 @@ def preferences(params: Params) -> dict[str, Any]:
     facts = [read_stage(chain, "q_model").facts for chain in chains]
     held = sum(f["held_out_pairs"] for f in facts)
     right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
-    return {**sources(params), "pairs": sum(f["pairs"] for f in facts),
+    depths = Counter(pair.depth for chain in chains for pair in pipeline.load_pairs(chain))
+    return {**sources(params), "pairs": sum(f["pairs"] for f in facts), "pairs_by_depth": {str(d): depths[d] for d in sorted(depths)},
             "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
             "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
                                           for c in read_stage(chain, "control").facts["controls"]]}
