@@ -15,6 +15,7 @@ from scipy import stats
 from toy import small_lm, states
 
 from qvlib.errors import QvlibError
+from qvlib.models import local
 from qvlib.models.local import LocalAgent, LocalModel, load, nucleus_of
 from qvlib.seeding import generator
 from qvlib.types import Request
@@ -61,13 +62,31 @@ def same(a, b):
     np.testing.assert_allclose([p for row in a for _, p in row], [p for row in b for _, p in row], atol=1e-9)
 
 
-def test_samples_are_the_same_however_they_are_computed(lm):
+class Counted:
+    """A method that counts its calls."""
+
+    def __init__(self, method):
+        self.method, self.calls = method, 0
+
+    def __get__(self, owner, kind=None):
+        def call(*arguments):
+            self.calls += 1
+            return self.method(owner, *arguments)
+        return call
+
+
+def test_samples_are_the_same_however_they_are_computed(lm, monkeypatch):
     base = drawn(fresh(lm))
     assert len({ids for row in base for ids, _ in row}) > 9
     same(base, drawn(fresh(lm), calls=[[i] for i in range(len(STATES))]))
     same(base, drawn(fresh(lm), calls=[[2, 5], [0], [1, 3, 4]]))
     for batch_tokens in (1, 100, 10**6):
         same(base, drawn(fresh(lm, batch_tokens=batch_tokens)))
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "CACHES", 1)
+        patch.setattr(LocalModel, "_decode", counted := Counted(LocalModel._decode))
+        same(base, drawn(fresh(lm)))
+        assert counted.calls == len(STATES)  # no caches of two prompts at once
     for memory in (0, 3, 10**6):
         model = fresh(lm, memory=memory)
         same(base, drawn(model))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os.path import commonprefix
@@ -31,6 +31,7 @@ from .prompts import Prompt, compact
 Ids = tuple[int, ...]
 CALL = 64  # tokens that take about as long as starting a forward pass
 PASSES = {"sample": 8, "score": 2}  # of a batch: prompts and then token by token, prompts and then all replies
+CACHES = 2**29  # bytes of keys and values of a batch on the CPU; a GPU may take an eighth of its memory for them
 PROMPTS = 1024  # prompts that are remembered: those of the states under way
 
 
@@ -74,6 +75,11 @@ class LocalModel:
         self.end = chat.turn_end(self.tokenizer) if isinstance(self.style, chat.Chat) else int(self.tokenizer.eos_token_id)
         self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
         self._prefixes = Prefixes(self.cache_tokens)
+        config, device = self.model.config.get_text_config(), self.model.device
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._token_bytes = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
+        self._most_bytes = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else CACHES
 
     def tuned(self, model: PreTrainedModel) -> LocalModel:
         """The same with other weights, and nothing remembered."""
@@ -143,23 +149,25 @@ class LocalModel:
             for s in group:
                 s.at = len(shared)
             by_start.setdefault(prompt + shared, []).extend(group)
-        batches = self._of_similar_length(by_start, PASSES["sample"])
+        batches = self._of_similar_length({start: len(group) for start, group in by_start.items()}, PASSES["sample"])
         return [[s for start in batch for s in by_start[start]] for batch in batches]
 
-    def _of_similar_length(self, starts: Iterable[Ids], passes: int) -> list[list[Ids]]:
-        """In batches of at most ``batch_tokens``; padding dearer than the passes starts a new one.
+    def _of_similar_length(self, starts: Mapping[Ids, int], passes: int) -> list[list[Ids]]:
+        """In batches of at most ``batch_tokens``, and of ``CACHES`` bytes of keys and values; starts come with their number of replies.
 
-        Longest first, so that what memory it takes shows at once; shortest first where caches are kept, which serve longer ones.
+        Padding dearer than the passes starts a new batch too. Longest first, so that what memory it takes shows at once;
+        shortest first where caches are kept, which serve longer ones.
         """
         batches: list[list[Ids]] = []
-        tokens = longest = 0
+        tokens = longest = replies = 0
         for start in sorted(starts, key=len, reverse=not self.cache_tokens):
-            longest = max(longest, len(start))
+            longest, replies = max(longest, len(start)), replies + starts[start]
             count = len(batches[-1]) + 1 if batches else 1
             padding = longest * count - tokens - len(start)
-            if not batches or count * longest > self.batch_tokens or padding > passes * CALL:
+            if (not batches or count * longest > self.batch_tokens or padding > passes * CALL
+                    or replies * longest * self._token_bytes > self._most_bytes):
                 batches.append([])
-                tokens, longest = 0, len(start)
+                tokens, longest, replies = 0, len(start), starts[start]
             batches[-1].append(start)
             tokens += len(start)
         return batches
@@ -235,7 +243,7 @@ class LocalModel:
         by_prompt: dict[Ids, list[tuple[Ids, Ids]]] = {}
         for row in rows:
             by_prompt.setdefault(row[0], []).append(row)
-        batches = self._of_similar_length(by_prompt, PASSES["score"])
+        batches = self._of_similar_length({p: len(group) for p, group in by_prompt.items()}, PASSES["score"])
         return [[row for p in batch for row in by_prompt[p]] for batch in batches]
 
     @torch.inference_mode()
