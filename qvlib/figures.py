@@ -67,7 +67,7 @@ def pairs_by_depth(pairs: pd.DataFrame) -> Figure:
     left.bar_label(bars, fontsize=8)
     _set(left, "Pairs by depth", "actions before the two part (count)", "pairs (count)")
     left.margins(y=0.15)
-    left.set_xticks(list(counts.index))
+    left.set_xticks(_ticks(counts.index))
     _boxes(right, [margin[depth == d] for d in counts.index], counts.index)
     _set(right, "How far apart their values are", "actions before the two part (count)", "value of chosen - rejected")
     right.set_ylim(bottom=0)
@@ -255,7 +255,12 @@ def _boxes(axes, groups: list, positions) -> None:
                  patch_artist=True, manage_ticks=False, boxprops={"facecolor": "#c6d9e8", "linewidth": 0.8},
                  medianprops={"color": DARK}, meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white",
                                                          "markeredgecolor": DARK})
-    axes.set_xticks(list(positions))
+    axes.set_xticks(_ticks(positions))
+
+
+def _ticks(positions) -> list:
+    """All positions, or every so many of them where they are too many to label."""
+    return list(positions)[:: 1 + (len(positions) - 1) // 14]
 
 
 def _curve(axes, rows: pd.DataFrame, column: str, name: str, colour: str, dashes: str, marker: str) -> None:

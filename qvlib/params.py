@@ -74,7 +74,8 @@ class Params(BaseModel):
     # The world
     environment: Literal["webshop", "hotpotqa", "textworld", "scienceworld"] | _ImportPath = _in(
         "data", "webshop", "the environment by name, or module:factory of your own")
-    data_dir: str = _in("data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia, or generated games")
+    data_dir: str = _in(
+        "data", "", "folder with the official data files; empty = the embedded catalogue or encyclopaedia, or generated games")
     catalogue_products: int = _in(
         "data", 2400, "products of the embedded catalogue, or articles of the embedded encyclopaedia", ge=200)
     catalogue_seed: int = _in("data", 0, "seed of the embedded catalogue or encyclopaedia, or of generated games", ge=0)

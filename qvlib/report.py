@@ -264,7 +264,7 @@ def preferences(params: Params) -> dict[str, Any]:
 
 
 def sources(params: Params) -> dict[str, int]:
-    """Of all chains: searched ``trees``, ``tasks`` of them that give pairs, ``states`` in which actions are compared, ``ties`` of those."""
+    """Of all chains: searched ``trees``, ``tasks`` that give pairs, ``states`` in which actions are compared, ``ties`` of those."""
     found = {"trees": 0, "tasks": 0, "states": 0, "ties": 0}
     for chain in params.each_seed():
         facts = read_stage(chain, "pairs").facts

@@ -24,10 +24,11 @@ def write_results_index(results_dir: str | Path) -> Path:
     """
     folder = Path(results_dir)
     runs = _runs(folder)
-    sections = [_section(run) for run in runs if run.name != PLUMBING]
-    if folder / PLUMBING in runs:
-        sections.append(f"## {PLUMBING}\n\nEvery notebook once, as small as it goes: shows that all parts work, and says nothing "
-                        f"about the method. The tests execute it again and compare what is printed.\n\n{_links(folder / PLUMBING)}")
+    sections = [_section(run) for run in runs if not _is_plumbing(run.name)]
+    for run in filter(lambda run: _is_plumbing(run.name), runs):
+        compared = " The tests execute it again and compare what is printed." if run.name == PLUMBING else ""
+        sections.append(f"## {run.name}\n\nEvery notebook once, as small as it goes: shows that all parts work, and says nothing "
+                        f"about the method.{compared}\n\n{_links(run)}")
     head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
     parts = [head, *_first_sight(runs), *(sections or ["No runs yet."]), *_benchmarks(folder)]
     return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
@@ -44,7 +45,7 @@ def _first_sight(runs: Sequence[Path]) -> list[str]:
     lines = []
     for names, words in ((("gains",), "What reranking gains, beside its controls"),
                          (("grid_curves", "scoring_rules"), "What the gain depends on")):
-        found = next((run / "figures" / f"{name}.png" for name in names for run in runs if run.name != PLUMBING
+        found = next((run / "figures" / f"{name}.png" for name in names for run in runs if not _is_plumbing(run.name)
                       and (run / "figures" / f"{name}.png").exists()), None)
         if found:
             run = found.parents[1]
@@ -59,6 +60,11 @@ RANK = ("full", "quick", "ablations", "webshop-small")
 PLUMBING = "smoke"
 
 
+def _is_plumbing(name: str) -> bool:
+    """Whether a run shows that the parts work and nothing else: ``smoke``, and ``<world>-smoke``."""
+    return name == PLUMBING or name.endswith(f"-{PLUMBING}")
+
+
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
     """Write a run's table and figure, the times and the list of notebooks between the markers of the project's README.
 
@@ -70,7 +76,8 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     readme, folder = Path(readme), Path(results_dir) / run
     metrics, manifest = _read(folder / "metrics.json"), _read(folder / "manifest.json")
     measured = Path(results_dir) / "times.json"
-    others = [_read(run / "metrics.json") for run in _runs(Path(results_dir)) if run != folder and run.name not in (PLUMBING, "ablations")]
+    others = [_read(run / "metrics.json") for run in _runs(Path(results_dir))
+              if run != folder and not _is_plumbing(run.name) and run.name != "ablations"]
     blocks = {"result": "\n\n".join([_headline(metrics, folder, readme.parent), *map(_one_line, others)]),
               "files": _parameter_files(readme.parent, Path(results_dir)),
               "times": _times(manifest, _read(measured) if measured.exists() else None),
@@ -129,7 +136,7 @@ def _parameter_files(root: Path, results: Path) -> str:
     """The parameter files with what they say of themselves and what their committed run took."""
     lines = ["| parameter file | what | notebooks took |", "|---|---|---|"]
     known = {path.stem: path for path in (root / "params").glob("*.yml")}
-    for name in sorted(known, key=lambda n: (n != PLUMBING, RANK.index(n) if n in RANK else len(RANK), n)):
+    for name in sorted(known, key=lambda n: (n != PLUMBING, _is_plumbing(n), RANK.index(n) if n in RANK else len(RANK), n)):
         head = [line[2:] for line in known[name].read_text().split("\n\n")[0].splitlines() if line.startswith("# ")]
         took = "not run here"
         if (results / name / "manifest.json").exists():

@@ -132,3 +132,60 @@ def papermill(name, out, folder, *arguments):
 def test_folders_are_meant_from_the_project(monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")  # where JupyterLab starts a notebook
     assert resolve("runs") == ROOT / "runs"
+
+
+def shown(folder, name):
+    """What the cells of a rendered notebook printed and displayed as text."""
+    cells = code(nbformat.read(folder / f"{name}.ipynb", as_version=4))
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/markdown") or "" for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.slow
+def test_the_same_notebooks_serve_another_world(tmp_path):
+    """HotPotQA, smaller than its smoke run; few steps, so that some episodes run out of them and make pairs."""
+    from qvlib import runner
+
+    tiny = {"catalogue_products": 200, "max_steps": 3, "demonstrations": 200, "other_demonstrations": 0, "train_tasks": 8, "iterations": 6,
+            "control_shuffles": 1, "test_tasks": 5, "test_share": 0.2, "dev_share": 0.2, "mcts_iterations": 2, "bootstrap": 100, "rule_tasks": 0}
+    runner.run(ROOT / "params" / "hotpotqa-smoke.yml", only=["00", "01", "03", "07"], overrides={
+        **tiny, "runs_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results"), "wandb_mode": "disabled"})
+    results = tmp_path / "results" / "hotpotqa-smoke"
+    text = {name: shown(results / "notebooks", name) for name in ("00_tour", "01_agent", "03_preferences", "07_report")}
+    assert "The gold answer is" in text["00_tour"] and "1.000 by hand, **1.000** by the environment" in text["00_tour"]
+    assert "groups of questions" in text["01_agent"] and "<act>" in text["01_agent"] and "transcript" in text["01_agent"]
+    assert re.search(r"\d+ of 8 searched tasks .* tie", text["03_preferences"]) and "`finish` against `finish`" in text["03_preferences"]
+    assert "second hop" in text["07_report"] and (results / "tables" / "failures.csv").exists()
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["groups"] == "groups of questions" and "bootstrap over groups of questions" in text["07_report"]
+    for name, said in text.items():
+        assert not re.search("shop|product|click|buy", said, re.IGNORECASE), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["a folder", "api:shop-1"])
+def test_a_world_without_a_script_and_a_given_agent(tmp_path, monkeypatch, agent):
+    """Notebooks 00 and 01 where nobody shows the way but the model itself."""
+    from test_chat import told
+
+    from faulty_server import FaultyServer
+
+    if agent != "a folder":
+        pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
+    lm, folder = told("tags"), tmp_path / "model"
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    (tmp_path / "ownmaze.py").write_text("from toy import Maze\n\n\ndef make(params):\n    return Maze()\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT / 'tests'}:{ROOT}")
+    small = {"environment": "ownmaze:make", "other_demonstrations": 0, "demonstrations": 1, "train_tasks": 2, "test_tasks": 3, "iterations": 6,
+             "max_action_tokens": 8, "processes": 1, "filter_actions": "False", "api_key_variable": ""}
+    with FaultyServer(reply=lambda body, rng: f"Action: {'abc'[rng.integers(3)]}") as server:
+        given = {**small, "agent": folder if agent == "a folder" else agent, "api_base_url": server.base_url}
+        for name in ("00_tour", "01_agent"):
+            done = papermill(name, tmp_path / f"{name}.ipynb", tmp_path, *(str(word) for one in given.items() for word in ("-p", *one)))
+            assert done.returncode == 0, done.stderr[-2000:]
+        assert bool(server.seen) == (agent != "a folder")
+    text = shown(tmp_path, "00_tour")
+    assert "an environment of its own" in text and ("It ends with" if server.seen else "Its steps run out") in text
+    text = shown(tmp_path, "01_agent")
+    assert "as it was given; nothing was cloned" in text and "The prompt is a conversation" in text and "Task: train" in text
+    assert ("log p" in text) == (agent == "a folder") and "demonstrations" not in text

@@ -14,7 +14,7 @@ from qvlib.dpo import rebuild
 from qvlib.errors import QvlibError
 from qvlib.lockstep import lockstep
 from qvlib.mcts import SearchConfig, search, tree_record
-from qvlib.preferences import Pair, accuracy, build_pairs, hold_out, shuffle_winners
+from qvlib.preferences import Pair, accuracy, build_pairs, compared, hold_out, kind, shuffle_winners
 
 
 def node(name, parent, action, visits, value):
@@ -32,6 +32,18 @@ BY_HAND = tree(
     node("1.0", "1", "r-same", 3, 0.6), node("1.1", "1", "r-too", 4, 0.6),
     node("1.1.0", "1.1", "deep-bad", 2, 0.55), node("1.1.1", "1.1", "deep-good", 2, 0.65),
 )
+
+
+def test_states_in_which_actions_tie():
+    assert compared([BY_HAND]) == {"states": 4, "ties": 1}  # after right: 0.6 and 0.6
+    assert compared([BY_HAND], min_margin=0.15) == {"states": 4, "ties": 2}
+    assert compared([BY_HAND, BY_HAND], min_margin=0.25, min_visits=4) == {"states": 4, "ties": 2}
+    assert compared([tree(node("", None, "", 1, 0.0), node("0", "", "left", 1, 0.0))]) == {"states": 0, "ties": 0}
+
+
+@pytest.mark.parametrize(("action", "verb"), [("search[a b]", "search"), ("take knife from table", "take"), ("look", "look"), ("", "")])
+def test_the_kind_of_an_action(action, verb):
+    assert kind(action) == verb
 
 
 def found(**options):

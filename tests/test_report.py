@@ -111,7 +111,9 @@ def test_the_layout_of_metrics(stages):
         assert all(set(entry) == {"mean", "ci95", "relative"} for entry in group.values())
     assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"]["mean"] == pytest.approx(0.1)
     assert found["arms"]["mcts"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
-    assert found["preferences"]["held_out_accuracy"] == 0.75
+    assert found["preferences"]["held_out_accuracy"] == 0.75 and (found["environment"], found["groups"]) == ("webshop", "products")
+    assert {key: found["preferences"][key] for key in ("trees", "tasks", "states", "ties")} == {"trees": 9, "tasks": 6, "states": 4, "ties": 2}
+    assert "6 of 9 searched tasks (67%) give pairs. Of the 4 states" in reading.sources(found["preferences"])
     assert found["control_shuffles"] == {"control_q_n5": pytest.approx([0.1, 0.3]), "control_q_n10": pytest.approx([0.2, 0.2])}
     assert "Reward of each shuffle: 0.100, 0.300." in reading.verdict(found)
     assert found["splits"][-1] == {"split": "test played", "tasks": 20, "groups": 10, "ids": "abcd1234"}

@@ -100,6 +100,10 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     assert "alone took 1 min 40 s on 2 cores." in text and "`make run`" not in text
     assert ("| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s | [notebook](results/quick/notebooks/00_tour.ipynb) |"
             in text)
+    assert "held-out tasks on unseen products, seed 0" in text
+    (run / "metrics.json").write_text(json.dumps(metrics | {"groups": "games"}))
+    write_front_page(readme, run.parent)
+    assert "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals over games." in readme.read_text()
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
     assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()

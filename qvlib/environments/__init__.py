@@ -16,7 +16,8 @@ from .words import Words, words
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Tour", "Words", "data_hashes", "demonstrator", "failures", "has_demonstrator", "instructions", "make", "make_data", "tour", "words"]
+__all__ = ["Tour", "Words", "data_hashes", "demonstrator", "failures", "has_demonstrator", "instructions", "make", "make_data", "tour",
+           "words"]
 
 
 def make(params: Params, embedded: Path) -> Environment:
@@ -81,6 +82,14 @@ def instructions(params: Params) -> str:
         from . import hotpotqa
 
         return hotpotqa.INSTRUCTIONS
+    if params.environment == "textworld":
+        from . import textworld
+
+        return textworld.INSTRUCTIONS
+    if params.environment == "scienceworld":
+        from . import scienceworld
+
+        return scienceworld.INSTRUCTIONS
     if params.environment == "webshop":
         from . import webshop
 

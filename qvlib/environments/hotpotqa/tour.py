@@ -57,7 +57,8 @@ def _by_hand(answer: str, gold: str) -> tuple[float, str]:
 def _f1(answer: str, gold: str) -> float:
     ours, theirs = Counter(_words(answer)), Counter(_words(gold))
     shared = (ours & theirs).total()
-    if not shared or {"yes", "no"} & {" ".join(_words(answer)), " ".join(_words(gold))}:
+    closed = {"yes", "no"} & {" ".join(_words(answer)), " ".join(_words(gold))}
+    if not shared or (closed and ours != theirs):  # a closed answer is right or wrong
         return 0.0
     precision, recall = shared / ours.total(), shared / theirs.total()
     return 2 * precision * recall / (precision + recall)
