@@ -31,15 +31,20 @@ def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
 
 
 def test_conversations_are_the_same_however_they_are_paid_for(monkeypatch):
-    for name, value in {"HEAD": 30, "GROWTH": 8, "STEPS": 3}.items():
+    for name, value in {"EPISODES": 2, "HEAD": 30, "GROWTH": 8, "STEPS": 3}.items():
         monkeypatch.setattr(conversations, name, value)
     rows, result = conversations.compare(small_lm("float32"), 1)
-    assert [row["way"] for row in rows] == ["singly", "shared", "kept"] and result["largest_difference"] < 1e-4
+    assert [(row["work"], row["way"]) for row in rows] == [
+        (work, way) for work in ("sampling", "scoring") for way in ("singly", "shared", "kept")]
+    assert 0 < result["largest_difference"] < result["most_difference"] == 1e-4
     prompts = 2 * (30 + 38 + 46)
-    assert [row["prompt tokens"] for row in rows[:2]] == [10 * prompts, 2 * prompts]
     # Kept: every token once, and the last of each prompt again for the scores.
-    assert rows[2]["prompt tokens"] == 2 * 46 + 2 * 3
-    assert result["fewer_tokens"] == rows[2]["fewer tokens"] > 10
+    paid = {"singly": (5 * prompts, 5 * prompts), "shared": (prompts, prompts), "kept": (2 * 46, 2 * 3)}
+    found = {row["way"]: (*(r["prompt tokens"] for r in rows if r["way"] == row["way"]),) for row in rows}
+    assert found == paid
+    assert result["fewer_tokens"] == 5 and result["kept_against_shared"] == 2 * prompts / sum(paid["kept"])
+    assert result["kept_fewer_tokens"] == 10 * prompts / sum(paid["kept"])
+    assert result["ratio"] == min(row[conversations.FAST] for row in rows if row["way"] == "shared") > 0
 
 
 def test_a_walk_is_counted(monkeypatch, tmp_path):
