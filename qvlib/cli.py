@@ -73,7 +73,7 @@ def _parity(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from . import bench
 
-    bench.run(options.name, options.repeats, options.save)
+    bench.run(options.name, options.repeats, options.save, options.model)
     return 0
 
 
@@ -154,9 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(command=_parity)
 
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
-    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "worlds", "trainers"))
+    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "precision", "worlds", "trainers"))
     bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
     bench.add_argument("--save", action="store_true", help="also write it into results/bench")
+    bench.add_argument("--model", default="", help="conversations, precision: a causal model instead of smollm2, a folder or a GGUF file")
     bench.set_defaults(command=_bench)
 
     index = commands.add_parser("index", help="write README.md of the results folder from its runs")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -22,7 +20,8 @@ from pathlib import Path
 
 import pytest
 from faulty_server import FaultyServer
-from toy import Maze
+from serving import serving
+from toy import Maze, small_lm
 
 from qvlib.errors import QvlibError
 from qvlib.lockstep import lockstep
@@ -550,42 +549,14 @@ def test_wrong_settings_are_named_at_once(options, message):
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """``transformers serve`` with a small random model; gives (base URL, model)."""
-    for package in ("fastapi", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}: pip install 'qvlib[api,test]'")
-    from toy import small_lm
-
-    folder = tmp_path_factory.mktemp("served")
+    folder = tmp_path_factory.mktemp("served") / "tiny"
     lm = small_lm("float32")
     lm.tokenizer.chat_template = "{% for m in messages %}<task> {{ m['content'] }}{% endfor %}<act>"
     lm.model.generation_config.do_sample = True
-    lm.tokenizer.save_pretrained(folder / "tiny")
-    lm.model.save_pretrained(folder / "tiny")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder / "log.txt"
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder / "tiny"), "--device", "cpu",
-             "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=file, cwd=folder,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"})
-    try:
-        end = time.monotonic() + 120
-        while not _listens(port):
-            assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1", str(folder / "tiny")
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        process.kill()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    lm.tokenizer.save_pretrained(folder)
+    lm.model.save_pretrained(folder)
+    with serving(folder) as base_url:
+        yield base_url, str(folder)
 
 
 def real_agent(real, **options) -> ApiAgent:

