@@ -227,7 +227,9 @@ def _preferences(params: Params) -> dict[str, Any]:
     facts = [read_stage(chain, "q_model").facts for chain in chains]
     held = sum(f["held_out_pairs"] for f in facts)
     right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
-    return {"trees": sum(read_stage(chain, "pairs").facts["trees"] for chain in chains), "pairs": sum(f["pairs"] for f in facts),
+    left_out = {key: sum(f.get(key, 0) for f in facts) for key in ("dropped_pairs", "dropped_held_out_pairs")}
+    return {**(left_out if any(left_out.values()) else {}), "pairs": sum(f["pairs"] for f in facts),
+            "trees": sum(read_stage(chain, "pairs").facts["trees"] for chain in chains),
             "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
             "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
                                           for c in read_stage(chain, "control").facts["controls"]]}

@@ -5,6 +5,7 @@ Both pay for a prompt once: its key-value cache is repeated for the samples or t
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -74,6 +75,11 @@ class LocalModel:
         self.end = chat.turn_end(self.tokenizer) if isinstance(self.style, chat.Chat) else int(self.tokenizer.eos_token_id)
         self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
         self._prefixes = Prefixes(self.cache_tokens)
+
+    @property
+    def context(self) -> float:
+        """Tokens that the model can read; infinite where it sets no bound."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
     def tuned(self, model: PreTrainedModel) -> LocalModel:
         """The same with other weights, and nothing remembered."""
