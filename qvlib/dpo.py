@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .errors import QvlibError
 from .models.local import Ids, LocalModel
 from .preferences import Pair
 from .seeding import generator
@@ -55,6 +56,24 @@ def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair])
         prompt, ids = lm.prompt(state)
         rows.append(PairIds(ids, lm.action_ids(prompt, pair.chosen), lm.action_ids(prompt, pair.rejected)))
     return rows
+
+
+def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:
+    """The pairs that fit the model's context, prompt and longer action; the others are dropped, nothing is cut."""
+    return [row for row in pairs if len(row.prompt) + max(len(row.chosen), len(row.rejected)) <= lm.context]
+
+
+def some_fit(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds]) -> tuple[list[PairIds], list[PairIds]]:
+    """``fitting`` of training and of held-out pairs.
+
+    Raises:
+        QvlibError: no training pair fits.
+    """
+    fit = fitting(lm, pairs)
+    if not fit:
+        raise QvlibError(f"no pair fits the model's context of {lm.context} tokens; use a model with a longer one or a "
+                         "shorter prompt style")
+    return fit, fitting(lm, held_out)
 
 
 def action_log_probs(model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], rule: str, pad: int) -> torch.Tensor:
@@ -134,9 +153,13 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
           label: str = "DPO") -> tuple[LocalModel, list[dict[str, float]]]:
     """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
 
-    Learning rate: ``lr`` times ``rate_at``.
+    Learning rate: ``lr`` times ``rate_at``. Pairs that are longer than the model's context are dropped (``fitting``).
     Returns the policy and its curve (``curve_row`` at every step, and on ``held_out`` at each epoch's end).
+
+    Raises:
+        QvlibError: no pair fits the model's context.
     """
+    pairs, held_out = some_fit(lm, pairs, held_out)
     policy = copy.deepcopy(lm.model).train()
     pad = lm.end
     with torch.no_grad():

@@ -64,13 +64,21 @@ def claim(metrics: Mapping[str, Any]) -> str:
 
 
 def accuracy(preferences: Mapping[str, Any]) -> str:
-    """Held-out preference accuracy against the control's."""
-    found, pairs = preferences["held_out_accuracy"], preferences["held_out_pairs"]
+    """Held-out preference accuracy against the control's, and what was dropped from both."""
+    found, pairs, left_out = preferences["held_out_accuracy"], preferences["held_out_pairs"], dropped(preferences)
     if found is None:
-        return "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
-    controls = [c for c in preferences["control_held_out_accuracy"] if c is not None]
-    shuffled = ", ".join(f"{c:.1%}" for c in controls)
-    return f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+        said = "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
+    else:
+        shuffled = ", ".join(f"{c:.1%}" for c in preferences["control_held_out_accuracy"] if c is not None)
+        said = f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+    return f"{said} {left_out}" if left_out else said
+
+
+def dropped(facts: Mapping[str, Any]) -> str:
+    """How many pairs were left out of training and of what is held out; empty where all fit, and in older records."""
+    train, held = facts.get("dropped_pairs", 0), facts.get("dropped_held_out_pairs", 0)
+    many = f"{train} training and {held} held-out pairs"
+    return f"{many} are longer than the model's context and were dropped." if train or held else ""
 
 
 def diagnosis(metrics: Mapping[str, Any]) -> str:

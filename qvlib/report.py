@@ -257,7 +257,9 @@ def preferences(params: Params) -> dict[str, Any]:
     held = sum(f["held_out_pairs"] for f in facts)
     right = sum(f["held_out_pairs"] * f["held_out_accuracy"] for f in facts if f["held_out_pairs"])
     depths = Counter(pair.depth for chain in chains for pair in pipeline.load_pairs(chain))
-    return {**sources(params), "pairs": sum(f["pairs"] for f in facts), "pairs_by_depth": {str(d): depths[d] for d in sorted(depths)},
+    left_out = {key: sum(f.get(key, 0) for f in facts) for key in ("dropped_pairs", "dropped_held_out_pairs")}
+    return {**sources(params), **(left_out if any(left_out.values()) else {}), "pairs": sum(f["pairs"] for f in facts),
+            "pairs_by_depth": {str(d): depths[d] for d in sorted(depths)},
             "held_out_pairs": held, "held_out_accuracy": right / held if held else None,
             "control_held_out_accuracy": [c["held_out_accuracy"] for chain in chains
                                           for c in read_stage(chain, "control").facts["controls"]]}

@@ -29,8 +29,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from .dpo import PairIds, curve_row, rate_at
-from .errors import QvlibError
+from .dpo import PairIds, curve_row, rate_at, some_fit
 from .models.local import LocalModel, quiet
 from .seeding import generator
 
@@ -48,16 +47,14 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     folder: checkpoints; a training that was killed goes on from its last whole one when called again
         with the same arguments.
 
-    The reference's log-probabilities are computed once, before the first step. Pairs that are longer
-    than the model's context are dropped and counted on a printed line; nothing is truncated.
+    The reference's log-probabilities are computed once, before the first step. Pairs that are longer than the
+    model's context are dropped (``dpo.fitting``); nothing is truncated.
 
     Raises:
         QvlibError: no pair fits the model's context.
     """
     folder = Path(folder)
-    pairs, held_out = _fitting(lm, pairs, "training"), _fitting(lm, held_out, "held-out")
-    if not pairs:
-        raise QvlibError("no pair fits the model's context; use a model with a longer one or a shorter prompt style")
+    pairs, held_out = some_fit(lm, pairs, held_out)
     settings = {"beta": beta, "lr": lr, "epochs": epochs, "batch": batch, "rule": rule, "seed": seed,
                 "schedule": schedule, "lora_rank": lora_rank}
     work = checkpoints(folder, settings, pairs, held_out)
@@ -202,15 +199,6 @@ def quietly() -> Iterator[None]:
     finally:
         if not hidden:
             datasets.enable_progress_bars()
-
-
-def _fitting(lm: LocalModel, rows: Sequence[PairIds], which: str) -> list[PairIds]:
-    longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    fit = [r for r in rows if longest is None or len(r.prompt) + max(len(r.chosen), len(r.rejected)) <= longest]
-    if len(fit) < len(rows):
-        print(f"{len(rows) - len(fit)} of {len(rows)} {which} pairs are longer than the model's context of "
-              f"{longest} tokens and were dropped")
-    return fit
 
 
 def _dataset(rows: Sequence[PairIds]) -> Dataset:

@@ -63,10 +63,9 @@ def fine_tune(lm: LocalModel, rows: Sequence[Transcript], *, lr: float, epochs: 
     Raises:
         QvlibError: no transcript fits the model's context.
     """
-    longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    fit = [row for row in rows if longest is None or len(row.ids) <= longest]
+    fit = [row for row in rows if len(row.ids) <= lm.context]
     if not fit:
-        raise QvlibError(f"no demonstration fits the model's context of {longest} tokens; take a model with a longer one")
+        raise QvlibError(f"no demonstration fits the model's context of {lm.context} tokens; take a model with a longer one")
     settings = {"lr": lr, "epochs": epochs, "batch": batch, "seed": seed, "lora_rank": lora_rank}
     work = checkpoints(Path(folder), settings, fit)
     on_cpu = lm.model.device.type == "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -278,16 +279,20 @@ def test_a_killed_training_goes_on(lm, pairs, held_out, tmp_path, rank, stop, mo
     assert len(steps) == 12 - (stop - 1) + 6
 
 
-def test_pairs_beyond_the_context_are_dropped_and_counted(lm, pairs, tmp_path, capsys):
+def test_pairs_beyond_the_context_are_dropped(lm, pairs, held_out, tmp_path):
     long = PairIds(pairs[0].prompt * 60, pairs[0].chosen, pairs[0].rejected)
     limit = lm.model.config.max_position_embeddings
     assert len(long.prompt) > limit
     fits = PairIds((pairs[0].prompt * 60)[: limit - 6], (5,) * 5 + (lm.end,), (6, lm.end))
-    kept = trl_training._fitting(lm, [long, *pairs[:3], fits, PairIds((7, *fits.prompt), fits.chosen, fits.rejected)], "training")
-    assert kept == [*pairs[:3], fits]
-    assert capsys.readouterr().out == f"2 of 6 training pairs are longer than the model's context of {limit} tokens and were dropped\n"
-    with pytest.raises(QvlibError, match="no pair fits"):
-        trl(lm, [long], (), tmp_path)
+    given = [long, *pairs[:3], fits, PairIds((7, *fits.prompt), fits.chosen, fits.rejected)]
+    assert dpo.fitting(lm, given) == [*pairs[:3], fits]
+    assert len(fits.prompt + fits.chosen + fits.rejected) > limit  # as one row of the loop's, which is no longer for the model
+    for train in (dpo.train, functools.partial(trl_training.train, folder=tmp_path)):
+        _, curve = train(lm, given, [long, *held_out[:2]], **SETTINGS)
+        assert [(row["split"], row["pairs"]) for row in curve] == [("train", 4), ("held-out", 2)]
+        assert all(math.isfinite(row["loss"]) for row in curve)
+        with pytest.raises(QvlibError, match=f"no pair fits the model's context of {limit} tokens"):
+            train(lm, [long], (), **SETTINGS)
 
 
 def test_ids_reach_the_model_untouched(lm, pairs, tmp_path):

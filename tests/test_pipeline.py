@@ -1,12 +1,17 @@
 """The stages: what they refuse, and a model that is given instead of cloned."""
 
+import json
+import shutil
+
+import numpy as np
 import pytest
 
-from qvlib import pipeline
+from qvlib import pipeline, reading, report
 from qvlib.errors import QvlibError
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
 from qvlib.params import make
+from qvlib.preferences import hold_out
 from qvlib.runs import read_stage, stage_path
 from qvlib.types import Request, Task
 
@@ -97,6 +102,32 @@ def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
     with pytest.raises(QvlibError, match=message) as caught:
         pipeline.train_agents(make({**params.model_dump(), "agent": str(given)}))
     assert str(given) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("trainer", ["loop", "trl"])
+def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, trainer):
+    """A Q model whose base reads half of the pairs: the run tells how many it was trained on and how many were dropped."""
+    environment, agent = pipeline.world(undisturbed), pipeline.load_model(undisturbed)
+    train, held = hold_out(pipeline.load_pairs(undisturbed), undisturbed.heldout_share, undisturbed.seed)
+    lengths = [[len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in pipeline.encode(environment, agent, rows)]
+               for rows in (train, held)]
+    longest = int(np.median(lengths[0]))
+    shutil.copytree(stage_path(undisturbed, "agent") / "model", tmp_path / "base")
+    config = tmp_path / "base" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": longest}))
+    params = undisturbed.model_copy(update={"q_base": str(tmp_path / "base"), "trainer": trainer, "dpo_epochs": 1})
+    facts = pipeline.train_q(params).facts
+    long = [sum(length > longest for length in part) for part in lengths]
+    assert 0 < long[0] < len(train)
+    assert (facts["dropped_pairs"], facts["dropped_held_out_pairs"]) == tuple(long)
+    assert (facts["pairs"], facts["held_out_pairs"]) == (len(train) - long[0], len(held) - long[1])
+    assert read_stage(params, "control").facts["controls"][0]["dropped_pairs"] == long[0]
+    assert f"({long[0]} longer than its context were dropped)" in (stage_path(params, "q_model") / "model" / "README.md").read_text()
+    said = f"{long[0]} training and {long[1]} held-out pairs are longer than the model's context and were dropped."
+    assert capsys.readouterr().out == f"{said}\n"
+    found = report._preferences(params)
+    assert reading.accuracy(found).endswith(said)
+    assert "dropped" not in str(report._preferences(undisturbed)) + reading.accuracy(report._preferences(undisturbed))
 
 
 def test_a_stage_names_the_notebook_that_is_missing(params, world):

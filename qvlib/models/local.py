@@ -5,6 +5,7 @@ Both pay for a prompt once: its key-value cache is repeated for the samples or t
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ class LocalModel:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._token_bytes = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
         self._most_bytes = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else CACHES
+
+    @property
+    def context(self) -> float:
+        """Tokens that the model can read; infinite where it sets no bound."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
     def tuned(self, model: PreTrainedModel) -> LocalModel:
         """The same with other weights, and nothing remembered."""

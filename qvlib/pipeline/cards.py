@@ -11,7 +11,7 @@ from ..params import Params
 def model_card(params: Params, facts: Mapping[str, Any]) -> str:
     """A model card with the front matter that model hubs read.
 
-    facts: ``control``, ``pairs``, ``held_out_pairs``, ``held_out_accuracy`` (None where nothing was held out).
+    facts: ``control``, ``pairs``, ``dropped_pairs``, ``held_out_pairs``, ``held_out_accuracy`` (None where nothing was held out).
     """
     base = params.q_base or params.agent
     base = "a small Llama, cloned from demonstrations" if base == "small" else base
@@ -20,6 +20,8 @@ def model_card(params: Params, facts: Mapping[str, Any]) -> str:
     accuracy = facts["held_out_accuracy"]
     held = "no pairs were held out" if accuracy is None else f"{accuracy:.1%} of {facts['held_out_pairs']} held-out pairs in the right order"
     lora = f"LoRA of rank {params.lora_rank}" if params.trainer == "trl" and params.lora_rank else "full fine-tuning"
+    epochs = f"{params.dpo_epochs} epochs of {facts['pairs']} pairs"
+    epochs += f" ({facts['dropped_pairs']} longer than its context were dropped)" if facts["dropped_pairs"] else ""
     reference = "the base without this adapter" if lora.startswith("LoRA") else "the base"
     return f"""---
 library_name: {"peft" if lora.startswith("LoRA") else "transformers"}
@@ -34,7 +36,7 @@ pi is this model, pi_ref {reference}. It ranks the actions of one state and comp
 |---|---|
 | base | {base} |
 | environment | {params.environment} |
-| fitted by | step-level DPO, beta {params.beta:g}, rate {params.dpo_lr:g}, {params.dpo_epochs} epochs of {facts["pairs"]} pairs, {lora} |
+| fitted by | step-level DPO, beta {params.beta:g}, rate {params.dpo_lr:g}, {epochs}, {lora} |
 | pairs | stage `pairs-{params.digest("pairs")}` on data `data-{params.digest("data")}` |
 | accuracy | {held} |
 | seed | {params.seed} |

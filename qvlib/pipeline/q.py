@@ -14,6 +14,7 @@ from ..errors import QvlibError
 from ..parallel import stream
 from ..params import Params
 from ..preferences import Pair, hold_out, shuffle_winners
+from ..reading import dropped
 from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Environment
 from .cards import model_card
@@ -30,10 +31,14 @@ def train_q(params: Params) -> Stage:
     """Fit the Q model of each chain to its preference pairs, and the controls beside it; gives the first chain's Q model.
 
     ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
-    pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle.
+    pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle. A printed line tells
+    how many pairs did not fit the model's context, if any.
     """
     fit([(one, stage) for one in params.each_seed() for stage in ("q_model", "control")], processes(params))
-    return read_stage(params, "q_model")
+    stage = read_stage(params, "q_model")
+    if dropped(stage.facts):
+        print(dropped(stage.facts))
+    return stage
 
 
 def fit_q(params: Params) -> Stage:
@@ -77,6 +82,10 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
 
 def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequence[Any], name: str, label: str) -> dict[str, Any]:
     """Tune a copy of ``lm`` on encoded pairs and save it and its curve; returns facts about it."""
+    from ..dpo import some_fit
+
+    given, given_held = len(train), len(held)
+    train, held = some_fit(lm, train, held)
     options: dict[str, Any] = {}
     if params.trainer == "trl":
         from ..trl_training import train as fit
@@ -88,7 +97,8 @@ def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequ
                        rule=params.log_prob, seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
     write_table(stage, name.replace("model", "curve"), curve)
     last = [row for row in curve if row["split"] == "held-out"]
-    facts = {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None}
+    facts = {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None,
+             "dropped_pairs": given - len(train), "dropped_held_out_pairs": given_held - len(held)}
     card = model_card(params, {"control": name != "model", **facts})
     adapter = stage.path / f"{name}-trl" / "adapter"
     if params.trainer == "trl" and params.lora_rank:
