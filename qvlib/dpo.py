@@ -8,7 +8,7 @@ small models, which needs a good half of TRL's time for them, and TRL's ``DPOTra
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -154,6 +154,7 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
 
     Learning rate: ``lr`` times ``rate_at``. Pairs that are longer than the model's context are dropped (``fitting``).
+    A batch of more tokens than ``lm.batch_tokens`` takes several passes, whose gradients add up.
     Returns the policy and its curve (``curve_row`` at every step, and on ``held_out`` at each epoch's end).
 
     Raises:
@@ -175,10 +176,14 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
             for start in range(0, len(order), batch):
                 chosen = order[start: start + batch]
                 rows = [pairs[i] for i in chosen]
-                w, l = pair_log_probs(policy, rows, rule, pad)
-                loss = dpo_loss(w, l, reference[0][chosen], reference[1][chosen], beta)
                 optimizer.zero_grad()
-                loss.mean().backward()
+                seen = []
+                for part in passes(rows, lm.batch_tokens):
+                    w, l = pair_log_probs(policy, rows[part], rule, pad)
+                    loss = dpo_loss(w, l, reference[0][chosen[part]], reference[1][chosen[part]], beta)
+                    (loss.mean() * (len(w) / len(rows))).backward()
+                    seen.append((w.detach(), l.detach()))
+                w, l = (torch.cat(both) for both in zip(*seen, strict=True))
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
                 optimizer.step()
                 rates.step()
@@ -191,6 +196,17 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
                 curve.append(curve_row(len(curve), "held-out", w, l, *reference_held, beta))
                 policy.train()
     return lm.tuned(policy.eval()), curve
+
+
+def passes(rows: Sequence[PairIds], tokens: int) -> Iterator[slice]:
+    """The rows in order, cut where a padded pass would hold more than ``tokens``; one row passes however long it is."""
+    start = longest = 0
+    for i, row in enumerate(rows):
+        longest = max(longest, _packed(row))
+        if i > start and (i + 1 - start) * longest > tokens:
+            yield slice(start, i)
+            start, longest = i, _packed(row)
+    yield slice(start, len(rows))
 
 
 def rate_at(step: int, steps: int, schedule: str) -> float:
@@ -214,5 +230,6 @@ def curve_row(step: int, split: str, chosen: torch.Tensor, rejected: torch.Tenso
 
 def _both(model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of all chosen and all rejected actions, [N] each, without gradients."""
-    parts = [pair_log_probs(model, rows[i: i + batch], rule, pad) for i in range(0, len(rows), batch)]
+    batches = [rows[i: i + batch] for i in range(0, len(rows), batch)]
+    parts = [pair_log_probs(model, some[part], rule, pad) for some in batches for part in passes(some, LocalModel.batch_tokens)]
     return torch.cat([w for w, _ in parts]), torch.cat([l for _, l in parts])

@@ -80,20 +80,30 @@ def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[Pa
                  epochs: int, batch: int, rule: str, seed: int, schedule: str, lora_rank: int, folder: Path, label: str) -> StepDPO:
     """The trainer of ``train``, ready to start."""
     steps = epochs * ((len(pairs) + batch - 1) // batch)
+    together = pairs_together([*pairs, *held_out], batch, lm.batch_tokens)
     on_cpu = lm.model.device.type == "cpu"
     config = DPOConfig(
         output_dir=str(folder), beta=beta, loss_type=[LOSS[rule]], learning_rate=lr, num_train_epochs=epochs,
-        per_device_train_batch_size=batch, per_device_eval_batch_size=batch, weight_decay=0.0, max_grad_norm=1.0,
-        max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False, bf16=False, use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu, eval_strategy="epoch" if held_out else "no", logging_strategy="steps",
-        logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1, report_to="none",
-        push_to_hub=False, disable_tqdm=True, seed=seed)
+        per_device_train_batch_size=together, gradient_accumulation_steps=batch // together, per_device_eval_batch_size=together,
+        weight_decay=0.0, max_grad_norm=1.0, max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False,
+        bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu, eval_strategy="epoch" if held_out else "no",
+        logging_strategy="steps", logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1,
+        report_to="none", push_to_hub=False, disable_tqdm=True, seed=seed)
     config._n_gpu = min(1, config.n_gpu)  # several visible GPUs: TRL refuses DataParallel, one is enough
     tokenizer = copy.deepcopy(lm.tokenizer)  # TRL may give it a padding token
     return StepDPO(
         copy.deepcopy(lm.model), args=config, train_dataset=_dataset(pairs),
         eval_dataset=_dataset(held_out) if held_out else None, processing_class=tokenizer,
         peft_config=lora(lora_rank), callbacks=[Bar(label)], rule=rule, schedule=schedule)
+
+
+def pairs_together(rows: Sequence[PairIds], batch: int, tokens: int) -> int:
+    """Pairs of one pass, a divisor of ``batch``: the most whose two padded sequences each hold at most ``tokens`` in all.
+
+    Passes add up to a batch; in a batch that is not full, at the end of an epoch, each pass weighs the same.
+    """
+    longest = max(len(r.prompt) + max(len(r.chosen), len(r.rejected)) for r in rows)
+    return next(n for n in range(batch, 0, -1) if n == 1 or (batch % n == 0 and 2 * n * longest <= tokens))
 
 
 def lora(rank: int) -> LoraConfig | None:

@@ -195,6 +195,26 @@ def test_both_trainers_give_the_same_curve(lm, pairs, held_out, tmp_path, rule):
         assert torch.allclose(p, q, atol=1e-4)
 
 
+def test_a_batch_in_several_passes_is_the_same_batch(lm, pairs, held_out, tmp_path):
+    """In pieces of at most 200 tokens, as memory may demand: the curve of one pass, to rounding."""
+    cut = small_lm()
+    cut.batch_tokens = 200
+    assert [len(pairs[:8][part]) for part in dpo.passes(pairs[:8], 200)] != [8]
+    assert trl_training.pairs_together(pairs, 8, 200) in (1, 2, 4) and trl_training.pairs_together(pairs, 8, 1) == 1
+    whole = dpo.train(lm, pairs, held_out, **SETTINGS)[1]
+    for curve in (dpo.train(cut, pairs, held_out, **SETTINGS)[1], trl(cut, pairs, held_out, tmp_path)[1]):
+        for x, y in zip(curve, whole, strict=True):
+            assert (x["step"], x["split"], x["pairs"]) == (y["step"], y["split"], y["pairs"])
+            assert (x["loss"], x["margin"]) == pytest.approx((y["loss"], y["margin"]), abs=2e-5)
+
+
+def test_passes_hold_every_row_once_and_no_more_tokens_than_asked():
+    rows = [PairIds((1,) * n, (2,), (3,)) for n in (3, 8, 1, 1, 30, 2, 2)]
+    parts = [rows[part] for part in dpo.passes(rows, 20)]
+    assert [len(p.prompt) for part in parts for p in part] == [3, 8, 1, 1, 30, 2, 2]
+    assert [len(part) for part in parts] == [2, 2, 1, 2]  # 2 x 10, 2 x 3, 32 alone, 2 x 4
+
+
 def test_first_row_is_ln_2_and_training_helps(lm, pairs, held_out, tmp_path):
     runs = {"loop": dpo.train(lm, pairs, held_out, **SETTINGS | {"epochs": 2}),
             "lora": trl(lm, pairs, held_out, tmp_path, rank=4, lr=2e-2, epochs=2)}
