@@ -161,21 +161,22 @@ class LocalModel:
     def _of_similar_length(self, starts: Mapping[Ids, int], passes: int) -> list[list[Ids]]:
         """In batches of at most ``batch_tokens``, and of ``CACHES`` bytes of keys and values; starts come with their number of replies.
 
-        Padding dearer than the passes starts a new batch too. Longest first, so that what memory it takes shows at once;
-        shortest first where caches are kept, which serve longer ones.
+        Padding dearer than the passes starts a new batch too. What counts is the tokens that no kept cache knows. Longest
+        first, so that what memory it takes shows at once; shortest first where caches are kept, which serve longer ones.
         """
+        new = {start: len(start) - self._prefixes.longest(start)[0] for start in starts}
         batches: list[list[Ids]] = []
-        tokens = longest = replies = 0
-        for start in sorted(starts, key=len, reverse=not self.cache_tokens):
-            longest, replies = max(longest, len(start)), replies + starts[start]
+        tokens = most = longest = replies = 0
+        for start in sorted(starts, key=lambda s: (new[s], len(s)), reverse=not self.cache_tokens):
+            most, longest, replies = max(most, new[start]), max(longest, len(start)), replies + starts[start]
             count = len(batches[-1]) + 1 if batches else 1
-            padding = longest * count - tokens - len(start)
-            if (not batches or count * longest > self.batch_tokens or padding > passes * CALL
+            padding = most * count - tokens - new[start]
+            if (not batches or count * most > self.batch_tokens or padding > passes * CALL
                     or replies * longest * self._token_bytes > self._most_bytes):
                 batches.append([])
-                tokens, longest, replies = 0, len(start), starts[start]
+                tokens, most, longest, replies = 0, new[start], len(start), starts[start]
             batches[-1].append(start)
-            tokens += len(start)
+            tokens += new[start]
         return batches
 
     @torch.inference_mode()
