@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 from qvlib import contract, environments
-from qvlib.environments.scienceworld import build, environment, simulator
+from qvlib.environments.scienceworld import build, environment, simulator, tour
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.simulator import Simulator
+from qvlib.environments.tours import states
 from qvlib.errors import QvlibError
 from qvlib.params import Params
 from qvlib.pipeline.world import world
@@ -47,6 +48,10 @@ class Server:
 class Env:
     def __init__(self):
         self.server, self.loads = Server(), []
+
+    def get_goal_progress(self):
+        done = self.server.done
+        return "Sequential Subgoals:\n" + "\n".join(f"{i}\t{str(part in done).lower()}\tGoalFind\t{part}" for i, part in enumerate(GOLD))
 
     def load(self, task, variation):
         self.loads.append((task, variation))
@@ -114,6 +119,17 @@ def test_accepts(stand_in):
     assert world.accepts(world.step(state, "inventory"), "inventory") is None  # the stand-in knows none: it was refused
     assert world.accepts(world.step(state, "look around"), "Look around") is False
     assert world.accepts(run(world, *GOLD), "open door") is False
+
+
+@pytest.mark.parametrize(("most", "reward", "reached"), [(6, 1.0, "; ".join(GOLD)), (3, 0.75, "; ".join(GOLD[:3])), (1, 0.25, GOLD[0])])
+def test_a_tour_counts_what_the_simulator_tells(stand_in, tmp_path, monkeypatch, most, reward, reached):
+    monkeypatch.setattr(tour, "simulator", lambda: stand_in[1])
+    short = build(tmp_path, max_steps=most)
+    task = short.tasks("train")[0]
+    told = environments.tour(Params(environment="scienceworld"), short, task)
+    end = states(short, task, told.walk)[-1]
+    assert end.done and end.reward == told.by_hand == reward and told.walk == GOLD[:most]
+    assert told.counted == f"Reached: {reached}. The simulator's score is {100 * reward:.1f}"
 
 
 def test_a_wrong_list(stand_in, tmp_path):

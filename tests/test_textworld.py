@@ -7,7 +7,8 @@ import pytest
 
 from qvlib import contract, environments
 from qvlib.errors import QvlibError
-from qvlib.environments.textworld import build, games
+from qvlib.environments.textworld import TextWorld, build, games
+from qvlib.environments.tours import states
 from qvlib.params import Params
 from qvlib.pipeline.world import world
 from qvlib.seeding import generator
@@ -187,6 +188,26 @@ def test_by_name(tmp_path):
     assert world(params).data_hashes() == environment.data_hashes()
     assert params.digest("data") != Params(environment="textworld", game_count=11).digest("data")
     assert Params().digest("data") == Params(game_count=11).digest("data")  # it makes no difference to other worlds
+
+
+@pytest.mark.parametrize("most", [3, 5, 10])
+def test_a_tour_counts_the_points_that_the_game_speaks_of(folder, most):
+    short, rewards = build(folder, max_steps=most), []
+    for task in short.tasks("train"):
+        tour = environments.tour(Params(environment="textworld"), short, task)
+        end = states(short, task, tour.walk)[-1]
+        assert end.done and tour.by_hand == pytest.approx(end.reward) and len(tour.walk) <= most and "earn points" in tour.goal
+        rewards.append(end.reward)
+    assert all(reward == 1 for reward in rewards) if most == 10 else all(0 < reward < 1 for reward in rewards)
+
+
+@pytest.mark.parametrize("kind", ["treasure_hunter", "coin_collector"])
+def test_a_tour_of_a_game_without_points_on_the_way(tmp_path, kind):
+    list(generate(tmp_path, plan(kind, 3, 0, 0.2, 0.2)[:1]))
+    world = TextWorld(tmp_path, {"train": (games.make_task(tmp_path, f"train/{kind}-0.z8"),)})
+    task = world.tasks("train")[0]
+    tour = environments.tour(Params(environment="textworld"), world, task)
+    assert tour.by_hand == states(world, task, tour.walk)[-1].reward == 1
 
 
 def test_without_the_package(tmp_path, monkeypatch):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...types import Task
-from ..tours import Tour
+from ..tours import Tour, demonstrated, states
 from .environment import ScienceWorld
+from .scientist import Scientist
 from .simulator import simulator
 
 WORLD = ("This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
@@ -20,9 +21,10 @@ NOTES = ("The first look around. What can be done is told nowhere: there are tho
 def tour(environment: ScienceWorld, task: Task) -> Tour:
     """The tour of an experiment."""
     name, variation, gold = task.goal
-    walk = tuple(" ".join(action.lower().split()) for action in gold[: environment.max_steps])
-    score = 100 * simulator().answer(name, variation, walk[:-1], walk[-1]).score
-    reached = "; ".join(simulator().reached(name, variation, walk))
+    walk = demonstrated(environment, task, Scientist(error=0.0))
+    commands = states(environment, task, walk)[-1].world
+    score = 100 * simulator().answer(name, variation, commands[:-1], commands[-1]).score
+    reached = "; ".join(simulator().reached(name, variation, commands))
     goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."
     return Tour(WORLD, goal, walk, RULE, NOTES, max(0, score) / 100,
                 f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}")

@@ -18,6 +18,7 @@ A game ends when it is won or lost, or when the steps run out. The terminal rewa
     reward = points so far / points of the whole game
 
 The game says so whenever its score goes up."""
+WON = "*** The End ***"
 _POINTS = re.compile(r"score has just gone up by (\w+) points?")
 _NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 
@@ -32,4 +33,6 @@ def tour(environment: TextWorld, task: Task) -> Tour:
     goal = (f"The game has {len(told['quests'])} parts that earn points, {most} together. It can be won by "
             f"{', '.join(f'`{command}`' for command in told['metadata'].get('walkthrough', ())) or 'commands that it does not tell'}.")
     notes = ("The first room. Every observation is the game's answer to the last command.",)
-    return Tour(WORLD, goal, walk, RULE, notes, points / most, f"The game spoke of {points} of {most} points")
+    won = WON in seen[-1].observation
+    return Tour(WORLD, goal, walk, RULE, notes, 1.0 if won else points / most,
+                f"The game spoke of {points} of {most} points{', and of its end' if won else ''}")
