@@ -26,8 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .parallel import rank
     from .runner import NotebookFailed, run
 
+    if rank()[1] > 1:
+        raise QvlibError(f"{rank()[1]} processes were launched (WORLD_SIZE), but only `qvlib train` is for several; start `qvlib run` once")
     overrides = {key: parse_value(key, text) for key, text in options.parameter}
     only = [name.strip() for name in options.only.split(",")] if options.only else None
     if options.dry:
@@ -52,6 +55,34 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
     shown = tables.arms_shown(arms)
     print(tables.markdown(shown.loc[:, shown.columns.isin(["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"])]))
     print("all stages done, with small random models in the place of those named: the rewards mean nothing")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Fit the Q model and its controls to pairs that are there, as one of the processes of a launcher or alone."""
+    import os
+
+    from .parallel import rank
+
+    first = rank()[0] == 0
+    if not first:
+        os.environ["TQDM_DISABLE"] = "1"
+    from . import pipeline, reading
+    from .params import load
+    from .paths import shown
+    from .runs import read_stage
+
+    params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
+    stage = pipeline.train_q(params)
+    controls = read_stage(params, "control").facts["controls"]
+    if first:
+        print(reading.accuracy({**stage.facts, "control_held_out_accuracy": [c["held_out_accuracy"] for c in controls]}))
+        print(f"Q model: {shown(stage.path / 'model')}")
+    if rank()[1] > 1:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     return 0
 
 
@@ -143,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", metavar="02,05", help="only these notebooks")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.set_defaults(command=_run)
+
+    train = commands.add_parser("train", help="fit the Q model alone, by several processes where a launcher starts them")
+    train.add_argument("file", help="parameter file, the same as for run")
+    train.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                       help="a parameter instead of the file's; repeat for more")
+    train.set_defaults(command=_train)
 
     params = commands.add_parser("params", help="list the parameters with their meanings")
     params.add_argument("file", nargs="?", help="parameter file; without it, the defaults")

@@ -24,6 +24,11 @@ def process_count(processes: int, device: str) -> int:
     return processes or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
 
 
+def rank() -> tuple[int, int]:
+    """(number of this process, how many there are) where ``accelerate launch`` or ``torchrun`` started them; else (0, 1)."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def slices(items: Sequence[T], count: int) -> list[list[T]]:
     """Deal items out to ``count`` lists in turn; no list is empty."""
     return [list(items[i::count]) for i in range(min(count, len(items)))]

@@ -30,7 +30,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from .dpo import PairIds, curve_row, rate_at, some_fit
+from .errors import QvlibError
 from .models.local import LocalModel, quiet
+from .parallel import rank
 from .seeding import generator
 
 LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
@@ -50,8 +52,12 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     The reference's log-probabilities are computed once, before the first step. Pairs that are longer than the
     model's context are dropped (``dpo.fitting``); nothing is truncated.
 
+    Where a launcher started several processes (``parallel.rank``), each takes its share of every batch and calls this
+    with the same arguments: the result is the same, in each, and the first alone writes. A last batch of an epoch that
+    is not full is filled up with pairs of the epoch's beginning then.
+
     Raises:
-        QvlibError: no pair fits the model's context.
+        QvlibError: no pair fits the model's context, or the processes cannot share a batch evenly.
     """
     folder = Path(folder)
     pairs, held_out = some_fit(lm, pairs, held_out)
@@ -65,7 +71,8 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     model = trainer.accelerator.unwrap_model(trainer.model)
     base = model.get_base_model() if lora_rank else model
     if lora_rank:
-        model.save_pretrained(folder / "adapter")
+        if trainer.is_world_process_zero():
+            model.save_pretrained(folder / "adapter")
         model = model.merge_and_unload()
     for left in ("forward", "_is_accelerate_prepared"):  # TRL's forward is bound to this model, in its copies too
         vars(base).pop(left, None)
@@ -79,16 +86,20 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
 def make_trainer(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds], *, beta: float, lr: float,
                  epochs: int, batch: int, rule: str, seed: int, schedule: str, lora_rank: int, folder: Path, label: str) -> StepDPO:
     """The trainer of ``train``, ready to start."""
+    _, ranks = rank()
+    if batch % ranks:
+        raise QvlibError(f"batches of {batch} pairs cannot be shared evenly by {ranks} processes; set dpo_batch to a multiple")
     steps = epochs * ((len(pairs) + batch - 1) // batch)
-    together = pairs_together([*pairs, *held_out], batch, lm.batch_tokens)
+    together = pairs_together([*pairs, *held_out], batch // ranks, lm.batch_tokens)  # in each process
     on_cpu = lm.model.device.type == "cpu"
     config = DPOConfig(
         output_dir=str(folder), beta=beta, loss_type=[LOSS[rule]], learning_rate=lr, num_train_epochs=epochs,
-        per_device_train_batch_size=together, gradient_accumulation_steps=batch // together, per_device_eval_batch_size=together,
-        weight_decay=0.0, max_grad_norm=1.0, max_length=None, precompute_ref_log_probs=True, gradient_checkpointing=False,
-        bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu, eval_strategy="epoch" if held_out else "no",
-        logging_strategy="steps", logging_steps=1, save_strategy="steps", save_steps=max(1, steps // 10), save_total_limit=1,
-        report_to="none", push_to_hub=False, disable_tqdm=True, seed=seed)
+        per_device_train_batch_size=together, gradient_accumulation_steps=batch // ranks // together,
+        per_device_eval_batch_size=together, weight_decay=0.0, max_grad_norm=1.0, max_length=None, precompute_ref_log_probs=True,
+        gradient_checkpointing=False, bf16=False, use_cpu=on_cpu, dataloader_pin_memory=not on_cpu,
+        eval_strategy="epoch" if held_out else "no", logging_strategy="steps", logging_steps=1, save_strategy="steps",
+        save_steps=max(1, steps // 10), save_total_limit=1, report_to="none", push_to_hub=False, disable_tqdm=True,
+        ddp_find_unused_parameters=False if ranks > 1 else None, seed=seed)
     config._n_gpu = min(1, config.n_gpu)  # several visible GPUs: TRL refuses DataParallel, one is enough
     tokenizer = copy.deepcopy(lm.tokenizer)  # TRL may give it a padding token
     return StepDPO(
@@ -126,11 +137,21 @@ class StepDPO(DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # token ids already
 
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """TRL's reference, kept in memory: TRL hands it over in a file that the other processes look for elsewhere."""
+        loader = self.accelerator.prepare(torch.utils.data.DataLoader(dataset, batch_size, collate_fn=self.data_collator))
+        parts = [self.accelerator.gather_for_metrics(self.compute_ref_log_probs(self.model, batch)) for batch in loader]
+        for column, values in zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*parts, strict=True), strict=True):
+            dataset = dataset.add_column(column, torch.cat(values).cpu().numpy())
+        return dataset
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Order:
-        return Order(len(train_dataset or self.train_dataset), self.args.seed)
+        order = Order(len(train_dataset or self.train_dataset), self.args.seed)
+        self.add_callback(Epochs(order))
+        return order
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of ``dpo.train``."""
@@ -143,7 +164,7 @@ class StepDPO(DPOTrainer):
         """TRL's loss; the log-probabilities it is made of are kept for the curve."""
         def watched(**arguments: Any) -> Any:
             out = model(**arguments)
-            self._seen.append(self._four(out.log_probs.detach(), inputs))
+            self._seen.append(self.accelerator.gather_for_metrics(self._four(out.log_probs.detach(), inputs)))
             return out
 
         return super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
@@ -179,6 +200,16 @@ class Order(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return iter(generator(self.seed, self.name, self.epoch).permutation(self.size).tolist())
+
+
+class Epochs(TrainerCallback):
+    """Tells an order its epoch: accelerate does not reach it where one of several processes resumes within an epoch."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.order.set_epoch(state.global_step * int(args.num_train_epochs) // state.max_steps)
 
 
 class Bar(TrainerCallback):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..parallel import process_count
 from ..models.names import is_remote
+from ..parallel import process_count, rank
 from ..params import Params
 from ..runs import Stage
 
@@ -48,10 +48,17 @@ def save_folder(stage: Stage, name: str, write: Callable[[Path], Any], card: str
 
 
 def processes(params: Params) -> int:
-    """Processes of a run; one where a server does the work, whose limit of requests holds in each."""
-    if is_remote(params.agent) or is_remote(params.other_agent):
+    """Processes of a run; one where a server does the work, whose limit of requests holds in each, or a launcher made several."""
+    if is_remote(params.agent) or is_remote(params.other_agent) or rank()[1] > 1:
         return 1
     return process_count(params.processes, params.device)
+
+
+def on_own_device(params: Params) -> Params:
+    """The parameters with this process's own GPU, where a launcher started one process a GPU."""
+    if rank()[1] == 1 or params.device != "cuda":
+        return params
+    return params.model_copy(update={"device": f"cuda:{os.environ['LOCAL_RANK']}"})
 
 
 def one_thread(params: Params) -> None:

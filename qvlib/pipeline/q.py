@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ..errors import QvlibError
-from ..parallel import stream
+from ..parallel import rank, stream
 from ..params import Params
 from ..preferences import Pair, hold_out, shuffle_winners
 from ..reading import dropped
-from ..runs import Stage, is_complete, open_stage, read_stage
+from ..runs import Stage, is_complete, open_stage, read_stage, stage_path
 from ..types import Environment
 from .cards import model_card
-from .common import one_thread, processes, save_folder, save_model, write_table
+from .common import on_own_device, one_thread, processes, save_folder, save_model, write_table
 from .models import load, load_reference
 from .pairs import load_pairs
 from .world import world
@@ -33,10 +34,16 @@ def train_q(params: Params) -> Stage:
     ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
     pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle. A printed line tells
     how many pairs did not fit the model's context, if any.
+
+    Several processes that a launcher started (``qvlib train``) fit each model together; the first alone writes.
+
+    Raises:
+        QvlibError: no pairs to train on, or several processes and a trainer or a batch that they cannot share.
     """
+    params = on_own_device(params)
     fit([(one, stage) for one in params.each_seed() for stage in ("q_model", "control")], processes(params))
     stage = read_stage(params, "q_model")
-    if dropped(stage.facts):
+    if dropped(stage.facts) and rank()[0] == 0:
         print(dropped(stage.facts))
     return stage
 
@@ -50,6 +57,8 @@ def fit_q(params: Params) -> Stage:
 def fit(stages: Sequence[tuple[Params, str]], processes: int) -> None:
     """Fit the models of stages that are not done, each stage in its own process where there are several."""
     todo = [one for one in stages if not is_complete(*one)]
+    if rank()[1] > 1 and any(one.trainer != "trl" for one, _ in todo):
+        raise QvlibError("trainer: loop trains in one process alone; set trainer: trl, or start it without a launcher")
     count = {"q_model": lambda p: 1, "control": lambda p: p.control_shuffles}
     total = sum(count[stage](p) for p, stage in stages)
     found = stream(_fit_stage, todo) if processes > 1 else chain(*(_fit_stage(*one) for one in todo))
@@ -64,7 +73,7 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
     train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
     if not train:
         raise QvlibError("all preference pairs are held out; lower heldout_share or collect more trees")
-    with open_stage(params, which) as stage:
+    with _opened(params, which) as stage:
         environment, lm = world(params), load_reference(params)
         rows, held_rows = encode(environment, lm, train), encode(environment, lm, held)
         if which == "q_model":
@@ -77,7 +86,17 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
                             for row, given, pair in zip(rows, train, shuffle_winners(train, params.seed, k), strict=True)]
                 facts["controls"].append(_fit(params, stage, lm, shuffled, held_rows, f"model-{k}", f"control {k}"))
                 yield f"model-{k}"
-        stage.finish(**facts)
+        if stage.writable:
+            stage.finish(**facts)
+    if rank()[1] > 1:
+        import torch
+
+        torch.distributed.barrier()  # what the first process wrote is there for the others
+
+
+def _opened(params: Params, which: str) -> AbstractContextManager[Stage]:
+    """The stage, which of several processes the first alone opens for writing."""
+    return open_stage(params, which) if rank()[0] == 0 else nullcontext(Stage(stage_path(params, which), {}))
 
 
 def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequence[Any], name: str, label: str) -> dict[str, Any]:
@@ -95,10 +114,12 @@ def _fit(params: Params, stage: Stage, lm: Any, train: Sequence[Any], held: Sequ
         from ..dpo import train as fit
     tuned, curve = fit(lm, train, held, beta=params.beta, lr=params.dpo_lr, epochs=params.dpo_epochs, batch=params.dpo_batch,
                        rule=params.log_prob, seed=params.seed, schedule=params.dpo_schedule, label=label, **options)
-    write_table(stage, name.replace("model", "curve"), curve)
     last = [row for row in curve if row["split"] == "held-out"]
     facts = {"pairs": len(train), "held_out_pairs": len(held), "held_out_accuracy": last[-1]["accuracy"] if last else None,
              "dropped_pairs": given - len(train), "dropped_held_out_pairs": given_held - len(held)}
+    if not stage.writable:
+        return facts
+    write_table(stage, name.replace("model", "curve"), curve)
     card = model_card(params, {"control": name != "model", **facts})
     adapter = stage.path / f"{name}-trl" / "adapter"
     if params.trainer == "trl" and params.lora_rank:
