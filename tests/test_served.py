@@ -24,8 +24,8 @@ pytest.importorskip("openai", reason="needs the package openai: pip install -e '
 from serving import listens, serving  # noqa: E402
 from test_remote import run  # noqa: E402
 
-SMALL = {"environment": f"{__name__}:maze", "demonstrations": 1, "other_demonstrations": 0, "train_tasks": 2, "test_tasks": 2,
-         "iterations": 4, "mcts_iterations": 1, "control_shuffles": 1, "expand_n": 3, "heldout_share": 0.0, "max_action_tokens": 2,
+SMALL = {"environment": f"{__name__}:maze", "demonstrations": 1, "other_demonstrations": 0, "train_tasks": 3, "test_tasks": 2,
+         "iterations": 6, "mcts_iterations": 1, "control_shuffles": 1, "expand_n": 3, "heldout_share": 0.0, "max_action_tokens": 2,
          "bootstrap": 100, "wandb_mode": "disabled", "api_key_variable": "", "api_retries": 1}
 
 

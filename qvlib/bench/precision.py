@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..dpo import PairIds, train
+from ..evaluate import bootstrap_mean
 from ..models.names import SMOLLM2
 from ..seeding import generator
 from ..types import Environment, State
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STATES, CANDIDATES = 50, 5
 PAIRS, BATCH, LR, BETA = 6, 2, 2e-5, 0.1  # of the tuning: three steps
+RESAMPLES = 10_000
 WORLD = {"catalogue_products": 200, "wandb_mode": "disabled", "cache_tokens": 6000}
 Decision = tuple[State, str]
 Choices = list[tuple[State, list[str]]]
@@ -38,10 +40,10 @@ def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
     are made. ``weights in bfloat16``: those of policy and reference, as after saving them so; computed in float32. Neither
     is what qvlib does: its Q is in float32.
 
-    Columns: states in which another action than in float32 is the best (by chance alone it would be 80 %); how far Q is
-    from that in float32, mean over replies, and over replies by their tokens; the standard deviation of Q among the five,
-    mean over states, in float32 and so; what is lost of Q in float32 by taking that action. Nats. ``ratio`` is the first
-    row's share. Nothing is timed.
+    Columns: states in which another action than in float32 is the best (by chance alone it would be 80 %), with an
+    interval that resamples products; how far Q is from that in float32, mean over replies, and over replies by their
+    tokens; the standard deviation of Q among the five, mean over states, in float32 and so; what is lost of Q in float32
+    by taking that action. Nats. ``ratio`` is the first row's share. Nothing is timed.
 
     Raises:
         QvlibError: the model's package is not installed, or the model given is none.
@@ -54,6 +56,7 @@ def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
         lm, shop = models.load(params, model), world(params)
         pairs = list(islice((pair for episode in _episodes(shop, "train") for pair in _pairs(lm, episode[:2])), PAIRS))
         policy, curve = train(lm, pairs, (), beta=BETA, lr=LR, epochs=1, batch=BATCH, rule="sum", seed=0)
+        policy.model.zero_grad()  # a model's worth of memory
         rows, result = compare(policy, lm, choices(shop, STATES))
     return rows, {**result, "model": model, "pairs": len(pairs), "loss": [round(row["loss"], 4) for row in curve]}
 
@@ -62,13 +65,16 @@ def compare(policy: LocalModel, reference: LocalModel, episodes: Sequence[Choice
     """``run`` with models and states of one's own, both models in float32."""
     exact, tokens = _scored(policy, reference, episodes)
     best, index = exact.argmax(1), np.arange(len(exact))
+    products = [state.task.group for episode in episodes for state, _ in episode]
     rows = []
     for name, way in (("all in bfloat16", computed), ("weights in bfloat16", stored)):
         q, _ = _scored(way(policy), way(reference), episodes)
         chosen, off = q.argmax(1), np.abs(q - exact)
-        rows.append({"Q": name, "states": len(q), "changed": int((chosen != best).sum()), "share": float((chosen != best).mean()),
-                     "difference a reply": off.mean(), "a token": (off / tokens).mean(), "spread in float32": exact.std(1).mean(),
-                     "spread": q.std(1).mean(), "lost": (exact.max(1) - exact[index, chosen]).mean()})
+        share, low, high = bootstrap_mean(chosen != best, products, RESAMPLES)
+        rows.append({"Q": name, "states": len(q), "changed": int((chosen != best).sum()), "share": share,
+                     "95 %": f"[{low:.3f}, {high:.3f}]", "difference a reply": off.mean(), "a token": (off / tokens).mean(),
+                     "spread in float32": exact.std(1).mean(), "spread": q.std(1).mean(),
+                     "lost": (exact.max(1) - exact[index, chosen]).mean()})
     return rows, {"ratio": rows[0]["share"], "weights": rows[1]["share"], "states": len(exact),
                   "spread": round(float(exact.std(1).mean()), 4)}
 
