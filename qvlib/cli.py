@@ -48,7 +48,7 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
     from .params import load
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
-        arms = dry.run(dry.dry(load(file, **overrides), Path(folder)))
+        arms = dry.run(load(file, **overrides), Path(folder))
     print(tables.markdown(tables.arms_shown(arms)[["arm", "steps", "tokens", "prompt tokens", "refused"]]))
     print("all stages done, with small random models in the place of those named: the rewards mean nothing")
     return 0
