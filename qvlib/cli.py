@@ -51,7 +51,7 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
     from .params import load
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
-        arms = dry.run(dry.dry(load(file, **overrides), Path(folder)))
+        arms = dry.run(load(file, **overrides), Path(folder))
     shown = tables.arms_shown(arms)
     print(tables.markdown(shown.loc[:, shown.columns.isin(["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"])]))
     print("all stages done, with small random models in the place of those named: the rewards mean nothing")

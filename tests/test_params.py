@@ -1,5 +1,6 @@
 """Parameters: the files in params/, what is refused, what names a stage's folder."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from qvlib.cli import main, params_table, parse_value
 from qvlib.errors import QvlibError
 from qvlib.params import STAGES, Params, from_notebook, load, make
 
-FILES = sorted((Path(__file__).parents[1] / "params").glob("*.yml"))
+FOLDER = Path(__file__).parents[1] / "params"
+PAPER = sorted((FOLDER / "paper").glob("*.yml"))
+FILES = [*sorted(FOLDER.glob("*.yml")), *PAPER]
 
 
 def test_quick_is_the_defaults_and_complete():
@@ -23,6 +26,25 @@ def test_files_are_valid_commented_and_named_as_their_results(path):
     assert load(path).name == path.stem
     for line in path.read_text().splitlines():
         assert not line or "# " in line, f"{path.name}: no comment: {line}"
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_each_value_of_the_papers_files_tells_where_it_is_from(path):
+    values = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    for line in values:
+        said = re.search(r"\((P|S|C|ours|\?)(?![a-z])", line.split(" # ", 1)[1])
+        assert said and len(line) <= 140, f"{path.name}: whose value? {line}"
+    assert len(values) == len(yaml.safe_load(path.read_text()))
+
+
+def test_the_papers_files_are_each_agent_on_each_world():
+    assert len(PAPER) == 8
+    for world, agents in (("webshop", 4), ("hotpotqa", 4)):
+        files = {path.stem.removeprefix(f"{world}-"): load(path) for path in PAPER if path.stem.startswith(world)}
+        assert len(files) == agents and {params.environment for params in files.values()} == {world}
+        assert {params.q_base for params in files.values()} == {"microsoft/phi-1_5"}
+        # GPT-4-turbo is reranked by the Q model of Phi-3's trees: those stages are the same work.
+        assert files["gpt-4-turbo"].digest("q_model") == files["phi3-mini"].digest("q_model")
 
 
 @pytest.mark.parametrize("text, message", [
