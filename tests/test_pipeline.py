@@ -125,9 +125,9 @@ def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, tra
     assert f"({long[0]} longer than its context were dropped)" in (stage_path(params, "q_model") / "model" / "README.md").read_text()
     said = f"{long[0]} training and {long[1]} held-out pairs are longer than the model's context and were dropped."
     assert capsys.readouterr().out == f"{said}\n"
-    found = report._preferences(params)
+    found = report.preferences(params)
     assert reading.accuracy(found).endswith(said)
-    assert "dropped" not in str(report._preferences(undisturbed)) + reading.accuracy(report._preferences(undisturbed))
+    assert "dropped" not in str(report.preferences(undisturbed)) + reading.accuracy(report._preferences(undisturbed))
 
 
 def test_a_stage_names_the_notebook_that_is_missing(params, world):
