@@ -93,6 +93,19 @@ def _params(options: argparse.Namespace) -> int:
     return 0
 
 
+def _needs(options: argparse.Namespace) -> int:
+    from . import needs
+    from .params import load
+    from .paths import resolve
+
+    params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
+    source = options.source or next(f"results/{name}" for name in ("smollm2-mini", "quick")
+                                    if name == "quick" or resolve(f"results/{name}/metrics.json").exists())
+    run = needs.measured(source, params)
+    print(needs.report(params, run, needs.lengths(params, run, options.reply_tokens), options.tokens_per_second, options.q_tokens_per_second))
+    return 0
+
+
 def _parity(options: argparse.Namespace) -> int:
     from . import parity
 
@@ -184,6 +197,17 @@ def _parser() -> argparse.ArgumentParser:
     params = commands.add_parser("params", help="list the parameters with their meanings")
     params.add_argument("file", nargs="?", help="parameter file; without it, the defaults")
     params.set_defaults(command=_params)
+
+    needs = commands.add_parser("needs", help="GPU memory, tokens, hours and USD of a run, from what a finished one has counted")
+    needs.add_argument("file", help="parameter file, params/paper/webshop-phi3-mini.yml")
+    needs.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                       help="a parameter instead of the file's; repeat for more")
+    needs.add_argument("--from", dest="source", metavar="RESULTS",
+                       help="results of a finished run; without it results/smollm2-mini or results/quick")
+    needs.add_argument("--reply-tokens", type=float, metavar="N", help="tokens of a reply, thought included, where you have measured them")
+    needs.add_argument("--tokens-per-second", type=float, metavar="N", help="what the agent's model reads and writes on your machine")
+    needs.add_argument("--q-tokens-per-second", type=float, metavar="N", help="what the Q model reads")
+    needs.set_defaults(command=_needs)
 
     parity = commands.add_parser("parity", help="compare a world with the original's recorded cases")
     parity.add_argument("world", choices=["hotpotqa", "webshop"])

@@ -18,6 +18,7 @@ from qvlib.pipeline import arm_names
 from qvlib.pipeline.models import load
 from qvlib.seeding import generator
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 PAPER = sorted((Path(__file__).parents[1] / "params" / "paper").glob("*.yml"))
 
 
