@@ -127,7 +127,7 @@ def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, tra
     assert capsys.readouterr().out == f"{said}\n"
     found = report.preferences(params)
     assert reading.accuracy(found).endswith(said)
-    assert "dropped" not in str(report.preferences(undisturbed)) + reading.accuracy(report._preferences(undisturbed))
+    assert "dropped" not in str(report.preferences(undisturbed)) + reading.accuracy(report.preferences(undisturbed))
 
 
 def test_a_stage_names_the_notebook_that_is_missing(params, world):
