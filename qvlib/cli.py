@@ -74,9 +74,10 @@ def _train(options: argparse.Namespace) -> int:
 
     params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
     stage = pipeline.train_q(params)
-    controls = read_stage(params, "control").facts["controls"]
+    found = {key: stage.facts[key] for key in ("held_out_pairs", "held_out_accuracy")}
+    found["control_held_out_accuracy"] = [c["held_out_accuracy"] for c in read_stage(params, "control").facts["controls"]]
     if first:
-        print(reading.accuracy({**stage.facts, "control_held_out_accuracy": [c["held_out_accuracy"] for c in controls]}))
+        print(reading.accuracy(found))
         print(f"Q model: {shown(stage.path / 'model')}")
     if rank()[1] > 1:
         import torch

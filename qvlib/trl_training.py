@@ -53,8 +53,8 @@ def train(lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds],
     model's context are dropped (``dpo.fitting``); nothing is truncated.
 
     Where a launcher started several processes (``parallel.rank``), each takes its share of every batch and calls this
-    with the same arguments: the result is the same, in each, and the first alone writes. A last batch of an epoch that
-    is not full is filled up with pairs of the epoch's beginning then.
+    with the same arguments: the result is the same, in each, and the first alone writes, but for the state of each one's
+    generator in a checkpoint. A last batch of an epoch that is not full is filled up with pairs of the epoch's beginning then.
 
     Raises:
         QvlibError: no pair fits the model's context, or the processes cannot share a batch evenly.
