@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -106,6 +107,9 @@ def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
     out, err = Forward(sys.stdout), Forward(sys.stderr)
     try:
         return _in_kernel(notebook, parameters, out, err)
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else: the cell that waited for the kernel complains
+        raise
     except PapermillExecutionError as error:
         out.close(), err.close()
         if error.ename == "QvlibError":
@@ -171,8 +175,6 @@ def package_hash() -> str:
 
 
 def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err: Forward) -> Any:
-    import logging
-
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
