@@ -9,7 +9,8 @@ quotes it with the word before it (`` click color red``): what fits the task is 
 slowest to learn to see and to copy.
 
 A world whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and what each
-showed, since what was read earlier is not on the page. Nothing is cut or marked there.
+showed, since what was read earlier is not on the page. Nothing is cut or marked there, and a prompt starts with
+the prompt and the reply of the step before. Where actions take free text, proper names are aliases as identifiers are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ..types import State
+from .proper_names import Names
 
 IDENTIFIER = re.compile(r"\b(?=[a-z0-9]*[0-9])(?=[a-z0-9]*[a-z])[a-z0-9]{8,}\b")
 ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
@@ -33,6 +35,7 @@ class Prompt:
 
     identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
     free: verbs whose argument is free text, which cannot be listed and so is never quoted.
+    names: the proper names that such text may hold.
     """
 
     text: str
@@ -40,12 +43,13 @@ class Prompt:
     identifiers: dict[str, str] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset({"search"})
+    names: Names = field(default_factory=Names)
 
     def encode(self, action: str) -> str:
         """The reply that stands for an action: `` verb argument``."""
         found = ACTION.fullmatch(action)
         if not found or found[1] in self.free:
-            return plain(_as_words(action), self.identifiers)
+            return plain(_as_words(self.names.hide(action)), self.identifiers)
         verb, argument = plain(found[1]), plain(found[2], self.identifiers)
         quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
         return verb + (quoted[1] if quoted else "") + argument
@@ -54,7 +58,7 @@ class Prompt:
         """The action that a reply stands for; a reply of no known form is returned as it is."""
         if reply in self.replies:
             return self.replies[reply]
-        verb, _, argument = reply.strip().partition(" ")
+        verb, _, argument = self.names.show(reply.strip()).partition(" ")
         return f"{verb}[{argument}]" if argument else reply
 
 
@@ -76,10 +80,14 @@ def compact(state: State) -> Prompt:
 
 
 def _transcript(state: State) -> Prompt:
-    """Instruction, then each action and what it showed."""
+    """Instruction, then each action and what it showed; names only where an argument is free text."""
     free = frozenset(a.partition("[")[0] for a in state.admissible or () if "[<" in a)
-    steps = "".join(f"{DID}{plain(_as_words(step.action))}{PAGE}{plain(step.observation)}" for step in state.history)
-    prompt = Prompt(f"{TASK}{plain(state.task.instruction)}{steps}{ACT}", free=free | {"search"})
+    names = Names()
+    read, hide = (names.read, names.hide) if free else (str, str)
+    text = f"{TASK}{plain(read(state.task.instruction))}"
+    for step in state.history:
+        text += f"{ACT}{plain(_as_words(hide(step.action)))}{END}{PAGE}{plain(read(step.observation))}"
+    prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, names=names)
     return replace(prompt, replies={prompt.encode(action): action for action in state.admissible or () if "[<" not in action})
 
 

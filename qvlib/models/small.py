@@ -97,16 +97,26 @@ def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstra
     model.eval()
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]) -> list[tuple[list[int], int]]:
-    """(ids of prompt + action + end, length of the prompt) of each decision."""
+def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]) -> list[tuple[list[int], list[bool]]]:
+    """(ids of prompt + action + end, which of them are an action's) of each decision.
+
+    Decisions whose prompt starts with the row before, as those of a transcript do, go on in that row.
+    """
     prompts = [compact(d.state) for d in demonstrations]
     heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
     tails = tokenizer([p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],
                       add_special_tokens=False)["input_ids"]
-    return [(h + t + [tokenizer.eos_token_id], len(h)) for h, t in zip(heads, tails, strict=True)]
+    rows: list[tuple[list[int], list[bool]]] = []
+    for head, tail in zip(heads, tails, strict=True):
+        before: tuple[list[int], list[bool]] = ([], [])
+        if rows and rows[-1][0] == head[: len(rows[-1][0])]:
+            before = rows.pop()
+        on_action = before[1] + [False] * (len(head) - len(before[1])) + [True] * (len(tail) + 1)
+        rows.append((head + tail + [tokenizer.eos_token_id], on_action))
+    return rows
 
 
-def _batches(rows: Sequence[tuple[list[int], int]], epochs: int, batch: int, seed: int) -> Iterator[np.ndarray]:
+def _batches(rows: Sequence[tuple[list[int], list[bool]]], epochs: int, batch: int, seed: int) -> Iterator[np.ndarray]:
     """Batches of rows of similar length, in random order."""
     lengths = np.array([len(ids) for ids, _ in rows])
     for epoch in range(epochs):
@@ -117,14 +127,14 @@ def _batches(rows: Sequence[tuple[list[int], int]], epochs: int, batch: int, see
             yield cuts[i]
 
 
-def _collate(rows: Sequence[tuple[list[int], int]], pad: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+def _collate(rows: Sequence[tuple[list[int], list[bool]]], pad: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """ids [B, T] padded on the right, is-action mask [B, T], attention mask [B, T]."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), pad)
     action = torch.zeros((len(rows), width), dtype=torch.bool)
     attention = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, (row, start) in enumerate(rows):
+    for i, (row, on_action) in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-        action[i, start: len(row)] = True
+        action[i, : len(row)] = torch.tensor(on_action)
         attention[i, : len(row)] = 1
     return ids.to(device), action.to(device), attention.to(device)
