@@ -98,6 +98,7 @@ class Params(BaseModel):
     agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
     vocabulary: int = _in("agent", 2048, "tokens of the small agent's byte-level BPE", ge=300)
     demonstrations: int = _in("agent", 3000, "episodes of the scripted agent that errs, which the agent is cloned from", ge=1)
+    demonstrator_errors: float = _in("agent", 1.0, "how often the scripted agent errs, relative to its habits; 0 = never", ge=0, later=True)
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
     clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)

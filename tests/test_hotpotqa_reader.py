@@ -100,3 +100,9 @@ def test_the_real_questions(hotpotqa_data):
     world = hotpotqa.build(hotpotqa_data)
     assert mean(play(world, Reader(world, gold=True), "test", 368)) == 1.0
     assert 0.3 < mean(play(world, Reader(world), "test", 368)) < 0.6  # 0.50 over all 2,032
+
+
+def test_how_often_it_errs_can_be_scaled(world):
+    rewards = [mean(play(world, Reader(world, Habits().scaled(errors)), tasks=100)) for errors in (0.0, 0.5, 1.0, 2.0)]
+    assert rewards[0] == 1.0 and rewards == sorted(rewards, reverse=True) and len(set(rewards)) == 4
+    assert Habits().scaled(1.0) == Habits()

@@ -115,6 +115,12 @@ def test_no_demonstrator(tmp_path, module):
         environments.demonstrator(given, world(given))
 
 
+def test_how_often_its_demonstrator_errs_is_for_itself_to_say(tmp_path, module):
+    given = params(tmp_path, f"{module[0]}:make").model_copy(update={"demonstrator_errors": 0.5})
+    with pytest.raises(QvlibError, match=r"demonstrator_errors.*leave it at 1\.0"):
+        environments.demonstrator(given, world(given))
+
+
 @pytest.mark.parametrize("wrong", ["webshp", "kitchen:", ":make", "a b:make", "kitchen.py"])
 def test_neither_a_name_nor_a_path(wrong):
     with pytest.raises(QvlibError, match="'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"):

@@ -41,3 +41,12 @@ def test_a_careful_shopper_takes_the_options_it_can(shop):
         offered = dict(shop.catalogue.by_asin[state.world.asin].options)
         can = {(name, value) for name, value in wanted_options(state) if value in offered.get(name, ())}
         assert record["actions"][-1] == "click[buy now]" and can <= set(state.world.options)
+
+
+def test_how_often_it_errs_can_be_scaled(shop):
+    assert Habits().scaled(1.0) == Habits()
+    none, twice = Habits().scaled(0.0), Habits().scaled(2.0)
+    assert (none.compare, none.hasty, none.wander) == (1.0, 0.0, 0.0) and (twice.compare, twice.hasty) == (0.0, 0.7)
+    assert none.inspect == Habits().inspect  # no error
+    rewards = [np.mean([r["reward"] for r in play(shop, habits)]) for habits in (none, Habits(), twice)]
+    assert rewards == sorted(rewards, reverse=True) and len(set(rewards)) == 3

@@ -98,28 +98,29 @@ def instructions(params: Params) -> str:
 
 
 def demonstrator(params: Params, environment: Environment) -> Agent:
-    """The scripted agent that small agents are cloned from.
+    """The scripted agent that small agents are cloned from, which errs as often as ``demonstrator_errors`` says.
 
     Raises:
         QvlibError: an environment of your own has none.
     """
+    errors = params.demonstrator_errors
     if ":" in params.environment:
         return own.demonstrator(params, environment)
     if params.environment == "hotpotqa":
-        from .hotpotqa.reader import Reader
+        from .hotpotqa.reader import Habits, Reader
 
-        return Reader(environment)
+        return Reader(environment, Habits().scaled(errors))
     if params.environment == "textworld":
         from .textworld.player import Player
 
-        return Player(environment)
+        return Player(environment, min(1.0, errors * Player.error))
     if params.environment == "scienceworld":
         from .scienceworld.scientist import Scientist
 
-        return Scientist()
-    from .webshop.shopper import Shopper
+        return Scientist(min(1.0, errors * Scientist.error))
+    from .webshop.shopper import Habits, Shopper
 
-    return Shopper(environment)
+    return Shopper(environment, Habits().scaled(errors))
 
 
 def has_demonstrator(params: Params, environment: Environment) -> bool:

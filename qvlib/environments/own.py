@@ -57,11 +57,13 @@ def demonstrator(params: Params, environment: Environment) -> Agent:
     """What ``environment.demonstrator()`` gives.
 
     Raises:
-        QvlibError: it has no such method.
+        QvlibError: it has no such method, or cannot err more or less.
     """
     if not hasattr(environment, "demonstrator"):
         raise QvlibError(f"environment {params.environment!r} has no demonstrator() to clone a small agent from; "
                          "write one, or set agent to the folder or hub name of a model")
+    if params.demonstrator_errors != 1.0:
+        raise QvlibError(f"demonstrator_errors: how often the demonstrator() of {params.environment!r} errs is for itself to say; leave it at 1.0")
     return environment.demonstrator()
 
 

@@ -8,7 +8,7 @@ are what makes the cloned agent sensible but improvable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,13 @@ class Habits:
     inspect: float = 0.1
     leave: float = 0.15
     wander: float = 0.06
+
+    def scaled(self, errors: float) -> Habits:
+        """What is an error so many times as probable, at most 1; not comparing is one."""
+        if errors == 1.0:
+            return self
+        scaled = {name: min(1.0, errors * getattr(self, name)) for name in ("loose_query", "hasty", "wrong_option", "wander")}
+        return replace(self, compare=1.0 - min(1.0, errors * (1.0 - self.compare)), **scaled)
 
 
 @dataclass(frozen=True)
