@@ -23,7 +23,7 @@ from .files import write_atomic, write_json
 from .params import STAGES, Params, load
 from .paths import project_root, resolve, shown
 from .provenance import now, provenance
-from .runs import MADE_BY, is_complete, read_stage
+from .runs import MADE_BY, is_complete, read_stage, seconds_spent
 from .terminal import Forward, seconds_text
 
 KERNEL_STARTS = 3
@@ -78,9 +78,9 @@ def run(
             print(f"{label}: up to date", flush=True)
             continue
         print(label, flush=True)
-        begun = time.monotonic()
+        before, begun = seconds_spent(params, notebook.stem), time.monotonic()
         executed = execute(notebook, given)
-        spent[notebook.stem] = round(time.monotonic() - begun, 1)
+        spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
         render(executed, results, notebook.stem, stamp | {"seconds": spent[notebook.stem]})
         print(f"{label}: {seconds_text(spent[notebook.stem])}", flush=True)
     if only is None:

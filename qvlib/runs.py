@@ -27,7 +27,7 @@ from .provenance import now, peak_memory, provenance
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Stage", "is_complete", "open_stage", "read_stage", "stage_path", "write_atomic", "write_json"]
+__all__ = ["Stage", "is_complete", "open_stage", "read_stage", "seconds_spent", "stage_path", "write_atomic", "write_json"]
 
 MADE_BY = {
     # stage: (what it is called, the notebook that makes it)
@@ -198,6 +198,32 @@ def is_complete(params: Params, stage: str) -> bool:
         return False
 
 
+def seconds_spent(params: Params, notebook: str) -> float:
+    """What the stages that a notebook makes have taken so far, in all sessions; stages made side by side count once."""
+    found = []
+    for chain in params.each_seed():
+        for stage, (_, maker) in MADE_BY.items():
+            path = stage_path(chain, stage)
+            manifest = _verified(path, chain, stage, None) if maker == notebook and chain.has(stage) else None
+            if manifest is not None:
+                found.append((manifest["started"], manifest["finished"] or now(), _seconds(Stage(path, manifest))))
+    total, until, longest = 0.0, "", 0.0
+    for started, finished, seconds in sorted(found):
+        if started >= until:
+            total, longest = total + longest, 0.0
+        until, longest = max(until, finished), max(longest, seconds)
+    return total + longest
+
+
+def _seconds(stage: Stage) -> float:
+    """Of all sessions; one that was killed lasted at least until its last write."""
+    seconds = stage.manifest["seconds"]
+    if "session_started" in stage.manifest:
+        written = max(f.stat().st_mtime for f in stage.path.iterdir() if f.name != ".lock")
+        seconds += max(0.0, written - stage.manifest["session_started"])
+    return round(seconds, 3)
+
+
 def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
     return {"stage": stage, "digest": params.digest(stage), "status": "running", "started": now(), "finished": None,
             "seconds": 0.0, "sessions": 0, "facts": {}, "data_hashes": None,
@@ -206,9 +232,7 @@ def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
 
 def _start_session(stage: Stage, params: Params, data_hashes: Mapping[str, str] | None) -> None:
     manifest = stage.manifest
-    if "session_started" in manifest:  # the last session was killed: it lasted at least until its last write
-        written = max(f.stat().st_mtime for f in stage.path.iterdir() if f.name != ".lock")
-        manifest["seconds"] = round(manifest["seconds"] + max(0.0, written - manifest["session_started"]), 3)
+    manifest["seconds"] = _seconds(stage)
     manifest.update(session_started=time.time(), sessions=manifest["sessions"] + 1, **provenance(params))
     if data_hashes is not None:
         manifest["data_hashes"] = dict(data_hashes)

@@ -95,6 +95,16 @@ def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
     assert len(ran(project)) == 2
 
 
+def test_the_time_of_earlier_sessions_counts(project):
+    """Else a run that was stopped and went on would seem quick."""
+    project("02_collect", LOOK)
+    with open_stage(load("tiny.yml"), "trees") as stage:
+        stage.manifest["seconds"] = 1000.0
+    assert main(["run", "tiny.yml"]) == 0
+    manifest = json.loads((project.path / "results/tiny/manifest.json").read_text())
+    assert 1000 < manifest["notebooks"]["02_collect"] == manifest["seconds"] < 1060
+
+
 def test_what_makes_a_copy_outdated(project):
     project("00_look", "1")
     results, stamp = project.path / "results/tiny", {"parameters": "p", "notebook": "n", "package": "q"}

@@ -152,6 +152,29 @@ def test_seconds_add_up_over_sessions(params):
     assert 0.1 <= stage.manifest["seconds"] < 5
 
 
+def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
+    """One after the other they add up, side by side the longest counts; those of other notebooks do not."""
+    stages = {"data": (0, 2), "agent": (2, 30), "other_agent": (30, 40), "trees": (40, 90), "q_model": (90, 120), "control": (91, 140)}
+    for name, (start, end) in stages.items():
+        clock = iter([f"2026-01-01T00:{start // 60:02d}:{start % 60:02d}", f"2026-01-01T00:{end // 60:02d}:{end % 60:02d}"])
+        with monkeypatch.context() as patch, open_stage(params, name) as stage:
+            stage.manifest.update(seconds=float(end - start), started=next(clock))
+            patch.setattr(runs, "now", lambda: next(clock))
+            stage.manifest.pop("session_started")
+            stage.finish()
+    took = {notebook: runs.seconds_spent(params, notebook) for notebook in ("01_agent", "02_collect", "04_train_q", "05_evaluate")}
+    assert took == {"01_agent": 40.0, "02_collect": 50.0, "04_train_q": 49.0, "05_evaluate": 0.0}
+
+
+def test_what_a_killed_session_took_counts_to_its_last_write(params):
+    with open_stage(params, "trees") as stage:
+        stage.append("trees", {"task": "a"})
+    file = stage.path / "manifest.json"
+    manifest = json.loads(file.read_text()) | {"session_started": time.time() - 100, "seconds": 5.0}
+    file.write_text(json.dumps(manifest))
+    assert 105 <= runs.seconds_spent(params, "02_collect") < 110
+
+
 def test_the_most_memory_that_a_stage_took_is_kept(params, monkeypatch):
     used = iter([3.0, 1.0])
     monkeypatch.setattr(runs, "peak_memory", lambda device: {"process": next(used)})
