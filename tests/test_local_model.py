@@ -103,6 +103,27 @@ def test_what_is_remembered_is_not_computed_again(lm):
     assert model.usage["computed_tokens"] == once
 
 
+def test_the_logits_of_a_batch_are_bounded(lm, monkeypatch):
+    """A long reply among short ones makes its whole batch as wide: 64 states of a large vocabulary would fill the memory."""
+    ids = [lm.prompt(state)[1] for state in STATES]
+    rows = [(prompt, reply) for prompt in ids for reply in ((5, 6), (7,))] + [(ids[3], tuple(range(5, 25)))]
+    model = fresh(lm)
+    together, = model.batches(rows)
+    whole = model.log_probs(ids, [[reply for prompt, reply in rows if prompt == p] for p in ids])
+    size = 8 * lm.model.get_output_embeddings().weight.shape[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalModel, "_of_similar_length", lambda self, starts, passes: [sorted(starts, key=ids.index)])
+        model = fresh(lm)
+        model._most_bytes = 8 * size
+        parts = model.batches(rows)
+        assert [row for part in parts for row in part] == sorted(together, key=lambda row: ids.index(row[0]))
+        assert [len(part) for part in parts] == [4, 2, 3, 4]  # the long reply's prompt is alone: nothing of it can be left out
+        assert all(len(part) * max(len(reply) for _, reply in part) <= 8 for part in parts if part[0][0] != ids[3])
+        again = model.log_probs(ids, [[reply for prompt, reply in rows if prompt == p] for p in ids])
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
 def test_what_was_sampled_need_not_be_scored_again(lm):
     """As a reference the model has told the log-probability of its samples already."""
     prompts = [ids for _, ids in map(lm.prompt, states(4))]

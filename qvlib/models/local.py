@@ -32,7 +32,7 @@ from .prompts import Prompt, compact
 Ids = tuple[int, ...]
 CALL = 64  # tokens that take about as long as starting a forward pass
 PASSES = {"sample": 8, "score": 2}  # of a batch: prompts and then token by token, prompts and then all replies
-CACHES = 2**29  # bytes of keys and values of a batch on the CPU; a GPU may take an eighth of its memory for them
+CACHES = 2**29  # bytes of keys and values, and of logits, of a batch on the CPU; a GPU may take an eighth of its memory for either
 PROMPTS = 1024  # prompts that are remembered: those of the states under way
 
 
@@ -246,12 +246,26 @@ class LocalModel:
         return [[found[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
 
     def batches(self, rows: Iterable[tuple[Ids, Ids]]) -> list[list[tuple[Ids, Ids]]]:
-        """(prompt, reply) rows in batches for ``reply_logits``, those of one prompt together."""
+        """(prompt, reply) rows in batches for ``reply_logits``, those of one prompt together.
+
+        Their logits take ``CACHES`` bytes at most: one long reply among many makes a batch as wide as itself.
+        """
         by_prompt: dict[Ids, list[tuple[Ids, Ids]]] = {}
         for row in rows:
             by_prompt.setdefault(row[0], []).append(row)
         batches = self._of_similar_length({p: len(group) for p, group in by_prompt.items()}, PASSES["score"])
-        return [[row for p in batch for row in by_prompt[p]] for batch in batches]
+        most = self._most_bytes // (8 * self.model.get_output_embeddings().weight.shape[0])
+        found: list[list[tuple[Ids, Ids]]] = []
+        for batch in batches:
+            width = 0
+            for i, prompt in enumerate(batch):
+                group = by_prompt[prompt]
+                width = max(width, *(len(reply) for _, reply in group))
+                if i == 0 or (len(found[-1]) + len(group)) * width > most:
+                    found.append([])
+                    width = max(len(reply) for _, reply in group)
+                found[-1] += group
+        return found
 
     @torch.inference_mode()
     def reply_logits(self, rows: Sequence[tuple[Ids, Ids]]) -> torch.Tensor:
