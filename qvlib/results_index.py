@@ -54,7 +54,7 @@ def _first_sight(runs: Sequence[Path]) -> list[str]:
 
 
 SHOWN = ("sample", "greedy", "random_n5", "likely_n5", "rft", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "control_q_n10",
-         "mcts")
+         "mcts", "best_of_n")
 FIGURE = "reward_by_arm"
 RANK = ("full", "quick", "ablations", "webshop-small")
 PLUMBING = "smoke"
