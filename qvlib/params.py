@@ -101,7 +101,7 @@ class Params(BaseModel):
     demonstrator_errors: float = _in("agent", 1.0, "how often the scripted agent errs, relative to its habits; 0 = never", ge=0, later=True)
     clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
     clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
-    clone_batch: int = _in("agent", 8, "steps a batch of cloning", ge=1)
+    clone_batch: int = _in("agent", 8, "decisions a batch of cloning; where prompts are transcripts, episodes", ge=1)
     api_base_url: str = _in("agent", "https://api.openai.com/v1", "chat server of agents api:MODEL, OpenAI-compatible")
     api_n: Literal["auto", "each"] = _in("agent", "auto", "auto = all draws of a state in one request where the server can; each = one by one")
     api_key_variable: str = _in(None, "OPENAI_API_KEY", "environment variable that holds the server's key; empty = none is sent")
