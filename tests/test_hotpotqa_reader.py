@@ -78,6 +78,13 @@ def test_its_actions_survive_the_small_agents_prompt(world):
             assert set(re.findall(r"\w+", step.observation.lower())) - {"the"} <= words
 
 
+def test_it_looks_up_what_one_can_think_of_before_reading_it(world):
+    """No name that only the sentence it looks for would tell."""
+    found = [re.fullmatch(r"lookup\[(.*)\]", a) for r in play(world, Reader(world, gold=True)) for a in r["actions"]]
+    words = {match[1] for match in found if match}
+    assert "moved" in words and all(word.islower() for word in words)
+
+
 def test_what_the_question_names_is_read_first():
     facts = (("Ann Moor", 1), ("The Bell", 0), ("Ann Moor", 0))
     assert reading_order(Question("1", "Who directed The Bell?", "x", facts=facts)) == ("The Bell", "Ann Moor")

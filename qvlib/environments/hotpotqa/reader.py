@@ -85,7 +85,7 @@ class Reader:
         title, sentence = wanted
         if state.world.title == title:
             skims = rng.random() < habits.skim
-            return self._guess(state, rng) if skims else _lookup(self.environment.corpus.text(title), sentence)
+            return self._guess(state, rng) if skims else _lookup(self.environment.corpus.text(title), sentence, question.text)
         if state.history and rng.random() < habits.early:
             return self._guess(state, rng)
         return f"search[{self._typed(title, habits, rng)}]"
@@ -152,13 +152,19 @@ def _sentences(environment: HotPotQA, question: Question, title: str) -> list[st
     return [cut[at] for name, at in question.facts if name == title and 0 <= at < len(cut)]
 
 
-def _lookup(text: str, sentence: str) -> str:
-    """Look up the word of a sentence that the fewest pieces hold, the first of the longest."""
+def _lookup(text: str, sentence: str, question: str) -> str:
+    """Look up the word of a sentence that the fewest pieces hold, no name if there is another word: only who has read the
+    sentence knows its names. Of several one that the question has in some form, else the first of the longest."""
     cut = [piece.lower() for piece in pieces(text)]
     words = [w for w in _WORD.findall(sentence) if not w.isdigit()] or _WORD.findall(sentence)
     if not words:
         return "lookup[]"
-    return f"lookup[{min(words, key=lambda w: (sum(w.lower() in piece for piece in cut), -len(w)))}]"
+    stems = {w[:4].lower() for w in _WORD.findall(question) if len(w) >= 4}
+
+    def rank(word: str) -> tuple[bool, int, bool, int]:
+        return word[0].isupper(), sum(word.lower() in piece for piece in cut), word[:4].lower() not in stems, -len(word)
+
+    return f"lookup[{min(words, key=rank)}]"
 
 
 def _named(state: State) -> list[str]:
