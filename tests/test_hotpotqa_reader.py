@@ -13,7 +13,7 @@ from qvlib.lockstep import lockstep
 from qvlib.models.prompts import compact
 from qvlib.types import Request
 
-NO_ERRORS = dict.fromkeys(Habits.__dataclass_fields__, 0.0)
+NO_ERRORS = dict.fromkeys(Habits.__dataclass_fields__, 0.0) | {"careless": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,22 @@ def test_it_earns_what_a_demonstrator_should(world):
     assert np.mean([r["done"] for r in records]) > 0.95 and len({r["env_steps"] for r in records}) > 4
 
 
-@pytest.mark.parametrize("habit", [name for name in NO_ERRORS if name != "trust"])
+@pytest.mark.parametrize("habit", [name for name in NO_ERRORS if name not in ("careless", "trust")])
 def test_each_error_costs(world, habit):
     assert mean(play(world, Reader(world, Habits(**NO_ERRORS | {habit: 0.9})), tasks=100)) < 0.95
 
 
 def test_without_errors_it_is_right(world):
     assert mean(play(world, Reader(world, Habits(**NO_ERRORS)), tasks=100)) == 1.0
+
+
+def test_it_errs_in_careless_episodes_alone(world):
+    """Without care it seldom gets through; with as many careless episodes as half, it earns between."""
+    half, all_of_them = (play(world, Reader(world, Habits(careless=share))) for share in (0.5, 1.0))
+    assert mean(all_of_them) < 0.25 and abs(mean(half) - (0.5 + 0.5 * mean(all_of_them))) < 0.08
+    actions = {r["task"]: r["actions"] for r in all_of_them}
+    gold = {r["task"]: r["actions"] for r in play(world, Reader(world, gold=True))}
+    assert all(r["actions"] in (actions[r["task"]], gold[r["task"]]) for r in half)
 
 
 def test_trusting_makes_a_wrong_article_worse(world):

@@ -2,7 +2,8 @@
 
 It knows the articles that support the answer and reads them in order: search, a lookup where a search does
 not show the sentence, finish. It is fallible as people are: it opens an article of a similar title and takes it for
-the right one, types a part of a title, skips a lookup, stops early, gives more or less than the answer.
+the right one, types a part of a title, skips a lookup, stops early, gives more or less than the answer. It errs
+in some episodes and takes care in the others, so that who learns from it can learn both what is right and how one fails.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _CLOSED = re.compile(r"(?:are|is|was|were|do|does|did|has|have|can) ", re.IGNORE
 class Habits:
     """Probabilities of the reader's errors.
 
+    careless: that it errs in an episode at all. In such an episode:
     similar: that it searches a title that resembles the one it needs; shorten: that it searches a part of it.
     trust: that it takes a wrong article for the right one: it answers from it, where it would else search again.
     early: that it answers from the page it is on before it has read all it needs.
@@ -39,21 +41,22 @@ class Habits:
     wander: that it opens or looks up something else that the page names.
     """
 
-    similar: float = 0.22
-    shorten: float = 0.08
-    trust: float = 0.5
-    early: float = 0.14
-    skim: float = 0.5
-    other: float = 0.22
-    form: float = 0.12
-    wander: float = 0.08
+    careless: float = 0.6
+    similar: float = 0.4
+    shorten: float = 0.15
+    trust: float = 0.8
+    early: float = 0.3
+    skim: float = 0.8
+    other: float = 0.4
+    form: float = 0.2
+    wander: float = 0.15
 
     def scaled(self, errors: float) -> Habits:
-        """All of them so many times as probable, at most 1."""
-        return Habits(*(min(1.0, errors * habit) for habit in astuple(self)))
+        """So many times as many episodes in which it errs, at most all."""
+        return replace(self, careless=min(1.0, errors * self.careless))
 
 
-FAULTLESS = Habits().scaled(0.0)
+FAULTLESS = Habits(*[0.0] * len(fields(Habits)))
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,15 @@ class Reader:
     gold: bool = False
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(self._act(request.state, generator(*request.key, k))) for k in range(request.n)]
+        return [[Proposal(self._act(request.state, self._habits(request), generator(*request.key, k))) for k in range(request.n)]
                 for request in requests]
 
-    def _act(self, state: State, rng: np.random.Generator) -> str:
-        habits = FAULTLESS if self.gold else self.habits
+    def _habits(self, request: Request) -> Habits:
+        """Those of the request's episode, which its key begins with: (seed, task)."""
+        careless = not self.gold and generator(*request.key[:2], "care").random() < self.habits.careless
+        return self.habits if careless else FAULTLESS
+
+    def _act(self, state: State, habits: Habits, rng: np.random.Generator) -> str:
         question: Question = state.task.goal
         named = _named(state)
         if named and rng.random() < habits.wander:
