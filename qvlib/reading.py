@@ -53,12 +53,14 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 def claim(metrics: Mapping[str, Any]) -> str:
     """One sentence: whether the method's claim holds in this run."""
     found = [metrics[over]["q_n5"] for over in ("gains", "gains_over_greedy")]
-    better = [entry["mean"] > 0 and not holds_zero(entry) for entry in found]
+    better = tuple(entry["mean"] > 0 and not holds_zero(entry) for entry in found)
     control = metrics["gains"]["control_q_n5"]
     clean = holds_zero(control) or control["mean"] < 0
     tasks = metrics["arms"]["q_n5"]["tasks"]
-    what = {2: "is better than one sample and than greedy decoding", 1: "is better than only one of one sample and greedy decoding",
-            0: "is not shown to be better than one sample or greedy decoding"}[sum(better)]
+    what = {(True, True): "is better than one sample and than greedy decoding",
+            (True, False): "is better than one sample; than greedy decoding it is not shown to be",
+            (False, True): "is better than greedy decoding; than one sample it is not shown to be",
+            (False, False): "is not shown to be better than one sample or greedy decoding"}[better]
     return (f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; the control with shuffled "
             f"winners {'gains nothing, as it must' if clean else 'gains too, which it must not'}.")
 
