@@ -1,5 +1,7 @@
 """Names as aliases: found, shown again as they were, and stable while a text grows."""
 
+from dataclasses import replace
+
 import pytest
 
 from qvlib.environments import hotpotqa
@@ -8,7 +10,7 @@ from qvlib.environments.hotpotqa.reader import Reader
 from qvlib.models.prompts import ACT, compact
 from qvlib.models.proper_names import MOST, Names
 from qvlib.models.small import Demonstration, _encode, train_tokenizer
-from qvlib.types import Request
+from qvlib.types import Request, State, Step, Task
 
 
 @pytest.mark.parametrize(("text", "hidden"), [
@@ -80,3 +82,14 @@ def test_no_name_is_left_in_a_prompt_of_the_encyclopaedia(world):
         text = compact(world.reset(task)).text
         for title in task.goal.titles:
             assert title.removeprefix("The ").lower() not in text or title.lower() not in task.instruction.lower()
+
+
+def test_actions_that_a_world_does_not_list_stay_as_they_are():
+    """Nothing tells a command of several words from ``verb[argument]`` there."""
+    state = State(Task("t", "Go out."), "A Hall with a door.", (Step("open door to hall", "A Hall with a door."),))
+    for action in ("open door to kitchen", "search[red hall]", "look"):
+        prompt = compact(state)
+        assert prompt.decode(prompt.encode(action)) == action
+    assert "open door to hall<end>" in prompt.text
+    listed = compact(replace(state, admissible=("search[<words>]",)))
+    assert listed.decode(listed.encode("search[red hall]")) == "search[red hall]" and listed.encode("search[red]") == " search red"

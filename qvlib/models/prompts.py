@@ -35,6 +35,7 @@ class Prompt:
 
     identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
     free: verbs whose argument is free text, which cannot be listed and so is never quoted.
+    verbatim: actions are replies as they are, no ``verb[argument]``: nothing tells the form of those that a world does not list.
     names: the proper names that such text may hold.
     """
 
@@ -43,11 +44,14 @@ class Prompt:
     identifiers: dict[str, str] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset({"search"})
+    verbatim: bool = False
     names: Names = field(default_factory=Names)
 
     def encode(self, action: str) -> str:
-        """The reply that stands for an action: `` verb argument``."""
+        """The reply that stands for an action: `` verb argument``, or the action itself."""
         found = ACTION.fullmatch(action)
+        if self.verbatim:
+            return plain(action)
         if not found or found[1] in self.free:
             return plain(_as_words(self.names.hide(action)), self.identifiers)
         verb, argument = plain(found[1]), plain(found[2], self.identifiers)
@@ -58,6 +62,8 @@ class Prompt:
         """The action that a reply stands for; a reply of no known form is returned as it is."""
         if reply in self.replies:
             return self.replies[reply]
+        if self.verbatim:
+            return reply.strip()
         verb, _, argument = self.names.show(reply.strip()).partition(" ")
         return f"{verb}[{argument}]" if argument else reply
 
@@ -82,12 +88,13 @@ def compact(state: State) -> Prompt:
 def _transcript(state: State) -> Prompt:
     """Instruction, then each action and what it showed; names only where an argument is free text."""
     free = frozenset(a.partition("[")[0] for a in state.admissible or () if "[<" in a)
+    verbatim = state.admissible is None
     names = Names()
     read, hide = (names.read, names.hide) if free else (str, str)
     text = f"{TASK}{plain(read(state.task.instruction))}"
     for step in state.history:
-        text += f"{ACT}{plain(_as_words(hide(step.action)))}{END}{PAGE}{plain(read(step.observation))}"
-    prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, names=names)
+        text += f"{ACT}{plain(step.action if verbatim else _as_words(hide(step.action)))}{END}{PAGE}{plain(read(step.observation))}"
+    prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, verbatim=verbatim, names=names)
     return replace(prompt, replies={prompt.encode(action): action for action in state.admissible or () if "[<" not in action})
 
 
