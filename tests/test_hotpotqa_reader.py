@@ -31,7 +31,7 @@ def mean(records):
 
 def test_it_earns_what_a_demonstrator_should(world):
     records = play(world, Reader(world))
-    assert 0.35 < mean(records) < 0.5  # 0.43 over 6,000 questions of 1,500 articles
+    assert 0.35 < mean(records) < 0.6  # 0.51 over 6,000 questions of 1,500 articles
     assert records == play(world, Reader(world))
     assert np.mean([r["done"] for r in records]) > 0.95 and len({r["env_steps"] for r in records}) > 4
 
@@ -120,7 +120,7 @@ def test_an_article_that_cannot_be_opened_is_left_out(hotpot, write):
 def test_the_real_questions(hotpotqa_data):
     world = hotpotqa.build(hotpotqa_data)
     assert mean(play(world, Reader(world, gold=True), "test", 368)) == 1.0
-    assert 0.3 < mean(play(world, Reader(world), "test", 368)) < 0.6  # 0.50 over all 2,032
+    assert 0.3 < mean(play(world, Reader(world), "test", 368)) < 0.6  # 0.53 over all 2,032
 
 
 def test_how_often_it_errs_can_be_scaled(world):

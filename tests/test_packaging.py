@@ -1,6 +1,7 @@
 """What is installed is what is declared: env.yml, the Makefile and pyproject.toml agree."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -51,6 +52,12 @@ def test_pins_lie_in_the_declared_ranges(requirement):
     pinned = versions()
     assert canonicalize_name(requirement.name) in pinned, f"{requirement.name} is declared but not pinned in env.yml"
     assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("name", ["textworld", "jericho"])
+def test_make_installs_textworld_in_the_declared_range(name):
+    (version,) = re.findall(rf"\b{name}==([\d.]+)", (ROOT / "Makefile").read_text())
+    assert EXTRAS["textworld"] and all(Requirement(line).specifier.contains(version) for line in EXTRAS["textworld"] if line.startswith(name))
 
 
 def test_nothing_is_pinned_that_is_not_declared():

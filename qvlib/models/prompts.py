@@ -49,9 +49,9 @@ class Prompt:
 
     def encode(self, action: str) -> str:
         """The reply that stands for an action: `` verb argument``, or the action itself."""
-        found = ACTION.fullmatch(action)
         if self.verbatim:
             return plain(action)
+        found = ACTION.fullmatch(action)
         if not found or found[1] in self.free:
             return plain(_as_words(self.names.hide(action)), self.identifiers)
         verb, argument = plain(found[1]), plain(found[2], self.identifiers)
