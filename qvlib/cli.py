@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(command=_parity)
 
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
-    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "precision", "worlds", "trainers"))
+    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "precision", "worlds", "scienceworld", "trainers"))
     bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
     bench.add_argument("--save", action="store_true", help="also write it into results/bench")
     bench.add_argument("--model", default="", help="conversations, precision: a causal model instead of smollm2, a folder or a GGUF file")

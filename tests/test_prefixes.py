@@ -104,24 +104,41 @@ def played_one(lm, steps, step):
     return [[ids for ids, _ in row] for row in samples], [[p for _, p in row] for row in samples], lm.log_probs(prompts, replies)
 
 
-def layers(n: int):
-    return [(torch.arange(n).float().view(1, n, 1), torch.zeros(1, n, 1))]
+def layers(start: int, end: int):
+    return [(torch.arange(start, end).float().view(1, -1, 1), torch.zeros(1, end - start, 1))]
 
 
-def test_the_longest_known_start_is_found_and_the_oldest_goes():
+def test_a_prompt_is_kept_as_what_it_adds():
     known = Prefixes(most=10)
-    known.put((1, 2, 3), layers(3))
-    known.put((1, 2, 3, 4, 5), layers(5))
-    assert known.longest((1, 2, 3, 4, 5, 6))[0] == 5 and known.longest((1, 2, 3, 9))[0] == 3
-    assert known.longest((1, 2, 3, 4, 5))[0] == 4  # its last token is computed again, for its logits
-    assert known.longest((2, 3)) == (0, []) and known.longest((1, 2))[0] == 0
-    known.longest((1, 2, 3, 9))  # used last
-    known.put((7, 7, 7, 7), layers(4))
-    assert known.longest((1, 2, 3, 4, 5, 6))[0] == 3 and known.held == 7
-    known.put(tuple(range(11)), layers(11))  # more than it may hold: not kept, and nothing goes for it
-    assert known.held == 7
+    known.put((1, 2, 3), 0, layers(0, 3))
+    known.put((1, 2, 3, 4, 5), 3, layers(3, 5))
+    known.put((1, 2, 3, 6), 3, layers(3, 4))
+    assert known.held == 6 and known.known((1, 2, 3, 4, 5, 6)) == 5 and known.known((1, 2, 3, 9)) == 3
+    assert known.known((1, 2, 3, 4, 5)) == 4  # its last token is computed again, for its logits
+    assert known.longest((2, 3)) == (0, []) and known.known((1, 2)) == 0
+    for ids, pieces in {(1, 2, 3, 4, 5, 6): [[0, 1, 2], [3, 4]], (1, 2, 3, 4, 5): [[0, 1, 2], [3]], (1, 2, 3): [[0, 1]],
+                        (1, 2, 3, 6): [[0, 1, 2]]}.items():
+        assert [k.flatten().tolist() for ((k, _),) in known.longest(ids)[1]] == pieces
+    known.put((8, 9, 1, 2), 3, layers(3, 4))  # what is before it is not known
+    assert known.known((8, 9, 1, 2, 3)) == 0 and known.held == 6
+
+
+def test_the_oldest_goes_and_nothing_loses_its_start():
+    known = Prefixes(most=10)
+    known.put((1, 2, 3), 0, layers(0, 3))
+    known.put((1, 2, 3, 4, 5), 3, layers(3, 5))
+    known.put((1, 2, 3, 6), 3, layers(3, 4))
+    known.longest((1, 2, 3, 4, 5, 6))  # used last, and all that it starts with
+    known.put((7, 7, 7, 7, 7), 0, layers(0, 5))
+    assert known.held == 10 and known.known((1, 2, 3, 6, 7)) == 3  # the one of one token went
+    known.put((7, 7, 7, 7, 7, 8), 5, layers(5, 6))
+    assert known.held == 9 and known.known((1, 2, 3, 4, 5, 6)) == 3
+    known.put((9, 9), 0, layers(0, 2))
+    assert known.held == 8 and known.known((1, 2, 3, 4)) == 0
+    known.put(tuple(range(11)), 0, layers(0, 11))  # more than it may hold: not kept, and nothing goes for it
+    assert known.held == 8
     known.clear()
-    assert known.held == 0 and known.longest((1, 2, 3, 9))[0] == 0
+    assert known.held == 0 and known.known((7, 7, 7, 7, 7, 8)) == 0
 
 
 def test_a_model_that_forgets_its_window_is_not_reused(base):

@@ -22,10 +22,11 @@ class Server:
     """A stand-in for the Java side: the gold actions in order earn a quarter each; "break cup" fails."""
 
     def __init__(self):
-        self.done, self.calls = [], 0
+        self.done, self.calls, self.starts = [], 0, 0
 
     def reset(self):
         self.done = []
+        self.starts += 1
 
     def freeActionLook(self):
         return "This is the hall.\n\n\tA door"
@@ -55,6 +56,7 @@ class Env:
 
     def load(self, task, variation):
         self.loads.append((task, variation))
+        self.server.reset()
 
 
 def write(folder, count=2):
@@ -101,7 +103,8 @@ def test_an_episode_costs_a_step_a_step_and_a_branch_its_replay(stand_in):
     world.step(state, "Look  AROUND"), world.step(state, "look around")
     assert live.env.server.calls == 4 and len(live.env.loads) == 1
     other = world.step(state, "fill cup")  # the simulator stands after looking around
-    assert live.env.server.calls == 8 and len(live.env.loads) == 2 and other.done
+    assert live.env.server.calls == 8 and live.env.server.starts == 2 and other.done
+    assert len(live.env.loads) == 1  # the same experiment need not be loaded again
 
 
 def test_a_refused_action_leaves_the_simulator_where_it_is(stand_in):
@@ -109,6 +112,25 @@ def test_a_refused_action_leaves_the_simulator_where_it_is(stand_in):
     refused = run(world, GOLD[0], "fly")
     assert not refused.valid and refused.world == GOLD[:1] and world.step(refused, GOLD[1]).valid
     assert len(live.env.loads) == 1
+
+
+def test_what_the_simulator_lists_in_any_order_is_put_in_one():
+    cups = [f"a wood cup (containing {paint} paint)" for paint in ("red", "blue", "yellow")]
+    shown = f"In it is: a drawer, {', '.join(cups)}.\n\ta bowl (containing nothing)\n" + "".join(f"\t{cup}\n" for cup in cups) + "A door"
+    told = sorted(cups)
+    assert simulator.tidy(shown) == "\n".join([f"In it is: a drawer, {', '.join(told)}.", "a bowl (containing nothing)", *told, "A door"])
+    assert simulator.tidy("a jug (containing a cup (containing tea)), a cup (containing milk)") == (
+        "a jug (containing a cup (containing tea)), a cup (containing milk)")
+
+
+def test_the_readings_of_an_ambiguous_action_are_numbered_in_one_order(stand_in):
+    world, live = stand_in
+    answers = {"pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint", "1": "Red it is."}
+    live.env.server.step = lambda command: answers.get("1" if command == "0" else command, "You wait.")
+    asked = run(world, "pour paint")
+    assert asked.observation == "Ambiguous request: Please enter the number\n0: pour blue paint\n1: pour red paint"
+    assert world.step(asked, "1").observation == "Red it is."  # the simulator calls it 0
+    assert live._chosen("1") == "1"  # once it is chosen, a number is a number
 
 
 def test_accepts(stand_in):

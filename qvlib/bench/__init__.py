@@ -11,7 +11,7 @@ import inspect
 from ..errors import QvlibError
 from .common import show, write
 
-NAMES = ("env", "search", "scoring", "conversations", "precision", "worlds", "trainers")
+NAMES = ("env", "search", "scoring", "conversations", "precision", "worlds", "scienceworld", "trainers")
 
 
 def run(name: str, repeats: int, save: bool = False, model: str = "") -> None:

@@ -15,17 +15,18 @@ from typing import Any
 Rows = list[dict[str, Any]]
 
 
-def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each arm; a first round is not counted.
+def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int,
+                timer: Callable[[], float] = clock) -> dict[str, float]:
+    """Median seconds of each arm by ``timer``, CPU seconds of this process where none is given; a first round is not counted.
 
     They take turns, since a shared machine changes its pace.
     """
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     for _ in range(repeats + 1):
         for arm, run in arms.items():
-            start = clock()
+            start = timer()
             run()
-            seconds[arm].append(clock() - start)
+            seconds[arm].append(timer() - start)
     return {arm: statistics.median(s[1:]) for arm, s in seconds.items()}
 
 

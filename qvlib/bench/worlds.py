@@ -30,8 +30,8 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
         world = build(folder)
         tasks = [task for split in ("train", "dev", "test") for task in world.tasks(split)]
         walks = [walk(world, task, seed) for task in tasks for seed in range(WALKS)]
-        ways = {"walk, TextWorld": _own_walks, "walk, ours": _our_walks, "branch, TextWorld copied": _copied,
-                "branch, TextWorld played again": _played_again, "branch, ours": _branched}
+        ways = {"walk, TextWorld": _own_walk, "walk, ours": our_walk, "branch, TextWorld copied": _copied,
+                "branch, TextWorld played again": _played_again, "branch, ours": branched}
         steps = {way: 0 for way in ways}
 
         def timed(way: str):
@@ -67,14 +67,14 @@ def _start(world: Any, task: Any) -> Any:
     return env
 
 
-def _own_walks(world: Any, task: Any, commands: list[list[str]]) -> int:
+def _own_walk(world: Any, task: Any, commands: list[list[str]]) -> int:
     env = _start(world, task)
     for first, *_ in commands:
         env.step(first)
     return len(commands)
 
 
-def _our_walks(world: Any, task: Any, commands: list[list[str]]) -> int:
+def our_walk(world: Any, task: Any, commands: list[list[str]]) -> int:
     state = world.reset(task)
     for first, *_ in commands:
         state = world.step(state, first)
@@ -101,7 +101,7 @@ def _played_again(world: Any, task: Any, commands: list[list[str]]) -> int:
     return sum(map(len, commands))
 
 
-def _branched(world: Any, task: Any, commands: list[list[str]]) -> int:
+def branched(world: Any, task: Any, commands: list[list[str]]) -> int:
     state = world.reset(task)
     for drawn in commands:
         for command in drawn:

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from ..seeding import generator
 from ..types import Proposal, Request, State
 from . import chat
 from .precision import in_own_precision
-from .prefixes import Prefixes, stacked, taken
+from .prefixes import Prefixes, joinable, joined, stacked, taken
 from .prompts import Prompt, compact
 
 Ids = tuple[int, ...]
 CALL = 64  # tokens that take about as long as starting a forward pass
+LARGE, LARGE_CALL = 50_000_000, 24  # parameters from where on it is fewer on a CPU (135 million: 60 ms against 2.4 ms a token)
 PASSES = {"sample": 8, "score": 2}  # of a batch: prompts and then token by token, prompts and then all replies
 CACHES = 2**29  # bytes of keys and values, and of logits, of a batch on the CPU; a GPU may take an eighth of its memory for either
 PROMPTS = 1024  # prompts that are remembered: those of the states under way
@@ -80,6 +82,7 @@ class LocalModel:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._token_bytes = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
+        self._call = LARGE_CALL if device.type == "cpu" and self.model.num_parameters() >= LARGE else CALL
         self._most_bytes = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else CACHES
 
     @property
@@ -136,8 +139,9 @@ class LocalModel:
                 if nucleus is None:
                     break
                 s.step(nucleus)
-        for chunk in self._chunks([s for s in samples if not s.finished(self.ends, self.max_action_tokens)], prompts):
-            self._decode(chunk, prompts, temperature, top_p)
+        chunks = self._chunks([s for s in samples if not s.finished(self.ends, self.max_action_tokens)], prompts)
+        for group in self._together(chunks, prompts):
+            self._decode(group, prompts, temperature, top_p)
         for s in samples:
             replies[s.prompt][s.number] = (s.ids, s.log_prob)
             # So that a reference need not compute again what its own samples told.
@@ -158,20 +162,32 @@ class LocalModel:
         batches = self._of_similar_length({start: len(group) for start, group in by_start.items()}, PASSES["sample"])
         return [[s for start in batch for s in by_start[start]] for batch in batches]
 
+    def _together(self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids]) -> list[list[list[_Sample]]]:
+        """Chunks whose replies are extended together: as many as ``CACHES`` bytes of keys and values allow."""
+        groups: list[list[list[_Sample]]] = []
+        longest = replies = 0
+        for chunk in chunks:
+            longest, replies = max(longest, *(len(prompts[s.prompt]) + s.at for s in chunk)), replies + len(chunk)
+            if not groups or replies * longest * self._token_bytes > self._most_bytes:
+                groups.append([])
+                longest, replies = max(len(prompts[s.prompt]) + s.at for s in chunk), len(chunk)
+            groups[-1].append(chunk)
+        return groups
+
     def _of_similar_length(self, starts: Mapping[Ids, int], passes: int) -> list[list[Ids]]:
         """In batches of at most ``batch_tokens``, and of ``CACHES`` bytes of keys and values; starts come with their number of replies.
 
         Padding dearer than the passes starts a new batch too. What counts is the tokens that no kept cache knows. Longest
         first, so that what memory it takes shows at once; shortest first where caches are kept, which serve longer ones.
         """
-        new = {start: len(start) - self._prefixes.longest(start)[0] for start in starts}
+        new = {start: len(start) - self._prefixes.known(start) for start in starts}
         batches: list[list[Ids]] = []
         tokens = most = longest = replies = 0
         for start in sorted(starts, key=lambda s: (new[s], len(s)), reverse=not self.cache_tokens):
             most, longest, replies = max(most, new[start]), max(longest, len(start)), replies + starts[start]
             count = len(batches[-1]) + 1 if batches else 1
             padding = most * count - tokens - new[start]
-            if (not batches or count * most > self.batch_tokens or padding > passes * CALL
+            if (not batches or count * most > self.batch_tokens or padding > passes * self._call
                     or replies * longest * self._token_bytes > self._most_bytes):
                 batches.append([])
                 tokens, most, longest, replies = 0, new[start], len(start), starts[start]
@@ -180,13 +196,21 @@ class LocalModel:
         return batches
 
     @torch.inference_mode()
-    def _decode(self, samples: list[_Sample], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
-        """Prefill each distinct start once, then extend distinct continuations together.
+    def _decode(self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
+        """Prefill each distinct start once, a chunk at a time, then extend all together where their caches can be joined."""
+        starts = [list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in chunk)) for chunk in chunks]
+        parts = [self._prefill(some) for some in starts]
+        if len(parts) > 1 and all(joinable(cache) for _, cache, _ in parts):
+            parts, starts, chunks = [joined(parts)], [list(chain(*starts))], [list(chain(*chunks))]
+        for part, some, chunk in zip(parts, starts, chunks, strict=True):
+            self._extend(chunk, some, *part, prompts, temperature, top_p)
+
+    def _extend(self, samples: list[_Sample], starts: Sequence[Ids], logits: torch.Tensor, cache: Any, mask: torch.Tensor,
+                prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
+        """Extend distinct continuations of ``starts`` together; logits, cache and mask are those of ``_prefill``.
 
         A sample goes on from ``at``: first along the tokens it has from memory, then by drawing.
         """
-        starts = list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in samples))
-        logits, cache, mask = self._prefill(starts)
         rows = {start: i for i, start in enumerate(starts)}
         live = samples
         while True:
@@ -292,7 +316,7 @@ class LocalModel:
         """(logits of the last token [B, 1, V], cache, mask [B, T]) of prompts, from what is known of their starts."""
         if self.cache_tokens:
             shared, self._last_prompt = tuple(commonprefix([*prompts, self._last_prompt or prompts[0]])), prompts[0]
-            if CALL < len(shared) < min(map(len, prompts)) and self._prefixes.longest(shared)[0] < len(shared) - 1:
+            if CALL < len(shared) < min(map(len, prompts)) and self._prefixes.known(shared) < len(shared) - 1:
                 self._prefill([shared])  # what all conversations begin with
         known = [self._prefixes.longest(p) for p in prompts]
         ids, mask = self._pad([p[n:] for p, (n, _) in zip(prompts, known, strict=True)])
@@ -306,10 +330,10 @@ class LocalModel:
         computed = sum(len(p) - n for p, (n, _) in zip(prompts, known, strict=True))
         self.usage.update(computed_tokens=computed, computed_prompt_tokens=computed)
         if self.cache_tokens:
-            for i, prompt in enumerate(prompts):
-                layers = taken(out.past_key_values, mask, i)
+            for i, (prompt, (n, _)) in enumerate(zip(prompts, known, strict=True)):
+                layers = taken(out.past_key_values, i, len(prompt) - n, mask.shape[1])
                 if layers:
-                    self._prefixes.put(prompt, layers)
+                    self._prefixes.put(prompt, n, layers)
         return out.logits, out.past_key_values, mask
 
     def _pad(self, rows: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:

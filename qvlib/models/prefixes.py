@@ -7,11 +7,12 @@ over the levels of a tree, and over all tasks for the instructions they share.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -20,71 +21,117 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each layer, [heads, tokens, size] each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a prompt adds to the known one that it starts with: keys and values of its tokens from ``start`` on."""
+
+    start: int
+    layers: Layers
+
+
 @dataclass
 class Prefixes:
-    """Caches by their tokens; what was used longest ago goes when they hold more than ``most`` tokens. 0 = keep none."""
+    """Caches by their tokens, each token's held once: a prompt is kept as what it adds to a known one.
+
+    What was used longest ago goes when they hold more than ``most`` tokens; 0 = keep none. A prompt is used with all that
+    it starts with, so that those are never older than it and nothing loses its start.
+    """
 
     most: int
     held: int = 0
-    _layers: OrderedDict[Ids, Layers] = field(default_factory=OrderedDict, repr=False)
+    _kept: OrderedDict[Ids, Kept] = field(default_factory=OrderedDict, repr=False)
     _lengths: Counter = field(default_factory=Counter, repr=False)
 
-    def longest(self, ids: Ids) -> tuple[int, Layers]:
-        """(tokens, their keys and values) of the longest start of ``ids`` that is known, its last token left out."""
-        for length in sorted((n for n in self._lengths if n <= len(ids)), reverse=True):
-            layers = self._layers.get(ids[:length])
-            if layers is not None:
-                self._layers.move_to_end(ids[:length])
-                usable = min(length, len(ids) - 1)  # the last token is computed, for its logits
-                return usable, [(k[:, :usable], v[:, :usable]) for k, v in layers]
-        return 0, []
+    def known(self, ids: Ids) -> int:
+        """Tokens of the longest start of ``ids`` that is known, its last token left out: that is computed, for its logits."""
+        return min(len(self._longest(ids)), len(ids) - 1)
 
-    def put(self, ids: Ids, layers: Layers) -> None:
-        """Keep the cache of a prompt."""
-        if ids in self._layers or len(ids) > self.most:
+    def longest(self, ids: Ids) -> tuple[int, list[Layers]]:
+        """(``known`` tokens, their keys and values in consecutive pieces)."""
+        found, usable = self._longest(ids), self.known(ids)
+        pieces = [[(k[:, : usable - kept.start], v[:, : usable - kept.start]) for k, v in kept.layers]
+                  for kept in self._chain(found) if kept.start < usable]
+        return usable, pieces[::-1]
+
+    def put(self, ids: Ids, start: int, layers: Layers) -> None:
+        """Keep a prompt's keys and values from ``start`` on, where what is before is known or nothing."""
+        if ids in self._kept or len(ids) > self.most or (start and ids[:start] not in self._kept):
             return
-        self._layers[ids] = layers
+        self._kept[ids] = Kept(start, layers)
         self._lengths[len(ids)] += 1
-        self.held += len(ids)
+        self.held += len(ids) - start
+        for _ in self._chain(ids):  # is used by it
+            pass
         while self.held > self.most:
-            gone, _ = self._layers.popitem(last=False)
-            self.held -= len(gone)
+            gone, kept = self._kept.popitem(last=False)
+            self.held -= len(gone) - kept.start
             self._lengths[len(gone)] -= 1
             if not self._lengths[len(gone)]:
                 del self._lengths[len(gone)]
 
     def clear(self) -> None:
         """Forget all."""
-        self._layers.clear()
+        self._kept.clear()
         self._lengths.clear()
         self.held = 0
 
+    def _longest(self, ids: Ids) -> Ids:
+        lengths = sorted((n for n in self._lengths if n <= len(ids)), reverse=True)
+        return next((ids[:n] for n in lengths if ids[:n] in self._kept), ())
 
-def stacked(rows: Sequence[tuple[int, Layers]], config: PretrainedConfig, like: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-    """One cache of several prefixes, padded on the left, and its mask [B, longest]."""
+    def _chain(self, ids: Ids) -> Iterator[Kept]:
+        """A known prompt's piece, that of the one it starts with, and so on; all are used now, the first one last of all."""
+        while ids:
+            self._kept.move_to_end(ids)
+            yield self._kept[ids]
+            ids = ids[: self._kept[ids].start]
+
+
+def stacked(rows: Sequence[tuple[int, list[Layers]]], config: PretrainedConfig, like: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+    """One cache of several prefixes, each in pieces, padded on the left, and its mask [B, longest]."""
     width = max(length for length, _ in rows)
     mask = torch.zeros((len(rows), width), dtype=torch.long, device=like.device)
     for i, (length, _) in enumerate(rows):
         mask[i, width - length:] = 1
     cache = DynamicCache(config=config)
-    known = next(layers for length, layers in rows if length)
+    known = next(pieces[0] for length, pieces in rows if length)
     for n, (k, v) in enumerate(known):
         keys, values = (t.new_zeros((len(rows), t.shape[0], width, t.shape[2])) for t in (k, v))
-        for i, (length, layers) in enumerate(rows):
-            if length:
-                keys[i, :, width - length:], values[i, :, width - length:] = layers[n]
+        for i, (length, pieces) in enumerate(rows):
+            at = width - length
+            for piece in pieces:
+                k, v = piece[n]
+                keys[i, :, at: at + k.shape[1]], values[i, :, at: at + k.shape[1]] = k, v
+                at += k.shape[1]
         cache.update(keys, values, n)
     return cache, mask
 
 
-def taken(cache: DynamicCache, mask: torch.Tensor, row: int) -> Layers | None:
-    """Keys and values of a row's own tokens; None where the model's cache does not keep them all."""
-    if not all(_whole(layer, mask.shape[1]) for layer in cache.layers):
+def taken(cache: DynamicCache, row: int, new: int, width: int) -> Layers | None:
+    """Copies of keys and values of a row's last ``new`` tokens of ``width``; None where the model's cache does not keep all."""
+    if not whole(cache, width):
         return None
-    own = mask[row].bool()
-    return [(layer.keys[row][:, own], layer.values[row][:, own]) for layer in cache.layers]
+    return [(layer.keys[row, :, -new:].clone(), layer.values[row, :, -new:].clone()) for layer in cache.layers]
 
 
-def _whole(layer: Any, tokens: int) -> bool:
-    """Whether a layer's cache holds all tokens: it has no window, or one that they have not filled."""
-    return type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
+def joined(parts: Sequence[tuple[torch.Tensor, Any, torch.Tensor]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """(logits [B, 1, V], cache, mask [B, T]) of several batches as those of one, padded on the left; the caches are ``joinable``."""
+    logits, caches, masks = zip(*parts, strict=True)
+    width = max(mask.shape[1] for mask in masks)
+    cache = caches[0]
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        for name in ("keys", "values"):
+            rows = [F.pad(getattr(layer, name), (0, 0, width - mask.shape[1], 0)) for layer, mask in zip(layers, masks, strict=True)]
+            setattr(layers[0], name, torch.cat(rows))
+    return torch.cat(logits), cache, torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+
+
+def whole(cache: Any, tokens: int) -> bool:
+    """Whether a model's cache holds the keys and values of all tokens: no layer has a window that they have filled."""
+    return all(type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
+               for layer in cache.layers)
+
+
+def joinable(cache: Any) -> bool:
+    """Whether a model's cache is keys and values and nothing else, so that others can be put beside it."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)

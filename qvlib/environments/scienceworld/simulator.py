@@ -7,6 +7,7 @@ by an action can be left by it again at no cost; a new action from an earlier st
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import Any
 from ...errors import QvlibError
 
 ANSWERS = 65_536  # remembered, about 1 kB each
+ALIKE = re.compile(r"(?P<thing>[^\s(),:][^(),:\n]* \(containing )[^()]*\)(?:(?:, |\n)(?P=thing)[^()]*\))+")
+CHOICE = re.compile(r"^\s*(\d+):\s*(.*?)\s*$", re.MULTILINE)
+AMBIGUOUS = "Ambiguous request"
 UNKNOWN = "No known action matches that input"
 Place = tuple[str, int, tuple[str, ...]]
 """(task, variation, commands that were understood)."""
@@ -36,6 +40,7 @@ class Simulator:
     def __init__(self, env: Any) -> None:
         self.env = env
         self._at: Place | None = None
+        self._choices: list[str] = []
         self._answers: OrderedDict[Place, Answer] = OrderedDict()
 
     def start(self, task: str, variation: int) -> Answer:
@@ -60,6 +65,11 @@ class Simulator:
         rows = (line.split("\t") for line in self.env.get_goal_progress().splitlines())
         return tuple(row[3].strip() for row in rows if len(row) == 4 and row[1] == "true")
 
+    def forget(self) -> None:
+        """Empty the memory, and load anew whatever comes next."""
+        self._at = None
+        self._answers.clear()
+
     def _go(self, task: str, variation: int, commands: tuple[str, ...]) -> None:
         at = self._at
         if at is None or at[:2] != (task, variation) or at[2] != commands[:len(at[2])]:
@@ -68,7 +78,8 @@ class Simulator:
             self._step(command)
 
     def _step(self, action: str) -> Answer:
-        text = self.env.server.step(action)
+        text = self.env.server.step(self._chosen(action))
+        self._choices = [choice for _, choice in CHOICE.findall(text)] if text.startswith(AMBIGUOUS) else []
         known = not text.startswith(UNKNOWN)
         if known:
             task, variation, commands = self._at
@@ -76,10 +87,19 @@ class Simulator:
         score = self.env.server.getScore()
         return Answer(tidy(text), score, score < 0 or bool(self.env.server.getCompleted()), known)
 
+    def _chosen(self, action: str) -> str:
+        """An action for the simulator: of the readings of an ambiguous one it is told the number that it gave them itself."""
+        if not action.isdecimal() or int(action) >= len(self._choices):
+            return action
+        return str(self._choices.index(sorted(self._choices)[int(action)]))
+
     def _load(self, task: str, variation: int) -> None:
-        self._at = None  # wherever an interruption leaves it
-        self.env.load(task, variation)
-        self.env.server.reset()
+        self._choices = []
+        before, self._at = self._at, None  # wherever an interruption leaves it
+        if before is None or before[:2] != (task, variation):
+            self.env.load(task, variation)
+        else:
+            self.env.server.reset()  # takes as long as loading
         self._at = (task, variation, ())
 
     def _keep(self, place: Place, answer: Answer) -> None:
@@ -106,5 +126,18 @@ def simulator() -> Simulator:
 
 
 def tidy(text: str) -> str:
-    """A text without tabs and empty lines."""
-    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+    """A text without tabs and empty lines; things that differ in their contents alone, and the readings of an ambiguous
+    action, in alphabetical order.
+
+    The simulator lists those as its memory happens to hold them, differently when a walk is played again.
+    """
+    if text.startswith(AMBIGUOUS):
+        choices = sorted(choice for _, choice in CHOICE.findall(text))
+        text = "\n".join([text.splitlines()[0], *(f"{i}: {choice}" for i, choice in enumerate(choices))])
+    return ALIKE.sub(_in_order, "\n".join(line.strip() for line in text.splitlines() if line.strip()))
+
+
+def _in_order(run: re.Match[str]) -> str:
+    parts = re.split(rf"(, |\n)(?={re.escape(run['thing'])})", run[0])
+    parts[::2] = sorted(parts[::2])
+    return "".join(parts)
