@@ -95,6 +95,27 @@ def test_samples_are_the_same_however_they_are_computed(lm, monkeypatch):
     same([row[:1] for row in base], drawn(fresh(lm), n=1))
 
 
+def test_replies_of_several_prefills_are_extended_together(lm, monkeypatch):
+    """Prompts of very different length are read apart, for padding costs as much as text, and answered together."""
+    prompts = [lm.prompt(STATES[0])[1], lm.prompt(STATES[1])[1] * 40]
+    found, passes = {}, {}
+    for name, most in (("together", local.CACHES), ("apart", 1)):
+        model = fresh(lm)
+        model._most_bytes, passes[name] = most, Counter()
+        forward = model.model.forward
+
+        def counted(*args, _seen=passes[name], **given):
+            _seen["token" if given["input_ids"].shape[1] == 1 else "prompt"] += 1
+            return forward(*args, **given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model.model, "forward", counted)
+            found[name] = model.sample(prompts, [[generator(i, k).random for k in range(3)] for i in range(2)], 1.0, 0.9)
+    same(found["together"], found["apart"])
+    longest = [max(len(ids) for ids, _ in row) - 1 for row in found["apart"]]
+    assert passes == {"together": {"prompt": 2, "token": max(longest)}, "apart": {"prompt": 2, "token": sum(longest)}}
+
+
 def test_what_is_remembered_is_not_computed_again(lm):
     model = fresh(lm)
     drawn(model)
