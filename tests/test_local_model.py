@@ -101,7 +101,7 @@ def test_replies_of_several_prefills_are_extended_together(lm, monkeypatch):
     found, passes = {}, {}
     for name, most in (("together", local.CACHES), ("apart", 1)):
         model = fresh(lm)
-        model._most_bytes, passes[name] = most, Counter()
+        model._most_bytes, model._joins, passes[name] = most, True, Counter()
         forward = model.model.forward
 
         def counted(*args, _seen=passes[name], **given):

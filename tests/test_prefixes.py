@@ -25,7 +25,9 @@ def base() -> LocalModel:
 
 
 def fresh(lm: LocalModel, cache_tokens: int) -> LocalModel:
-    return LocalModel(lm.model, lm.tokenizer, max_action_tokens=6, cache_tokens=cache_tokens, batch_tokens=400)
+    made = LocalModel(lm.model, lm.tokenizer, max_action_tokens=6, cache_tokens=cache_tokens, batch_tokens=400)
+    made._joins = True  # as a large model does
+    return made
 
 
 def conversations(count: int = 3, steps: int = 4, header: int = 90):

@@ -82,7 +82,9 @@ class LocalModel:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._token_bytes = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
-        self._call = LARGE_CALL if device.type == "cpu" and self.model.num_parameters() >= LARGE else CALL
+        large, on_cpu = self.model.num_parameters() >= LARGE, device.type == "cpu"
+        self._call = LARGE_CALL if large and on_cpu else CALL
+        self._joins = large or not on_cpu
         self._most_bytes = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else CACHES
 
     @property
@@ -163,7 +165,12 @@ class LocalModel:
         return [[s for start in batch for s in by_start[start]] for batch in batches]
 
     def _together(self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids]) -> list[list[list[_Sample]]]:
-        """Chunks whose replies are extended together: as many as ``CACHES`` bytes of keys and values allow."""
+        """Chunks whose replies are extended together: as many as ``CACHES`` bytes of keys and values allow.
+
+        A small model's each by themselves: to put their caches into one takes it longer than its further passes.
+        """
+        if not self._joins:
+            return [[chunk] for chunk in chunks]
         groups: list[list[list[_Sample]]] = []
         longest = replies = 0
         for chunk in chunks:
