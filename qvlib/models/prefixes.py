@@ -48,7 +48,8 @@ class Prefixes:
 
     def longest(self, ids: Ids) -> tuple[int, list[Layers]]:
         """(``known`` tokens, their keys and values in consecutive pieces)."""
-        found, usable = self._longest(ids), self.known(ids)
+        found = self._longest(ids)
+        usable = min(len(found), len(ids) - 1)
         pieces = [[(k[:, : usable - kept.start], v[:, : usable - kept.start]) for k, v in kept.layers]
                   for kept in self._chain(found) if kept.start < usable]
         return usable, pieces[::-1]
