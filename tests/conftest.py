@@ -11,9 +11,10 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those of a file stay together, and so do all that need a run, which is made once."""
+    runs = {"again": "smoke", "smoke": "smoke", "undisturbed": "undisturbed"}  # one test compares the first two
     for item in items:
-        run = next((name for name in ("smoke", "undisturbed") if name in item.fixturenames), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(run))
+        group = next((group for name, group in runs.items() if name in item.fixturenames), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_the_rendered_notebook_is_of_the_present_one(name):
     assert sources == [cell.source for cell in read(ROOT / "notebooks", name).cells], RENEW
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def again(tmp_path_factory):
     """The rendered notebooks executed again, in a project of their own, in smaller batches; nothing else is changed."""
     folder = tmp_path_factory.mktemp("again")
