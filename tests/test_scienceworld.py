@@ -123,8 +123,9 @@ def test_what_the_simulator_lists_in_any_order_is_put_in_one():
 
 def test_the_readings_of_an_ambiguous_action_are_numbered_in_one_order(stand_in):
     world, live = stand_in
-    answers = {"pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint", "1": "Red it is."}
-    live.env.server.step = lambda command: answers.get("1" if command == "0" else command, "You wait.")
+    answers = {"pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint",
+               "0": "Red it is.", "1": "Blue it is."}
+    live.env.server.step = answers.__getitem__
     asked = run(world, "pour paint")
     assert asked.observation == "Ambiguous request: Please enter the number\n0: pour blue paint\n1: pour red paint"
     assert world.step(asked, "1").observation == "Red it is."  # the simulator calls it 0

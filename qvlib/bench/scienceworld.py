@@ -21,7 +21,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """The same random walks of possible commands in ScienceWorld's experiments, by the bare simulator and by ours.
 
     Rows: a walk from the start; then, from each state of a walk, stepping two commands: by playing the walk again in the
-    bare simulator (it cannot be copied), and from our state. Columns: steps, median milliseconds of the wall clock a step
+    bare simulator (it is reset; it cannot be copied), and from our state. Columns: steps, median milliseconds of the wall clock a step
     (the simulator is a Java process of its own) and steps a second. What ours remembers is emptied before each round.
     ``ratio``: ours to the bare simulator's along walks; ``branching``: the same from branches.
 
@@ -80,9 +80,10 @@ def _own_walk(env: Any, task: Any, commands: list[list[str]]) -> int:
 
 
 def _played_again(env: Any, task: Any, commands: list[list[str]]) -> int:
+    env.load(*task.goal[:2])
     for depth, drawn in enumerate(commands):
         for command in drawn:
-            _start(env, task)
+            env.reset()
             for first, *_ in commands[:depth]:
                 env.step(first)
             env.step(command)
