@@ -125,11 +125,12 @@ def test_the_readings_of_an_ambiguous_action_are_numbered_in_one_order(stand_in)
     world, live = stand_in
     answers = {"pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint",
                "0": "Red it is.", "1": "Blue it is."}
-    live.env.server.step = answers.__getitem__
+    live.env.server.step = lambda command: answers.get(command, "No known action matches that input.")
     asked = run(world, "pour paint")
     assert asked.observation == "Ambiguous request: Please enter the number\n0: pour blue paint\n1: pour red paint"
     assert world.step(asked, "1").observation == "Red it is."  # the simulator calls it 0
     assert live._chosen("1") == "1"  # once it is chosen, a number is a number
+    assert not world.step(asked, "fly").valid and world.step(asked, "0").observation == "Blue it is."  # after a refusal it is asked again
 
 
 def test_accepts(stand_in):

@@ -21,8 +21,8 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """The same random walks of possible commands in ScienceWorld's experiments, by the bare simulator and by ours.
 
     Rows: a walk from the start; then, from each state of a walk, stepping two commands: by playing the walk again in the
-    bare simulator (it is reset; it cannot be copied), and from our state. Columns: steps, median milliseconds of the wall clock a step
-    (the simulator is a Java process of its own) and steps a second. What ours remembers is emptied before each round.
+    bare simulator (it is reset; it cannot be copied), and from our state. Columns: steps, median milliseconds of the
+    wall clock a step (the simulator is a Java process of its own) and steps a second. What ours remembers is emptied before each round.
     ``ratio``: ours to the bare simulator's along walks; ``branching``: the same from branches.
 
     Raises:
@@ -30,7 +30,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """
     from ..environments.scienceworld import build
     from ..environments.scienceworld.experiments import write_experiments
-    from ..environments.scienceworld.simulator import Simulator, simulator
+    from ..environments.scienceworld.simulator import simulator
 
     env = simulator().env
     with TemporaryDirectory() as folder:

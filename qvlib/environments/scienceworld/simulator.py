@@ -78,12 +78,14 @@ class Simulator:
             self._step(command)
 
     def _step(self, action: str) -> Answer:
-        text = self.env.server.step(self._chosen(action))
+        asked, text = bool(self._choices), self.env.server.step(self._chosen(action))
         self._choices = [choice for _, choice in CHOICE.findall(text)] if text.startswith(AMBIGUOUS) else []
         known = not text.startswith(UNKNOWN)
         if known:
             task, variation, commands = self._at
             self._at = (task, variation, (*commands, action))
+        elif asked:
+            self._at = None  # it no longer asks which reading was meant
         score = self.env.server.getScore()
         return Answer(tidy(text), score, score < 0 or bool(self.env.server.getCompleted()), known)
 
