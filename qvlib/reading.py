@@ -39,15 +39,24 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if "other_agent_gain" in metrics:
         lines.append(gain("another agent, reranked by the same Q model", metrics["other_agent_gain"], "its own sample"))
     if metrics["gap_closed"] is not None:
-        more = f" and {metrics['gap_closed_n10']:.0%} with n = 10" if "gap_closed_n10" in metrics else ""
-        lines.append(f"**Gap closed**: {metrics['gap_closed']:.0%} with n = 5{more} of the way from one sample to MCTS with the environment "
-                     f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f}).")
+        lines.append(_gap(metrics))
     lines.append(f"**Success** (reward 1): {arms['sample']['success_rate']:.1%} of tasks with one sample, "
                  f"{arms['q_n5']['success_rate']:.1%} reranked with n = 5, {arms['q_n10']['success_rate']:.1%} with n = 10.")
     if len(metrics.get("by_seed", ())) > 1:
         each = "; ".join(f"seed {row['seed']} {row['q_n5 relative']:+.0%} and {row['q_n10 relative']:+.0%}" for row in metrics["by_seed"])
         lines.append(f"**Seed by seed**, n = 5 and n = 10 against the same chain's sample: {each}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _gap(metrics: Mapping[str, Any]) -> str:
+    """How far reranking goes towards MCTS; a share of a difference that may be none says nothing, so it is then not told."""
+    arms = metrics["arms"]
+    way = (f"of the way from one sample to MCTS with the environment "
+           f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f})")
+    if holds_zero(metrics["gains"]["mcts"]):
+        return f"**Gap closed**: not told as a share {way}, since MCTS itself is not told apart from one sample."
+    more = f" and {metrics['gap_closed_n10']:.0%} with n = 10" if "gap_closed_n10" in metrics else ""
+    return f"**Gap closed**: {metrics['gap_closed']:.0%} with n = 5{more} {way}."
 
 
 def claim(metrics: Mapping[str, Any]) -> str:

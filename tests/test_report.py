@@ -156,6 +156,9 @@ def test_sentences_follow_the_intervals(stages):
     found["gains"]["control_q_n5"] = {"mean": -0.15, "ci95": [-0.2, -0.1], "relative": -0.5}
     assert "gains nothing, as it must" in reading.claim(found) and "misleads" in reading.verdict(found)
     assert "75.0%" in reading.accuracy(found["preferences"])
+    assert "**Gap closed**: 49% with n = 5" in reading.verdict(found)
+    found["gains"]["mcts"]["ci95"] = [-0.01, 0.9]
+    assert "49%" not in reading.verdict(found) and "MCTS itself is not told apart" in reading.verdict(found)
 
 
 def test_markdown_is_escaped_and_aligned():
