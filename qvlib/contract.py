@@ -84,7 +84,9 @@ def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> Non
             _require(task.id not in seen, "unique ids", f"{task.id!r} is in {seen.get(task.id)} and again in {split}")
             seen[task.id] = split
             _require(bool(task.instruction.strip()), "instructions", f"task {task.id!r} has none")
-            other = groups.setdefault(task.group, split) if task.group else split
+            _require(bool(task.group), "groups", f"task {task.id!r} has none; name what it shares with tasks that must be of the same "
+                     "split, or give its own id")
+            other = groups.setdefault(task.group, split)
             _require(other == split, "disjoint splits", f"group {task.group!r} is in {other} and in {split}")
 
 
@@ -199,7 +201,7 @@ def check_accepts(environment: Environment, actions: Sequence[str], states: Sequ
 
 
 def check_no_limit(environment: Environment, task: Task, refused: str) -> None:
-    """``max_steps`` is for agents and searches to keep: the environment itself goes on."""
+    """``max_steps`` is for agents and searches to keep: refused actions, as many as it allows, end nothing."""
     state = environment.reset(task)
     for _ in range(environment.max_steps + 1):
         state = environment.step(state, refused)

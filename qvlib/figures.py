@@ -170,8 +170,9 @@ def rule_gains(table: pd.DataFrame) -> Figure:
 def grid_changes(table: pd.DataFrame) -> Figure:
     """Change of each cell of a grid against the run's own, by axis; takes ``grid.table``."""
     rows = table.iloc[1:]
-    rows = rows[rows["failed"] == ""]
+    rows = rows[rows["change"].notna()]
     figure, (axes,) = _panels(1, 1, (6.8, 0.25 * len(rows) + 1.1))
+    tasks = f", {int(rows['tasks'].max())} dev tasks" if len(rows) else ""
     y = np.arange(len(rows))
     axes.errorbar(rows["change"], y, xerr=[rows["change"] - rows["change_low"], rows["change_high"] - rows["change"]], color=BLUE,
                   marker="o", markersize=5, linewidth=1.3, capsize=2.5, linestyle="none")
@@ -183,7 +184,7 @@ def grid_changes(table: pd.DataFrame) -> Figure:
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
     return _labelled(figure, axes, "One choice changed: reward against the run's own",
-                     f"paired difference of mean terminal reward, 95 % interval, {int(rows['tasks'].max())} dev tasks")
+                     f"paired difference of mean terminal reward, 95 % interval{tasks}")
 
 
 def grid_curves(table: pd.DataFrame, axes_of: Mapping[str, tuple[str, str]]) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
         raise QvlibError(f"{shown(path)} cannot be written: {error.strerror}; mend that and run again, "
                          "everything finished is kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as where its folder is a file, which was told above
+            temporary.unlink()
     return path
 
 

@@ -51,8 +51,8 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
     if not params.q_base and is_remote(params.agent):
         raise QvlibError(f"q_base is empty, and {params.agent} cannot be tuned here; name a local model, such as q_base: {SMOLLM2}")
     own, exact = BYTES[params.dtype], BYTES["float32" if params.dtype == "bfloat16" else params.dtype]
-    names = [params.agent, *([params.other_agent] if params.other_demonstrations else [])]
-    agents = [(shape(params, name), own) for name in names if not is_remote(name)]
+    names = [("agent", params.agent), *([("other_agent", params.other_agent)] if params.other_demonstrations else [])]
+    agents = [(shape(params, name, which), own) for which, name in names if not is_remote(name)]
     q, lora = shape(params, params.q_base or params.agent), params.lora_rank if params.trainer == "trl" else 0
     tuned = lora * q.adapter if lora else q.parameters
     longest = params.prompt_tokens + params.max_action_tokens
@@ -79,8 +79,8 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
     return found
 
 
-def shape(params: Params, name: str) -> Shape:
-    """The size of a model that a parameter names, from the table or from its config.json on this machine.
+def shape(params: Params, name: str, which: str = "agent") -> Shape:
+    """The size of a model that a parameter names, from the table or from its config.json on this machine; ``small`` is that of ``which``.
 
     Raises:
         QvlibError: neither has it.
@@ -93,8 +93,10 @@ def shape(params: Params, name: str) -> Shape:
     from .pipeline.models import found
 
     if name == "small":
-        config: Any = LlamaConfig(vocab_size=params.vocabulary, hidden_size=params.agent_width, intermediate_size=3 * params.agent_width,
-                                  num_hidden_layers=params.agent_layers, num_attention_heads=params.agent_heads, tie_word_embeddings=True)
+        other = which == "other_agent"
+        width, layers = (params.other_width, params.other_layers) if other else (params.agent_width, params.agent_layers)
+        config: Any = LlamaConfig(vocab_size=params.vocabulary, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+                                  num_attention_heads=params.agent_heads, tie_word_embeddings=True)
     else:
         try:
             config = AutoConfig.from_pretrained(found(name), local_files_only=True)

@@ -43,6 +43,8 @@ def read(params: Params) -> list[Cell]:
         axes = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise QvlibError(f"{params.grid}: no such grid; see params/grids/") from None
+    except OSError as error:
+        raise QvlibError(f"{params.grid} cannot be read: {error.strerror}; give a grid, see params/grids/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise QvlibError(f"{params.grid}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(axes, dict):
@@ -63,7 +65,7 @@ def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
 
 
 def run(params: Params) -> pd.DataFrame:
-    """Try every cell that was not tried yet; returns ``table``. Trees first, then pairs, models, and episodes.
+    """Try every cell that was not tried yet; returns ``table``. Agents first, then trees, pairs, models, and episodes.
 
     Each step is done for all cells before the next, so that what cells share is made once and models are
     fitted side by side.
@@ -72,6 +74,9 @@ def run(params: Params) -> pd.DataFrame:
     failed: dict[str, str] = {}
     todo = {cell.params.digest("trial"): cell.params for cell in cells if not is_complete(cell.params, "trial")}
     with tqdm(total=len(todo), desc="trying the grid", unit="cell") as bar:
+        for one in _distinct(todo.values(), "agent"):
+            if not is_complete(one, "agent"):
+                _attempt(pipeline.train_agents, one.model_copy(update={"other_demonstrations": 0}), "agent", todo, failed)
         for one in _distinct(todo.values(), "trees"):
             _attempt(pipeline.collect, one, "trees", todo, failed)
         for one in _distinct(todo.values(), "pairs"):
@@ -121,7 +126,7 @@ def table(cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None =
     """One row a cell: reward with Q; its paired gain over one sample; its paired change against the run's own cell, the first.
 
     Intervals are 95 %, over groups. ``train_tasks``, ``iterations`` and ``candidates`` are the cell's, for
-    curves. A failed cell has no numbers and says why under ``failed``.
+    curves. A failed cell has no numbers and says why under ``failed``; where the run's own failed, there are no changes.
     """
     rows = []
     base: Any = None
@@ -134,6 +139,9 @@ def table(cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None =
             continue
         played = read_stage(cell.params, "trial").table("episodes").pivot(index=["group", "task"], columns="arm", values="reward")
         base = played if cell is cells[0] else base
+        if base is not None and not played.index.equals(base.index):
+            rows.append(row | {"failed": "its dev tasks are not the run's, so it cannot be compared"})
+            continue
         groups = played.index.get_level_values("group")
         compared = {"reward": played["q"], "gain": played["q"] - played["sample"]}
         if base is not None:
@@ -144,7 +152,9 @@ def table(cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None =
         rows.append(row | {
             "sample": played["sample"].mean(), "relative": row["gain"] / (played["sample"].mean() or float("nan")),
             "pairs": model["pairs"], "held_out_accuracy": model["held_out_accuracy"], "tasks": len(played), "failed": ""})
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    numbers = [f"{name}{end}" for name in ("reward", "gain", "change") for end in ("", "_low", "_high")]
+    return found.assign(**{name: float("nan") for name in numbers if name not in found})
 
 
 def _short(value: Any) -> str:

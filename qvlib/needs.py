@@ -37,7 +37,7 @@ class Work:
 class Measured:
     """What a finished run has counted.
 
-    search: collecting a tree. arms: by name, ``mcts`` among them. iterations, arm_iterations: of the two searches.
+    search: collecting a tree. arms: by name, ``mcts`` among them. iterations, arm_iterations: of the two searches. best_of: episodes of ``best_of_n``.
     refused: share of the draws that were dropped and drawn again. pairs: a tree, by the rule ``rule``.
     prompt, reply: tokens of a prompt and of a reply in arm ``greedy``. speed: tokens a second of its agent in collecting.
     """
@@ -56,6 +56,7 @@ class Measured:
     prompt: float
     reply: float
     speed: float
+    best_of: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def measured(folder: str | Path, params: Params) -> Measured:
         pairs, rule = _pairs(folder, metrics, given, trees, params)
         return Measured(given["name"], given["environment"], given["agent"], works.pop(""), works, given["iterations"],
                         given["mcts_iterations"], given["expand_n"], arms["sample"]["refused_share"], pairs, rule, prompt,
-                        reply, (cost["collecting_tokens"] + cost["collecting_prompt_tokens"]) / cost["trees_seconds"])
+                        reply, (cost["collecting_tokens"] + cost["collecting_prompt_tokens"]) / cost["trees_seconds"],
+                        given.get("best_of", 0))
     except FileNotFoundError as error:
         raise QvlibError(f"{shown(folder)}: no results of a run ({Path(error.filename).name} is missing); give a folder of "
                          "results with --from") from None
@@ -235,6 +237,10 @@ def _arm(name: str, run: Measured, params: Params) -> Work:
     work = run.arms.get(name) or run.arms[other[name]]
     if name == "mcts":
         return _scaled(work, run, params, params.mcts_iterations / run.arm_iterations)
+    if name == "best_of_n":  # whole episodes, each as long as those of the run
+        redrawn = 0.0 if params.filter_actions else work.replies * run.refused
+        longer = params.best_of / run.best_of * min(1.0, params.max_steps * run.best_of / work.steps)
+        return Work(work.steps * longer, (work.prompts - redrawn) * longer, (work.replies - redrawn) * longer)
     steps = min(work.steps, params.max_steps)
     if params.filter_actions:
         return Work(steps, work.prompts * steps / work.steps, work.replies * steps / work.steps)

@@ -19,9 +19,14 @@ T = TypeVar("T")
 _DONE, _ITEM, _ERROR = "done", "item", "error"
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS and Windows lack it
+
+
 def process_count(processes: int, device: str) -> int:
     """How many processes to use: as asked; 0 = one a core on the CPU, one on a GPU."""
-    return processes or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    return processes or (cores() if device == "cpu" else 1)
 
 
 def rank() -> tuple[int, int]:

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import QvlibError
+from .models.addresses import wrong_base_url, wrong_key_variable
+from .models.names import is_remote
 
 STAGES: dict[str, tuple[str, ...]] = {
     # stage: the stages it builds on
@@ -61,7 +63,7 @@ class Params(BaseModel):
     results_dir: str = _in(None, "results", "folder of the rendered results")
     seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
     seeds: int = _in(None, 1, "whole chains, from cloning to episodes: seed, seed + 1, ...; their results are pooled", ge=1)
-    device: str = _in(None, "cpu", "cpu, cuda or cuda:N")
+    device: str = _in(None, "cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "float64", "bfloat16"] = _in(
         "agent", "float32", "precision of models; float64 makes tables equal across batch sizes and processors; with bfloat16 the Q "
         "model is in float32")
@@ -208,7 +210,8 @@ class Params(BaseModel):
 
     def has(self, stage: str) -> bool:
         """Whether a run with these parameters has a stage that another may lack."""
-        return {"other_agent": self.other_demonstrations > 0, "rft": self.rft}.get(stage, True)
+        return {"other_agent": self.other_demonstrations > 0, "rft": self.rft, "rules": self.rule_tasks > 0,
+                "trial": bool(self.grid)}.get(stage, True)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
         """All parameters that decide a stage's outcome, by the stage they belong to."""
@@ -247,13 +250,34 @@ def make(values: Mapping[str, Any], source: str = "parameters") -> Params:
             raise QvlibError(f"{source}: unknown parameter {key!r}; {hint}")
     try:
         # YAML has no way to say that 2 is meant as 2.0; every other conversion stays refused.
-        return Params(**{k: float(v) if _is_float(k) and type(v) is int else v for k, v in values.items()})
+        params = Params(**{k: float(v) if _is_float(k) and type(v) is int else v for k, v in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         key, got = str(first["loc"][0]), first.get("input")
         note = f" (write {float(got):.1e}: YAML reads {got!r} as text)" if isinstance(got, str) and _is_number(got) else ""
         raise QvlibError(f"{source}: parameter {key!r}: {first['msg']}, got {got!r}{note}; "
                          f"it means: {known[key].description}") from None
+    for key, wrong in _inconsistent(params):
+        raise QvlibError(f"{source}: parameter {key!r}: {wrong}")
+    return params
+
+
+def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
+    """Parameters that do not fit each other or what they are for, with the remedy; of addresses and keys the value is not told."""
+    for key, check in (("api_key_variable", wrong_key_variable), ("api_base_url", wrong_base_url)):
+        if wrong := check(getattr(params, key)):
+            yield key, wrong
+    widths = {"agent_width": params.agent == "small", "other_width": params.other_agent == "small" and params.other_demonstrations > 0}
+    for key, used in widths.items():
+        if used and getattr(params, key) % (2 * params.agent_heads):
+            yield key, (f"{getattr(params, key)} is no multiple of twice agent_heads = {params.agent_heads}, since each head is of an even "
+                        "size; change one of them")
+    if params.q_base == "small" or is_remote(params.q_base):
+        yield "q_base", (f"{params.q_base} cannot be tuned to be the Q model; leave it empty for the agent's own model, or name a model "
+                         "that lies here or on the hub")
+    served = [params.agent, *([params.other_agent] if params.other_demonstrations else [])]
+    if params.prior_weight and any(map(is_remote, served)):
+        yield "prior_weight", "an agent behind a server tells no log-probabilities to weigh; set it to 0"
 
 
 def load(path: str | Path, **overrides: Any) -> Params:
@@ -267,6 +291,8 @@ def load(path: str | Path, **overrides: Any) -> Params:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise QvlibError(f"{path}: no such parameter file; see params/") from None
+    except OSError as error:
+        raise QvlibError(f"{path} cannot be read: {error.strerror}; give a parameter file, see params/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise QvlibError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .parallel import cores
 from .params import Params
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
@@ -59,11 +60,12 @@ def git_state() -> dict[str, Any] | None:
 
 def machine(device: str) -> dict[str, Any]:
     """What speed depends on."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    summary = {"cpus": cpus, "platform": f"{platform.system()} {platform.machine()}", "device": device}
-    torch = sys.modules.get("torch")  # asking must not cost an import
-    if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
-        summary["gpu"] = torch.cuda.get_device_name(device)
+    summary = {"cpus": cores(), "platform": f"{platform.system()} {platform.machine()}", "device": device}
+    if device.startswith("cuda"):  # else asking must not cost an import
+        import torch
+
+        if torch.cuda.is_available():
+            summary["gpu"] = torch.cuda.get_device_name(device)
     return summary
 
 

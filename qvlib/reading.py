@@ -16,6 +16,10 @@ def holds_zero(entry: Mapping[str, Any]) -> bool:
     return low <= 1e-9 and high >= -1e-9
 
 
+def _above_zero(entry: Mapping[str, Any]) -> bool:
+    return entry["mean"] > 0 and not holds_zero(entry)
+
+
 def gain(name: str, entry: Mapping[str, Any], over: str) -> str:
     """What a paired gain and its interval allow to say."""
     low, high = entry["ci95"]
@@ -61,17 +65,17 @@ def _gap(metrics: Mapping[str, Any]) -> str:
 
 def claim(metrics: Mapping[str, Any]) -> str:
     """One sentence: whether the method's claim holds in this run."""
-    found = [metrics[over]["q_n5"] for over in ("gains", "gains_over_greedy")]
-    better = tuple(entry["mean"] > 0 and not holds_zero(entry) for entry in found)
-    control = metrics["gains"]["control_q_n5"]
-    clean = holds_zero(control) or control["mean"] < 0
+    better = tuple(_above_zero(metrics[over]["q_n5"]) for over in ("gains", "gains_over_greedy"))
+    over_sample, over_greedy = (_above_zero(metrics[over]["control_q_n5"]) for over in ("gains", "gains_over_greedy"))
     tasks = metrics["arms"]["q_n5"]["tasks"]
     what = {(True, True): "is better than one sample and than greedy decoding",
             (True, False): "is better than one sample; than greedy decoding it is not shown to be",
             (False, True): "is better than greedy decoding; than one sample it is not shown to be",
             (False, False): "is not shown to be better than one sample or greedy decoding"}[better]
-    return (f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; the control with shuffled "
-            f"winners {'gains nothing, as it must' if clean else 'gains too, which it must not'}.")
+    control = "gains over one sample too, which it must not" if over_sample else "shows no gain over one sample, as it must"
+    if better[1] and over_greedy:  # then sampling itself is better there, and Q has not all the merit
+        control += f"; over greedy decoding it gains {metrics['gains_over_greedy']['control_q_n5']['mean']:+.3f}, which is not Q's doing"
+    return f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; the control with shuffled winners {control}."
 
 
 def accuracy(preferences: Mapping[str, Any]) -> str:
@@ -81,7 +85,7 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
         said = "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
     else:
         shuffled = ", ".join(f"{c:.1%}" for c in preferences["control_held_out_accuracy"] if c is not None)
-        said = f"Of {pairs} held-out pairs the Q model orders {found:.1%} rightly; trained on shuffled winners: {shuffled}."
+        said = f"The Q model orders {_against_a_coin(found, pairs, 'held-out pairs')} rightly; trained on shuffled winners: {shuffled}."
     return f"{said} {left_out}" if left_out else said
 
 
@@ -102,15 +106,27 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
              f"{max(depths)} actions."] if total else []
     right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
     if right is not None:
-        low, high = wilson(right, held)
-        told = "more than a coin" if low > 0.5 else "less than a coin" if high < 0.5 else "not told apart from a coin"
-        lines.append(f"**Order**: {right:.1%} [{low:.1%}, {high:.1%}] of {held} held-out pairs are ordered rightly, {told} "
-                     "(the interval takes pairs for independent; those of a task are not, so it is rather too narrow).")
+        lines.append(f"**Order**: {_against_a_coin(right, held, 'held-out pairs')} are ordered rightly (the interval takes pairs for "
+                     "independent; those of a task are not, so it is rather too narrow).")
     rooms = [f"{gains[arm]['mean']:+.3f} by {what}" for arm, what in (
         ("best_of_n", "the best of several whole episodes"), ("mcts", "a search")) if arm in gains]
     lines.append(f"**Room**: where the environment itself judges, one sample is improved {' and '.join(rooms)}; by Q "
                  f"{gains['q_n5']['mean']:+.3f} with n = 5.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def agreement(found: Mapping[str, float]) -> str:
+    """How often Q orders siblings as the search did; takes ``siblings.agreement``."""
+    if not found["pairs"]:
+        return "No siblings are held out in a run this small."
+    return f"Q orders {_against_a_coin(found['agreement'], int(found['pairs']), 'pairs of siblings with different values')} as the search did."
+
+
+def _against_a_coin(share: float, count: int, what: str) -> str:
+    """A share of ``count``, its interval, and whether that holds one half."""
+    low, high = wilson(share, count)
+    told = "more than a coin" if low > 0.5 else "less than a coin" if high < 0.5 else "not told apart from a coin"
+    return f"{share:.1%} [{low:.1%}, {high:.1%}] of {count} {what}, {told},"
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -123,7 +139,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def rule_verdict(row: Mapping[str, Any]) -> str:
     """What a scoring rule is, by its gain and its control's: reranking gains by the labels alone.
 
-    A rule whose Q model of shuffled winners gains too is a policy of its own, and no reranking.
+    A rule whose Q model of shuffled winners gains is a policy of its own, and no reranking.
     """
     if row["control_low"] > 0:
         return "Q as a policy"
@@ -135,14 +151,14 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
     kinds: dict[str, list[str]] = {}
     for row in rows:
         kinds.setdefault(row["verdict"], []).append(f"`{row['rule']}`")
-    meant = {"reranking": "gain while their control does not", "Q as a policy": "gain with shuffled winners too, so they are not counted as reranking",
+    meant = {"reranking": "gain while their control does not", "Q as a policy": "gain with shuffled winners, so they are not counted as reranking",
              "no gain shown": "show no gain"}
     return "\n".join(f"- **{kind}**: {', '.join(names)} ({meant[kind]})." for kind, names in kinds.items())
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which cells of a grid are told apart from the run, and how many that would be by chance."""
-    tried = [row for row in rows[1:] if not row["failed"]]
+    tried = [row for row in rows[1:] if not math.isnan(row["change"])]
     apart = {sign: [f"{row['axis']}: {row['choice']} ({row['change']:+.3f})" for row in tried if row[bound] * sign > 0]
              for sign, bound in ((1, "change_low"), (-1, "change_high"))}
     lines = [f"**Better than the run**: {'; '.join(apart[1]) or 'none'}.", f"**Worse than the run**: {'; '.join(apart[-1]) or 'none'}.",
@@ -203,8 +219,8 @@ def sources(preferences: Mapping[str, Any]) -> str:
     trees, tasks, states = (preferences[key] for key in ("trees", "tasks", "states"))
     share = f" ({tasks / trees:.0%})" if trees else ""
     tied = f" ({preferences['ties'] / states:.0%})" if states else ""
-    return (f"{tasks} of {trees} searched tasks{share} give pairs. Of the {states:,} states in which at least two actions were tried, "
-            f"{preferences['ties']:,}{tied} tie: the outcomes do not tell the actions apart.")
+    return (f"{tasks} of {trees} searched tasks{share} give pairs. Of the {states:,} states in which actions are compared, "
+            f"{preferences['ties']:,}{tied} tie: the values of their actions lie less than `min_margin` apart.")
 
 
 def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
@@ -216,7 +232,8 @@ def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
 
 def _control(entry: Mapping[str, Any], shuffles: Sequence[float]) -> str:
     """What a control's gain means; the mean reward of each shuffle tells how much the luck of the coins decides."""
-    each = f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}." if len(shuffles) > 1 else ""
+    each = (f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}." if len(shuffles) > 1 else
+            " Of one shuffle: the interval does not cover the luck of its coins.")
     return each + _must_not_gain(entry)
 
 

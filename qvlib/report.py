@@ -7,7 +7,7 @@ Every number of the report is made here, from the stages' own files. Rewards are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .errors import QvlibError
 from .evaluate import COSTS as DRAWN
 from .evaluate import bootstrap_mean, compare
 from .files import write_json
+from .models.names import is_remote
 from .params import STAGES, Params
 from .paths import resolve
 from .preferences import compared
@@ -162,11 +163,13 @@ def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
 
 def uses_table(params: Params) -> pd.DataFrame:
     """Which tasks the run uses for what, with the number of their groups and a hash of their ids."""
-    dealt = pipeline.uses(params, pipeline.world(params))
+    world = pipeline.world(params)
+    dealt = pipeline.uses(params, world)
+    searched = [task for one in (*_rounds_before(params), params) for task in pipeline.uses(one, world).search]
     shown = {"agent": ("demonstrations", dealt.demonstrations),
              "other_agent": ("demonstrations of the second agent", dealt.other_demonstrations)}
     used = {what: tasks for stage, (what, tasks) in shown.items() if tasks and "demonstrations" in read_stage(params, stage).facts}
-    used |= {"search": dealt.search, "test": dealt.test}
+    used |= {"search": searched, "test": dealt.test}
     table = pd.DataFrame([pipeline.split_row(name, tasks) for name, tasks in used.items()])
     return table.set_axis(["used for", "tasks", environments.words(params).groups, "hash of ids"], axis=1)
 
@@ -192,30 +195,56 @@ def split_table(params: Params) -> pd.DataFrame:
 
 
 def stage_table(params: Params) -> pd.DataFrame:
-    """What made the results: each stage's folder, seconds, commit; of every chain."""
+    """What made the results: each stage's folder, seconds, commits; of every chain and round of collecting."""
     rows = []
-    for chain, stage in ((chain, stage) for chain in params.each_seed() for stage in STAGES):
-        if stage in ("rules", "trial") or not params.has(stage):
-            continue
-        manifest = read_stage(chain, stage).manifest
-        git = manifest.get("git") or {}
-        rows.append({"stage": stage, "seed": chain.seed, "digest": manifest["digest"], "seconds": manifest["seconds"],
-                     "sessions": manifest["sessions"], "finished": manifest["finished"],
-                     "commit": git.get("commit", "")[:10] + ("+" if git.get("dirty") else "")})
+    for chain in params.each_seed():
+        earlier = [(one, stage) for one in _rounds_before(chain) for stage in ("trees", "pairs", "q_model")]
+        for one, stage in (*earlier, *((chain, stage) for stage in STAGES)):
+            if stage in ("rules", "trial") or not params.has(stage):
+                continue
+            manifest = read_stage(one, stage).manifest
+            rows.append({"stage": stage, "seed": chain.seed, "digest": manifest["digest"], "seconds": manifest["seconds"],
+                         "sessions": manifest["sessions"], "finished": manifest["finished"],
+                         "commit": ", ".join(dict.fromkeys(map(_commit, (*manifest.get("earlier", ()), manifest))))})
     return pd.DataFrame(rows)
 
 
+def _rounds_before(chain: Params) -> list[Params]:
+    """The parameters of a chain's earlier rounds of collecting, first round first."""
+    return [*_rounds_before(chain.round_before()), chain.round_before()] if chain.rounds > 1 else []
+
+
+def _commit(made_by: Mapping[str, Any]) -> str:
+    """A commit in short, with a plus where the code differed from it."""
+    git = made_by.get("git") or {}
+    return git.get("commit", "")[:10] + ("+" if git.get("dirty") else "")
+
+
 def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
-    """Totals of the run: tokens generated and read, environment steps, seconds; of collecting and of evaluating."""
+    """Totals of the run: tokens generated and read, environment steps, seconds; of collecting and of evaluating.
+
+    ``usd``, where a price is given: what servers ask for the replies that the run used, whenever they were paid for.
+    """
     trees = pd.DataFrame([{k: t.get(k, 0) for k in COSTS} for chain in params.each_seed()
-                          for t in read_stage(chain, "trees").records("trees")])
+                          for t in pipeline.load_trees(chain)])
     played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
     found: dict[str, float] = {}
     for part, frame in (("collecting", trees), ("evaluating", played)):
         found |= {f"{part}_{c}": round(float(frame[c].sum())) for c in ("tokens", "prompt_tokens", "env_steps")}
     stages = stage_table(params).drop_duplicates(["stage", "digest"]).groupby("stage", sort=False)["seconds"].sum()
     found |= {c: found[f"collecting_{c}"] + found[f"evaluating_{c}"] for c in ("tokens", "prompt_tokens", "env_steps")}
+    if params.api_price_prompt or params.api_price_completion:
+        asked = [trees] * is_remote(params.agent) + [
+            played[rows["arm"].isin(arms)] for arms, name in _sampled_by(params, rows["arm"].unique()) if is_remote(name)]
+        found["usd"] = sum(float(frame["prompt_tokens"].sum()) * params.api_price_prompt
+                           + float(frame["tokens"].sum()) * params.api_price_completion for frame in asked) / 1e6
     return found | {f"{stage}_seconds": float(s) for stage, s in stages.items()} | {"seconds": round(float(stages.sum()), 1)}
+
+
+def _sampled_by(params: Params, arms: Sequence[str]) -> list[tuple[list[str], str]]:
+    """(arms, the model that is sampled in them); the tuned ones are local."""
+    second = [arm for arm in arms if arm in (SECOND, SECOND_Q)]
+    return [([arm for arm in arms if arm not in (*second, "tuned_policy", "rft")], params.agent), (second, params.other_agent)]
 
 
 def metrics(params: Params) -> dict[str, Any]:
@@ -270,16 +299,10 @@ def sources(params: Params) -> dict[str, int]:
     found = {"trees": 0, "tasks": 0, "states": 0, "ties": 0}
     for chain in params.each_seed():
         facts = read_stage(chain, "pairs").facts
-        made = compared(_trees(chain), chain.min_margin, chain.min_visits)
+        made = compared(pipeline.load_trees(chain), chain.min_margin, chain.min_visits)
         for key in found:
             found[key] += made[key] if key in made else facts[key]
     return found
-
-
-def _trees(params: Params) -> list[dict[str, Any]]:
-    """The trees of a chain, of all rounds."""
-    found = read_stage(params, "trees").records("trees")
-    return found + (_trees(params.round_before()) if params.rounds > 1 else [])
 
 
 def write_metrics(params: Params) -> dict[str, Any]:

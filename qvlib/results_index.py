@@ -29,7 +29,8 @@ def write_results_index(results_dir: str | Path) -> Path:
         compared = " The tests execute it again and compare what is printed." if run.name == PLUMBING else ""
         sections.append(f"## {run.name}\n\nEvery notebook once, as small as it goes: shows that all parts work, and says nothing "
                         f"about the method.{compared}\n\n{_links(run)}")
-    head = "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]."
+    head = ("# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal rewards in [0, 1]. The notebooks of a run are "
+            "as they stood at the commit that it names; later wording may differ.")
     parts = [head, *_first_sight(runs), *(sections or ["No runs yet."]), *_benchmarks(folder)]
     return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
 
@@ -97,16 +98,20 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
     for arm, row in shown_arms.items():
         gain = metrics["gains"].get(arm)
         cells = [f"`{arm}`", f"{row['reward_mean']:.3f}", _interval(row["ci95"])]
-        cells += ([f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), f"{gain['relative']:+.0%}"] if gain else [""] * 3)
+        cells += ([f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), _relative(gain, 0)] if gain else [""] * 3)
         lines.append("| " + " | ".join([*cells, f"{row['success_rate']:.1%}"]) + " |")
     tasks = next(iter(shown_arms.values()))["tasks"]
     image = (folder / "figures" / f"{FIGURE}.png").relative_to(base).as_posix()
     seeds, groups = metrics.get("seeds", [metrics.get("seed", 0)]), metrics.get("groups", "products")
     note = (f"`{metrics['run']}`: {tasks} held-out tasks on unseen {groups}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal "
-            f"reward in [0, 1], paired by task, bootstrap intervals over {groups}. `control` is the same Q training with "
-            "shuffled winners; `mcts` searches with the environment at test time, an upper bound. All arms draw "
-            "through the same filter of refused and no-effect actions.")
-    found = [note, "", *lines, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"]
+            f"reward in [0, 1], paired by task, bootstrap intervals over {groups}{' and seeds' * (len(seeds) > 1)}. All arms draw through the "
+            "same filter of refused and no-effect actions.")
+    arms = ("What is executed at each step: `sample`, one sampled action; `greedy`, the most likely; `random_n5` and `likely_n5`, of five samples "
+            "a random one and the likeliest; `q_n5` and `q_n10`, of five or ten the one with the highest Q; `tuned_policy`, a sample of the "
+            "tuned model itself. `control` is the same Q training with winners drawn by coins, the mean of its shuffles, every second the "
+            "opposite of the one before: a single one gains or loses by luck ([each is listed](results/README.md)). `mcts` searches with the "
+            "environment at test time, an upper bound.")
+    found = [note, "", *lines, "", arms, "", f"![Mean reward by arm, with 95 % intervals]({quote(image)})"]
     second = metrics.get("other_agent_gain")
     if second and second["relative"] is not None:
         found[1:1] = ["", f"A second agent, of another size and other demonstrations, gains {second['mean']:+.3f} "
@@ -115,10 +120,11 @@ def _headline(metrics: Mapping[str, Any], folder: Path, base: Path) -> str:
 
 
 def _one_line(metrics: Mapping[str, Any]) -> str:
-    arms, gain = metrics["arms"], metrics["gains"]["q_n5"]
+    arms = metrics["arms"]
+    reranked = (f"{arms[f'q_n{n}']['reward_mean']:.3f} reranked with n = {n} ({gain['mean']:+.3f} {_interval(gain['ci95'], '+')})"
+                for n, gain in ((n, metrics["gains"][f"q_n{n}"]) for n in (5, 10)))
     return (f"`{metrics['run']}` ([all results](results/README.md)): {reading.claim(metrics)} Mean reward "
-            f"{arms['sample']['reward_mean']:.3f} sampled once, {arms['q_n5']['reward_mean']:.3f} reranked "
-            f"({gain['mean']:+.3f} {_interval(gain['ci95'], '+')}).")
+            f"{arms['sample']['reward_mean']:.3f} sampled once, {', '.join(reranked)}.")
 
 
 def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
@@ -134,7 +140,7 @@ def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
 
 def _parameter_files(root: Path, results: Path) -> str:
     """The parameter files with what they say of themselves and what their committed run took."""
-    lines = ["| parameter file | what | notebooks took |", "|---|---|---|"]
+    lines = ["| parameter file | what | committed run: wall time, some beside other work |", "|---|---|---|"]
     known = {path.stem: path for path in (root / "params").glob("*.yml")}
     for name in sorted(known, key=lambda n: (n != PLUMBING, _is_plumbing(n), RANK.index(n) if n in RANK else len(RANK), n)):
         head = [line[2:] for line in known[name].read_text().split("\n\n")[0].splitlines() if line.startswith("# ")]
@@ -212,12 +218,17 @@ def _arms(metrics: Mapping[str, Any]) -> str:
             gain = greedy = None
         cells = [arm, f"{row['reward_mean']:.3f}", _interval(row["ci95"]), f"{row['success_rate']:.1%}"]
         if gain:
-            cells += [f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), f"{gain['relative']:+.1%}"]
+            cells += [f"{gain['mean']:+.3f}", _interval(gain["ci95"], "+"), _relative(gain, 1)]
         else:
             cells += [""] * 3
         cells += [f"{greedy['mean']:+.3f}" if greedy else "", str(row["tasks"]), _count(row["seeds"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _relative(gain: Mapping[str, Any], digits: int) -> str:
+    """Relative to the baseline; empty where that earned nothing."""
+    return "" if gain["relative"] is None else f"{gain['relative']:+.{digits}%}"
 
 
 def _links(run: Path) -> str:

@@ -233,7 +233,11 @@ def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
 def _start_session(stage: Stage, params: Params, data_hashes: Mapping[str, str] | None) -> None:
     manifest = stage.manifest
     manifest["seconds"] = _seconds(stage)
-    manifest.update(session_started=time.time(), sessions=manifest["sessions"] + 1, **provenance(params))
+    made_by = provenance(params)
+    if manifest["sessions"] and any(manifest.get(key) != made_by[key] for key in ("git", "packages")):
+        # Other code made a part of it: that is kept too.
+        manifest.setdefault("earlier", []).append({key: manifest.get(key) for key in ("git", "packages")})
+    manifest.update(session_started=time.time(), sessions=manifest["sessions"] + 1, **made_by)
     if data_hashes is not None:
         manifest["data_hashes"] = dict(data_hashes)
     write_json(stage.path / "manifest.json", manifest)

@@ -10,14 +10,13 @@ import pandas as pd
 
 from . import pipeline
 from .params import Params
-from .runs import read_stage
 from .seeding import generator
 from .types import Environment, QModel
 
 
 def held_out_trees(params: Params) -> list[dict[str, Any]]:
-    """The trees whose pairs the Q model was not trained on, sorted by task."""
-    trees = sorted(read_stage(params, "trees").records("trees"), key=lambda t: t["task"])
+    """The trees, of all rounds, whose pairs the Q model was not trained on, sorted by task."""
+    trees = pipeline.load_trees(params)
     return [t for t in trees if generator(params.seed, t["task"], "hold-out").random() < params.heldout_share]
 
 

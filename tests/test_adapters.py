@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from toy import small_lm, states
@@ -9,6 +11,8 @@ from toy import small_lm, states
 from qvlib import pipeline, trl_training
 from qvlib.dpo import PairIds
 from qvlib.models.adapters import Switched, is_adapter
+from qvlib.params import make
+from qvlib.pipeline.cards import model_card
 from qvlib.q_model import LogRatio
 
 SHOPS = states(6)
@@ -62,6 +66,12 @@ def test_switched_on_it_is_the_merged_model(tuned):
         assert max(abs(q) for row in score for q in row) > 0.05
 
 
+def test_a_path_may_hold_dots(tuned, tmp_path):
+    folder = shutil.copytree(tuned[0][0], tmp_path / "john.doe" / "model.v1")
+    plain, dotted = (Switched(small_lm("float32").model, at) for at in (tuned[0][0], folder))
+    assert torch.equal(all_logits(dotted), all_logits(plain))
+
+
 def test_it_has_what_a_local_model_asks_of_a_model(tuned):
     lm = small_lm("float32")
     policy = lm.tuned(Switched(lm.model, tuned[0][0]))
@@ -91,3 +101,11 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
     agent.forget()
     before = agent.log_probs([plain], [[(5, 6)]])
     assert before == pipeline.load_model(params).log_probs([plain], [[(5, 6)]])
+
+
+def test_a_card_tells_that_the_reference_was_fine_tuned():
+    facts = {"control": False, "pairs": 3, "dropped_pairs": 0, "held_out_pairs": 0, "held_out_accuracy": None}
+    warm = make({"agent": "smollm2", "warm_start": True})
+    assert f"| base | smollm2, fine-tuned on demonstrations (stage `agent-{warm.digest('agent')}`) |" in model_card(warm, facts)
+    for params in (warm.model_copy(update={"warm_start": False}), warm.model_copy(update={"q_base": "smollm2"})):
+        assert "| base | smollm2 |" in model_card(params, facts)

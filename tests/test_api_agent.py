@@ -26,7 +26,7 @@ from toy import Maze, small_lm
 from qvlib.errors import QvlibError
 from qvlib.lockstep import lockstep
 from qvlib.models.api import ApiAgent
-from qvlib.models.api_answers import retry_after
+from qvlib.models.api_answers import Fault, read_answer, retry_after
 from qvlib.models.api_cache import Reply, ReplyCache
 from qvlib.models.api_client import ApiClient
 from qvlib.reranker import Filtered
@@ -230,6 +230,19 @@ def test_each_draw_has_a_seed_of_its_own(server):
 
 
 @pytest.mark.parametrize("n_mode", ["auto", "each"])
+@pytest.mark.parametrize("content", ['"\\ud83d done"', '"done \\ude00"'])
+def test_half_a_sign_is_replaced(content):
+    """Valid JSON, but nothing that could be sent again or written."""
+    text = '{"choices": [{"message": {"content": ' + content + '}}]}'
+    (reply,) = read_answer(text, 1, str).replies
+    assert "done" in reply.text and "?" in reply.text and reply.text.encode()
+
+
+def test_a_count_that_is_no_number_is_a_fault():
+    with pytest.raises(Fault, match="no chat completion"):
+        read_answer('{"choices": [], "usage": {"prompt_tokens": 1e999}}', 1, str)
+
+
 def test_answers_do_not_depend_on_the_batch_or_on_concurrency(server, n_mode):
     base = agent_of(server, n_mode=n_mode, max_in_flight=1).propose(requests(n=4))
     assert len({p.action for row in base for p in row}) > 2
@@ -533,9 +546,11 @@ def test_another_variable_or_no_key(server, monkeypatch):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"key_variable": KEY}, "not the name of an environment variable"),
-    ({"base_url": f"http://me:{KEY}@localhost/v1"}, "base_url holds a password, a key or a query"),
-    ({"base_url": f"http://localhost/v1?key={KEY}"}, "base_url holds a password, a key or a query"),
-    ({"base_url": KEY}, "base_url is no web address"), ({"base_url": "localhost:8000"}, "base_url is no web address"),
+    ({"base_url": f"http://me:{KEY}@localhost/v1"}, "base_url: it holds a password, a key or a query"),
+    ({"base_url": f"http://localhost/v1?key={KEY}"}, "base_url: it holds a password, a key or a query"),
+    ({"base_url": KEY}, "base_url: no web address"), ({"base_url": "localhost:8000"}, "base_url: no web address"),
+    ({"base_url": "http://[::1/v1"}, "no web address"), ({"base_url": "http://localhost:80O0/v1"}, "no web address"),
+    ({"key_variable": "gsk_a1b2c3"}, "in capitals"),
     ({"n_mode": "all"}, "n_mode 'all' is unknown"), ({"max_in_flight": 0}, "max_in_flight must be at least 1")])
 def test_wrong_settings_are_named_at_once(options, message):
     with pytest.raises(QvlibError, match=message) as caught:

@@ -158,6 +158,13 @@ def test_replies_that_name_no_action_are_counted(thoughts, monkeypatch):
     assert [p.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == ([0, 1, 1] if thoughts else [0, 0, 0])
 
 
+def test_two_tasks_of_one_instruction_have_each_their_own_beginning():
+    lm = told()
+    lm.style = replace(lm.style, first=lambda task: f"Room {task.id}")
+    both = [replace(OPENED, task=replace(OPENED.task, id=name)) for name in ("a", "b")]
+    assert [f"Room {name}" in lm.prompt(state)[0].text for name in "ab" for state in both] == [True, False, False, True]
+
+
 def test_the_compact_style_counts_none():
     agent = small_lm().agent(1.0, 1.0)
     assert {p.unparsable for row in agent.propose([Request(s, 4, (0, s.task.id, "0")) for s in states(4)]) for p in row} == {0}
@@ -178,6 +185,14 @@ def shown(state: State, budget: int, **options) -> str:
 
 def tokens(text: str) -> int:
     return told().style.length(text)
+
+
+def test_signs_of_several_tokens_count_as_such():
+    """A sign is up to four tokens here, so fewer characters than the budget may be too many tokens."""
+    state = after(("search[\N{TEACUP WITHOUT HANDLE}]", "\N{TEACUP WITHOUT HANDLE}" * 300))
+    whole = shown(state, 10_000)
+    budget = len(whole) + 10
+    assert tokens(whole) > budget >= tokens(shown(state, budget))
 
 
 def test_old_observations_go_first_then_steps_then_the_newest_loses_its_last_lines():

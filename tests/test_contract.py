@@ -77,6 +77,11 @@ class CutsAGroup(Stairs):
         return [Task(f"{split}-{i}", "climb", f"group {i}") for i in range(2)]
 
 
+class HasNoGroups(Stairs):
+    def tasks(self, split):
+        return [replace(t, group="") for t in super().tasks(split)]
+
+
 class ShufflesTasks(Stairs):
     turns = []
 
@@ -279,7 +284,7 @@ def test_a_world_that_keeps_every_rule():
 
 
 @pytest.mark.parametrize(("broken", "rule"), [
-    (NeverTimesOut, "timeout_value"), (HasNoTasks, "tasks: split 'dev' has none"), (SaysNothing, "instructions"),
+    (NeverTimesOut, "timeout_value"), (HasNoTasks, "tasks: split 'dev' has none"), (SaysNothing, "instructions"), (HasNoGroups, "groups"),
     (RepeatsAnId, "unique ids"), (CutsAGroup, "disjoint splits"), (ShufflesTasks, "order of tasks"),
     (StartsDifferently, "reset"), (PaysTooMuch, "rewards: .* 2.0 is not in"), (PaysOnTheWay, "rewards: .* 0.5 before the end"),
     (PaysNothingThatIsANumber, "rewards: .* nan"),

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from qvlib import ablations, figures, grids, pipeline, reading, report
+from qvlib import ablations, figures, grids, pipeline, reading, report, siblings
 from qvlib.errors import QvlibError
 from qvlib.runs import read_stage, stage_path
 
@@ -43,6 +43,25 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
     assert "Of 3 comparisons" in text and "train_tasks 100000" in text
     assert len(ablations.grid_shown(table)) == 5
     figures.grid_changes(table), figures.grid_curves(table, {"training tasks": ("train_tasks", "searched tasks (count)")})
+
+
+def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_changes(params):
+    cells = grids.read(params)
+    table = grids.table(cells, 50, {cells[0].params.digest("trial"): "no memory", cells[-1].params.digest("trial"): "lower them"})
+    assert table["change"].isna().all() and table["gain"].notna().sum() == 3
+    text = reading.grid(table.to_dict("records"))
+    assert "Of 0 comparisons" in text and "the run: as it is (no memory)" in text
+    figures.grid_changes(table), ablations.grid_shown(table)
+    fewer = grids.Cell("tasks", "trial_tasks 3", params.model_copy(update={"trial_tasks": 3}))
+    pipeline.try_cell(fewer.params)
+    assert "not the run's" in grids.table([cells[0], fewer], 50)["failed"].iloc[1]
+
+
+def test_a_cell_may_have_another_agent(params, tmp_path):
+    path = tmp_path / "agents.yml"
+    path.write_text("width: {agent_width: [32]}\n")
+    table = grids.run(params.model_copy(update={"grid": str(path)}))
+    assert list(table["failed"]) == ["", ""] and table["sample"].iloc[0] != table["sample"].iloc[1]
 
 
 def test_cells_share_what_they_have_in_common(params):
@@ -110,6 +129,19 @@ def test_a_second_round_searches_new_tasks_guided_by_the_first(params):
     assert {t["task"] for t in pipeline.load_trees(second)} == new | old
     assert read_stage(second, "pairs").facts["trees"] == 6
     assert max(len(t["nodes"]) for t in pipeline.load_trees(second)) > 1
+
+
+def test_what_is_reported_is_of_all_rounds(params):
+    second = params.model_copy(update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0, "name": "second"})
+    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
+        stage(second)
+    trees = pipeline.load_trees(second)
+    assert report.metrics(second)["cost"]["collecting_tokens"] == sum(t["tokens"] for t in trees)
+    assert report.uses_table(second).set_index("used for").loc["search", "tasks"] == 6
+    made = report.stage_table(second)
+    assert (made["stage"] == "trees").sum() == (made["stage"] == "q_model").sum() == 2 and made["digest"].is_unique
+    assert {t["task"] for t in siblings.held_out_trees(second)} <= {t["task"] for t in trees}
+    assert len(siblings.held_out_trees(second.model_copy(update={"heldout_share": 0.9}))) > 3
 
 
 def test_two_chains_are_pooled(params):

@@ -1,5 +1,6 @@
 """Live Wikipedia with a transport of its own: what is asked, what is kept, the same rules on top."""
 
+import io
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -46,6 +47,15 @@ def test_it_plays_and_asks_each_thing_once(hotpot, write, tmp_path):
     assert seen[4] == "Could not find . Similar: []."
     assert len(first.asked) == 4  # Bell, Nothing, and what is similar to Nothing and to a|b
     assert episode(second) == (seen, reward) and second.asked == []
+
+
+@pytest.mark.parametrize("answer", ['{"error": {"code": "ratelimited"}}', "[]", "7"])
+def test_an_error_is_not_taken_for_no_article(monkeypatch, tmp_path, answer):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.StringIO(answer))
+    kept = tmp_path / "wikipedia.jsonl"
+    with pytest.raises(QvlibError, match="no usable answer"):
+        Wikipedia(kept, fetch).find("Bell")
+    assert not kept.exists() or not kept.read_text()
 
 
 def test_no_network_is_said_so(monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
+import transformers
 from test_chat import told
 
 from qvlib import pipeline
@@ -46,6 +48,12 @@ def test_a_chat_model_is_prompted_by_its_template_with_the_worlds_instructions(p
     assert all(p.log_prob < 0 for p in pipeline.sampler(params, world, lm).propose(asked)[0])
 
 
+def test_a_prompt_is_no_longer_than_the_model_reads(params):
+    lm = load(params.model_copy(update={"prompt_tokens": 10**6, "max_action_tokens": 50}), params.agent)
+    assert lm.style.budget == lm.context - 50
+    assert load(params.model_copy(update={"prompt_tokens": 300}), params.agent).style.budget == 300
+
+
 def test_examples_are_good_demonstrations_of_training_tasks(params):
     world = pipeline.world(params)
     shown = examples(make({**params.model_dump(), "examples": 2}), world)
@@ -79,6 +87,20 @@ def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
     with pytest.raises(QvlibError, match="broken.gguf: transformers reads no model from it"):
         found(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*"))
+
+    class Model:
+        config = type("Config", (), {"max_position_embeddings": 8})
+
+        def save_pretrained(self, folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / "half").touch()
+            raise OSError(28, "No space left on device")
+
+    for name in ("AutoModelForCausalLM", "AutoTokenizer"):
+        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", lambda *_, **__: Model())
+    with pytest.raises(QvlibError, match="No space left on device.*set QVLIB_CACHE"):
+        found(tmp_path / "broken.gguf")
+    assert not list(tmp_path.glob("cache/*")) and not list(tmp_path.glob("cache/.*"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(QvlibError, match="the model smollm2 is not installed; `make smollm2`"):
         found("smollm2")

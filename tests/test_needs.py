@@ -104,6 +104,20 @@ def test_a_second_agent_is_billed_where_it_is_served(results):
     assert needs.usd(params, rows["collecting"]) is None and needs.usd(params, rows["arm q_n5"]) is None
 
 
+def test_whole_episodes_are_counted_each(results):
+    """Three episodes of 12.5 steps together; five make 5 / 3 of all that, a shorter limit shortens each."""
+    metrics, manifest = (json.loads((results / f"{name}.json").read_text()) for name in ("metrics", "manifest"))
+    metrics["arms"]["best_of_n"] = arm(12.5, 15, 15)
+    manifest["parameters"]["best_of"] = 3
+    (results / "metrics.json").write_text(json.dumps(metrics))
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    run = needs.measured(results, make(FILE))
+    for changes, prompts in (({"filter_actions": True}, 20 * 15 * 5 / 3), ({"filter_actions": False}, 20 * 12 * 5 / 3),
+                             ({"filter_actions": True, "max_steps": 2}, 20 * 15 * 5 / 3 * 6 / 12.5)):
+        rows = {row.part: row for row in needs.tokens(make({**FILE, "best_of": 5, **changes}), run, LENGTHS)}
+        assert rows["arm best_of_n"].prompts == pytest.approx(prompts, abs=1)
+
+
 def test_memory_by_hand():
     """Phi-1.5 as the agent and, trained in full, as the Q model."""
     p, layers, width = 1_418_270_720, 24, 2048
@@ -172,6 +186,8 @@ def test_the_table_is_what_the_published_configurations_give(tmp_path, name, fam
 def test_the_small_agent_has_the_size_of_its_parameters():
     assert shape(make({"agent_width": 32, "agent_layers": 1, "agent_heads": 2, "vocabulary": 300}), "small") == Shape(
         300 * 32 + 4 * 32 * 32 + 3 * 32 * 96 + 3 * 32, 1, 32, 32, 4 * 64 + 3 * 128)
+    other = shape(make({"other_width": 16, "other_layers": 2, "agent_heads": 2, "vocabulary": 300}), "small", "other_agent")
+    assert (other.layers, other.hidden) == (2, 16)
 
 
 def test_an_unknown_model_is_told(tmp_path):

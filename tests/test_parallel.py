@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qvlib.errors import QvlibError
-from qvlib.parallel import process_count, slices, stream
+from qvlib.parallel import cores, process_count, slices, stream
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +31,14 @@ def fails(kind):
         time.sleep(0.5)  # what was yielded has left the process by then
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def test_where_cores_cannot_be_bound_all_count(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert cores() == process_count(0, "cpu") == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 def test_slices_deal_out_everything():

@@ -54,6 +54,12 @@ def test_the_papers_files_are_each_agent_on_each_world():
     ("iterations: 0", "greater than or equal to 1"),
     ("uct: median", "'uct'"),
     ("filter_actions: 1", "'filter_actions'"),
+    ("device: gpu", "'device'"),
+    ("agent_heads: 3", "'agent_width': 128 is no multiple of twice agent_heads = 3"),
+    ("other_width: 100\nother_demonstrations: 9", "'other_width'"),
+    ("q_base: small", "'q_base': small cannot be tuned"),
+    ("q_base: api:gpt", "'q_base': api:gpt cannot be tuned"),
+    ("prior_weight: 0.5\nagent: api:gpt", "'prior_weight': an agent behind a server"),
     ("- iterations", "flat list"),
     ("iterations: [", "not YAML"),
 ])
@@ -65,9 +71,20 @@ def test_bad_files_are_refused_in_one_line(tmp_path, text, message):
     assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named():
+@pytest.mark.parametrize("wrong", [{"api_key_variable": "gsk_s3cret"}, {"api_key_variable": "sk-s3cret"},
+                                   {"api_base_url": "http://me:s3cret@host/v1"}, {"api_base_url": "http://host/v1?key=s3cret"},
+                                   {"api_base_url": "s3cret"}])
+def test_a_key_in_the_wrong_place_is_not_shown(wrong):
+    with pytest.raises(QvlibError) as caught:
+        make(wrong)
+    assert next(iter(wrong)) in str(caught.value) and "s3cret" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(QvlibError, match="no/such.yml"):
         load("no/such.yml")
+    with pytest.raises(QvlibError, match="cannot be read: Is a directory; give a parameter file"):
+        load(tmp_path)
 
 
 def test_a_whole_number_is_taken_for_a_float():
@@ -99,6 +116,7 @@ def test_the_baseline_rft_decides_nothing_where_it_is_not_played():
     assert Params(rft_lr=1e-3, rft_epochs=7).digest("episodes") == base.digest("episodes")
     assert Params(rft=True, rft_lr=1e-3).digest("episodes") != played.digest("episodes")
     assert played.has("rft") and not base.has("rft") and base.has("other_agent") and not Params(other_demonstrations=0).has("other_agent")
+    assert not base.has("rules") and not base.has("trial") and Params(rule_tasks=1).has("rules") and Params(grid="some.yml").has("trial")
 
 
 def test_overrides_take_the_type_of_their_parameter():

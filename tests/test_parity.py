@@ -75,6 +75,13 @@ def test_nothing_to_compare(official, write):
         parity.check_webshop(write(official))
 
 
+@pytest.mark.parametrize("nothing", [b"", gzip.compress(b"")])
+def test_a_file_without_cases_is_not_the_same(official, write, nothing):
+    name = f"reward_golden.jsonl{'.gz' if nothing else ''}"
+    with pytest.raises(QvlibError, match=f"{name}: no records in it"):
+        parity.check_webshop(write({**official, name: nothing}))
+
+
 def test_cut_off_cases(official, write):
     folder = write({**official, "goals.jsonl.gz": gzip.compress(b'{"set": "synthetic"}\n' * 99)[:-9]})
     with pytest.raises(QvlibError, match="goals.jsonl.gz: cut off"):

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from qvlib import pipeline, reading, report
 from qvlib.errors import QvlibError
@@ -65,6 +66,19 @@ def test_no_task_has_two_uses(params, world):
 def test_test_tasks_that_choices_were_judged_on_can_be_left_out(params, world):
     seen, fresh = (pipeline.uses(make({**params.model_dump(), "test_skip": skip}), world).test for skip in (0, 5))
     assert len(fresh) == len(seen) == 5 and not {t.id for t in seen} & {t.id for t in fresh}
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_made(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    missing = params.model_copy(update={"device": "cuda:1", "runs_dir": str(tmp_path / "none")})
+    with pytest.raises(QvlibError, match="device: cuda:1, but torch .* finds 1 GPUs here; set device: cpu"):
+        pipeline.train_agents(missing)
+    assert not (tmp_path / "none").exists()
+
+
+def test_tasks_of_one_product_give_no_interval(params, world):
+    with pytest.raises(QvlibError, match="must be of two products at least"):
+        pipeline.uses(make({**params.model_dump(), "test_tasks": 1}), world)
 
 
 @pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"test_skip": 10**6}, "test_skip"),

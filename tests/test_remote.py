@@ -64,6 +64,13 @@ def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
     played, shares = first["episodes"], first["arms"].set_index("arm")["unparsable_share"]
     assert (played["unparsable"] > 0).any() and (played["unparsable"] <= played["proposals"] + played["refused"]).all()
     assert 0 < shares["sample"] < 0.5 and shares["tuned_policy"] > 0  # the Q model is a random one
+    priced = make({**given, "runs_dir": str(tmp_path / "one"), "api_price_prompt": 2.0, "api_price_completion": 10.0})
+    costs = report.cost(priced, report.load_by_task(priced))
+    asked_of_it = played[played["arm"] != "tuned_policy"]  # which is the Q model's own
+    usd = [frame["prompt_tokens"].sum() * 2.0 + frame["tokens"].sum() * 10.0
+           for frame in (asked_of_it, pd.DataFrame(read_stage(priced, "trees").records("trees")))]
+    assert costs["usd"] == pytest.approx(sum(usd) / 1e6) and costs["usd"] > 0
+    assert "usd" not in report.cost(make({**given, "runs_dir": str(tmp_path / "one")}), report.load_by_task(priced))
     monkeypatch.delenv("OPENAI_API_KEY")
     second = run(make({**given, "runs_dir": str(tmp_path / "two"), "api_offline": True}))
     assert len(server.seen) == asked

@@ -79,6 +79,17 @@ def test_benchmarks_are_shown_where_they_were_kept(run):
     assert text.index("## quick") < text.index("## Benchmarks")
 
 
+def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
+    gain = METRICS["gains"]["reranked"] | {"relative": None}
+    (run / "metrics.json").write_text(json.dumps(METRICS | {"gains": {"reranked": gain}}))
+    assert "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
+    from qvlib.results_index import _headline
+
+    arms = METRICS["arms"] | {"q_n5": METRICS["arms"]["reranked"]}
+    shown = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, run, tmp_path)
+    assert "| `q_n5` | 0.476 | [0.430, 0.520] | +0.129 | [+0.090, +0.170] |  | 25.0% |" in shown
+
+
 def test_the_front_page_is_written_from_files(run, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"

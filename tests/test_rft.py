@@ -91,6 +91,8 @@ def test_trees_without_a_good_episode_are_told():
     trees = [tree(0.25, ["a"]), tree(0.75, ["b", "c"]), tree(0.0, [])]
     assert rft.best_episodes(trees, 0.5) == [{"task": "t0.75", "group": "g", "reward": 0.75, "actions": ["b", "c"]}]
     assert len(rft.best_episodes(trees, 0.0)) == 2  # where nothing ended there is nothing to learn
+    with pytest.raises(QvlibError, match="no episode in 1 trees has ended; raise iterations"):
+        rft.best_episodes([tree(0.0, [])], 0.0)
     with pytest.raises(QvlibError, match="best episode in 3 trees has a reward of 0.750, under rft_min_reward = 0.9; lower it"):
         rft.best_episodes(trees, 0.9)
 

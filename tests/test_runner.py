@@ -93,6 +93,13 @@ def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
             opened.finish()
     assert main(["run", "tiny.yml"]) == 0
     assert len(ran(project)) == 2
+    project("06_ablations", LOOK)  # needs no stage for what is not asked for: scoring rules, a grid
+    for stage in ("trees", "pairs", "q_model", "control", "episodes"):
+        with open_stage(params, stage) as opened:
+            opened.finish()
+    for _ in range(2):
+        assert main(["run", "tiny.yml"]) == 0
+    assert len(ran(project)) == 3
 
 
 def test_the_time_of_earlier_sessions_counts(project):

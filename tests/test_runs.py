@@ -152,6 +152,18 @@ def test_seconds_add_up_over_sessions(params):
     assert 0.1 <= stage.manifest["seconds"] < 5
 
 
+def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
+    from qvlib import runs
+
+    made_by = {"git": {"commit": "a" * 40, "dirty": False}, "packages": {"torch": "1"}, "machine": {}, "seeds": {}}
+    for change in ({}, {}, {"git": {"commit": "b" * 40, "dirty": True}}):
+        monkeypatch.setattr(runs, "provenance", lambda _, change=change: made_by | change)
+        with open_stage(params, "trees") as stage:
+            pass
+    assert stage.manifest["git"]["commit"] == "b" * 40
+    assert stage.manifest["earlier"] == [{"git": made_by["git"], "packages": {"torch": "1"}}]
+
+
 def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
     """One after the other they add up, side by side the longest counts; those of other notebooks do not."""
     stages = {"data": (0, 2), "agent": (2, 30), "other_agent": (30, 40), "trees": (40, 90), "q_model": (90, 120), "control": (91, 140)}
@@ -309,3 +321,5 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(QvlibError, match="set runs_dir"), open_stage(make({"runs_dir": str(tmp_path / "runs")}), "data"):
         pass
+    with pytest.raises(QvlibError, match="runs/x.json cannot be written"):
+        write_atomic(tmp_path / "runs" / "x.json", "{}")

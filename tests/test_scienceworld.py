@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from qvlib import contract, environments
-from qvlib.environments.scienceworld import build, environment, simulator, tour
+from qvlib.environments.scienceworld import build, environment, experiments, simulator, tour
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.simulator import Simulator
@@ -154,11 +154,49 @@ def test_a_tour_counts_what_the_simulator_tells(stand_in, tmp_path, monkeypatch,
     assert told.counted == f"Reached: {reached}. The simulator's score is {100 * reward:.1f}"
 
 
+class Library:
+    """A stand-in for the package: thirty tasks with nine variations in each split."""
+
+    get_task_names = staticmethod(lambda: [f"task-{i:02}" for i in range(30)])
+    get_variations_train, get_variations_dev, get_variations_test = (
+        staticmethod(lambda first=first: list(range(first, first + 9))) for first in (0, 100, 200))
+    get_gold_action_sequence = staticmethod(lambda: ["wait"])
+
+    def __init__(self):
+        self.env = self.server = self
+        self.forgot = 0
+
+    def load(self, *_, **__):
+        pass
+
+    def freeActionTaskDesc(self):
+        return "Task Description:\nYour task is to wait."
+
+    def forget(self):
+        self.forgot += 1
+
+
+@pytest.mark.parametrize("count", [20, 120])
+def test_what_is_demonstrated_searched_and_tested_are_all_kinds_alike(tmp_path, monkeypatch, count):
+    library = Library()
+    monkeypatch.setattr(experiments, "simulator", lambda: library)
+    params = Params(environment="scienceworld", game_count=count)
+    experiments.write_experiments(params, tmp_path)
+    found = experiments.read_experiments(tmp_path)
+    kinds = {split: [task.goal[0] for task in tasks] for split, tasks in found.items()}
+    assert set(kinds["test"]) <= set(kinds["train"]) and set(kinds["dev"]) <= set(kinds["train"]) and library.forgot
+    assert len({task.group for tasks in found.values() for task in tasks}) == sum(map(len, found.values())) == count
+    assert len(set(kinds["train"])) == min(30, len(kinds["train"])) and kinds["train"] != sorted(kinds["train"])
+    first = (tmp_path / experiments.FILE).read_text()
+    experiments.write_experiments(params, tmp_path)
+    assert (tmp_path / experiments.FILE).read_text() == first
+
+
 def test_a_wrong_list(stand_in, tmp_path):
     (tmp_path / FILE).write_text("{}\n")
     with pytest.raises(QvlibError, match=f"{FILE}: not a list of experiments"):
         build(tmp_path)
-    with pytest.raises(QvlibError, match=f"holds no {FILE}; leave data_dir empty"):
+    with pytest.raises(QvlibError, match=f"holds no {FILE} that can be read .*; leave data_dir empty"):
         build(tmp_path / "elsewhere")
 
 

@@ -181,6 +181,18 @@ def test_a_folder_of_ones_own_games(folder, tmp_path):
         build(tmp_path / "elsewhere")
 
 
+def test_games_of_several_kinds_are_not_put_in_order_of_kind(tmp_path):
+    names = [f"{kind}-{i}" for kind in ("easy", "hard") for i in range(20)]
+    for path in (*(f"train/{name}" for name in names), "test/easy-1", "train/.under-way/hard-99"):
+        for suffix in (".z8", ".json"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).with_suffix(suffix).touch()
+    found = games.find(tmp_path, 0.1, 0.3)
+    assert sorted(found["train"]) == [f"train/{name}.z8" for name in sorted(names)] and found["test"] == ["test/easy-1.z8"]
+    assert 5 < sum("easy" in path for path in found["train"][:20]) < 15
+    assert games.find(tmp_path, 0.1, 0.3, in_order=True)["train"] == sorted(found["train"])
+
+
 def test_by_name(tmp_path):
     params = Params(environment="textworld", runs_dir=str(tmp_path), games="coin_collector", game_count=3, processes=1)
     environment = world(params)

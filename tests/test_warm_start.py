@@ -101,4 +101,3 @@ def test_what_does_not_fit_is_left_out_and_counted(lm, tmp_path, monkeypatch):
     assert tune(lm, tmp_path, [*rows, long], epochs=1)[2] == 1
     with pytest.raises(QvlibError, match="no demonstration fits the model's context of 2048 tokens"):
         tune(lm, tmp_path / "none", [long])
-    assert warm_start.IGNORED == -100

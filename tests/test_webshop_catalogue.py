@@ -59,6 +59,13 @@ def test_goals(official, write):
     assert human.options == ("100 g",) and human.instruction.startswith("i want loose leaf tea, and price lower")
 
 
+def test_an_option_without_values_makes_no_goals(official, write):
+    before = goals.build(catalogue.load(write(official)), "synthetic")
+    official["items_shuffle_1000.json"][0]["customization_options"]["Size"] = []
+    made = goals.build(catalogue.load(write(official)), "synthetic")
+    assert 0 < len(made) == len(before) - 4 and {g.asin for g in made} == {g.asin for g in before} - {"B000000001"}
+
+
 @pytest.mark.parametrize(("name", "content", "says"), [
     ("items_shuffle_1000.json", None, "no file of products"),
     ("items_ins_v2_1000.json", None, "no file of attributes"),
@@ -73,7 +80,13 @@ def test_goals(official, write):
     ("items_ins_v2_1000.json", "[]", "expected one JSON object"),
     ("items_ins_v2_1000.json", "{", "not JSON"),
     ("items_ins_v2_1000.json", '{"B000000001": 3}', "B000000001"),
+    ("items_ins_v2_1000.json", '{"B000000001": {"attributes": "cotton"}}', "B000000001"),
+    ("items_ins_v2_1000.json", '{"B000000001": {"instruction": 3}}', "B000000001"),
     ("items_human_ins.json", '{"B000000003": [{}]}', "B000000003"),
+    ("items_human_ins.json", '{"B000000003": [{"instruction": null, "instruction_attributes": ["a"], "instruction_options": []}]}',
+     "B000000003"),
+    ("items_human_ins.json", '{"B000000003": [{"instruction": "tea", "instruction_attributes": ["a"], "instruction_options": "b"}]}',
+     "B000000003"),
     ("products_1000.json", "[]", "several files of products"),
 ])
 def test_bad_files(official, write, name, content, says):
@@ -119,6 +132,9 @@ def test_title_nouns(official, write):
         nouns("Pink")
     with pytest.raises(QvlibError, match="no such table"):
         table_path("nowhere.json", ".")
+    for tokens in ("tea", None, ["green", 3]):
+        with pytest.raises(QvlibError, match="title_nouns.json: the title 'Green tea' has .*expected a list of words"):
+            title_nouns(table_path("auto", write({**official, "title_nouns.json": {"Green tea": tokens}})))
 
 
 def test_title_nouns_without_table_or_spacy(official, write, monkeypatch):

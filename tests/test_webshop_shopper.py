@@ -39,8 +39,22 @@ def test_a_careful_shopper_takes_the_options_it_can(shop):
         for action in record["actions"][:-1]:
             state = shop.step(state, action)
         offered = dict(shop.catalogue.by_asin[state.world.asin].options)
-        can = {(name, value) for name, value in wanted_options(state) if value in offered.get(name, ())}
+        can = {(name, value) for name, value in wanted_options(state, offered) if value in offered.get(name, ())}
         assert record["actions"][-1] == "click[buy now]" and can <= set(state.world.options)
+
+
+def test_it_takes_the_options_that_a_person_asks_for(official, write):
+    official["items_human_ins.json"] = {"B000000001": [
+        {"instruction": "a large cotton shirt in light blue", "instruction_attributes": ["cotton"],
+         "instruction_options": ["Large/Tall", "light blue", "long sleeves"]}]}
+    shop = webshop.build(write(official), goals="human", dev_share=0.01, test_share=0.01)
+    task = next(task for tasks in shop.splits.values() for task in tasks)
+    (record,) = lockstep([episode(shop, task, 0)], Shopper(shop, CAREFUL), 1)
+    assert record["actions"][-3:-1] in (["click[large | tall]", "click[light blue]"], ["click[light blue]", "click[large | tall]"])
+    assert record["actions"][-1] == "click[buy now]"
+    offered = {"size": ("small", "large | tall"), "color": ("red", "light blue")}
+    wanted = wanted_options(shop.reset(task), offered)
+    assert wanted == [("size", "large | tall"), ("color", "light blue"), ("", "long sleeves")]
 
 
 def test_how_often_it_errs_can_be_scaled(shop):

@@ -38,7 +38,7 @@ def make(params: Params, embedded: Path) -> Environment:
     if params.environment == "textworld":
         from . import textworld
 
-        return textworld.build(folder, **common)
+        return textworld.build(folder, **common, in_order=not params.data_dir)  # generated ones are of a kind
     if params.environment == "scienceworld":
         from . import scienceworld
 

@@ -15,8 +15,8 @@ class Tour:
     world: what the world is. goal: what the task asks for exactly, which agents are not told.
     walk: actions that a sensible agent makes, to the end of the episode or as far as known.
     notes: what to see in the first state, after the first action, and so on, as far as there is something to say.
-    rule: how the terminal reward is counted. by_hand: the reward at the walk's end, counted by that rule and not by the
-    environment; None where the world tells no rule. counted: the count in words.
+    rule: how the terminal reward is counted. by_hand: the reward at the walk's end, counted by that rule from what the world
+    tells of the walk; None where the world tells no rule. counted: the count in words.
     """
 
     world: str

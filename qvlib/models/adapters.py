@@ -5,6 +5,7 @@ Switched off, the LoRA's layers hand their input to the base's own, so that the 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class Switched:
 
     def __init__(self, base: PreTrainedModel, folder: str | Path) -> None:
         known = vars(base).get("_switched")
-        self._name = str(folder)
+        # A module's name must not hold a dot, as a path may.
+        self._name = hashlib.blake2b(str(folder).encode(), digest_size=8).hexdigest()
         if known is None:
             known = PeftModel.from_pretrained(base, folder, adapter_name=self._name)
             object.__setattr__(base, "_switched", known)  # not a submodule: a model does not contain itself

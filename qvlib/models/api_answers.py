@@ -60,11 +60,13 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         contents = [choice["message"]["content"] for choice in choices]
         if not all(content is None or isinstance(content, str) for content in contents):
             raise TypeError("content is no text")
+        # Half a surrogate pair, as of an emoji that was cut, can be neither sent nor written.
+        contents = [content and content.encode("utf-8", "replace").decode() for content in contents]
         log_probs = [_summed(choice.get("logprobs")) for choice in choices]
         usage = body.get("usage") or {}
         prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         reused = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-    except (KeyError, TypeError, AttributeError, ValueError):  # such as an error with HTTP 200
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # such as an error with HTTP 200
         raise Fault(f"no chat completion but {said(words(text))!r}", "give the base_url of a chat server") from None
     # Servers count the tokens of all choices together.
     shares = [completion // len(contents) + (i < completion % len(contents)) for i in range(len(contents))]

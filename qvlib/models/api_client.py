@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
-from urllib.parse import urlsplit
 
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from ..errors import QvlibError
+from .addresses import wrong_base_url, wrong_key_variable
 from .api_answers import LOG, Fault, read_answer, retry_after, words
 from .api_cache import Reply, ReplyCache
 
@@ -76,15 +76,9 @@ class ApiClient:
 
     def __post_init__(self) -> None:
         # The offending values are not shown: they may be a key that was put into the wrong place.
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*|", self.key_variable):
-            raise QvlibError("key_variable is not the name of an environment variable; give a name such as OPENAI_API_KEY, "
-                             "never the key itself")
-        url = urlsplit(self.base_url)
-        if url.username or url.password or url.query:
-            raise QvlibError("base_url holds a password, a key or a query; leave it out and put the key into the environment "
-                             f"variable {self.key_variable}")
-        if url.scheme not in ("http", "https") or not url.netloc:
-            raise QvlibError("base_url is no web address; give one like http://localhost:8000/v1")
+        for name, wrong in (("key_variable", wrong_key_variable(self.key_variable)), ("base_url", wrong_base_url(self.base_url))):
+            if wrong:
+                raise QvlibError(f"{name}: {wrong}")
         if self.n_mode not in ("auto", "each"):
             raise QvlibError(f"n_mode {self.n_mode!r} is unknown; give auto or each")
         if self.max_in_flight < 1 or self.retries < 0 or self.timeout <= 0:

@@ -67,8 +67,8 @@ class Chat:
         text = ""
         for turns in self._shorter_and_shorter(state):
             text = render(self.tokenizer, turns) + ("" if self.thoughts else ACTION)
-            # No token is shorter than a character, but for some of the special ones, which stand for many.
-            if len(text) <= self.budget or self.length(text) <= self.budget:
+            # No token is shorter than a byte, but for some of the special ones, which stand for many.
+            if len(text.encode()) <= self.budget or self.length(text) <= self.budget:
                 break
         return ChatPrompt(text, self.thoughts)
 

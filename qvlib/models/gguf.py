@@ -39,7 +39,7 @@ def converted(file: str | Path) -> Path:
     """The folder with the model and tokenizer of a GGUF file, in float32; made where it is missing.
 
     Raises:
-        QvlibError: no such file, or none that transformers reads.
+        QvlibError: no such file, none that transformers reads, or no room for what it is converted to.
     """
     file = Path(file)
     if not file.is_file():
@@ -54,6 +54,7 @@ def converted(file: str | Path) -> Path:
 
 def _convert(file: Path, folder: Path) -> None:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from .local import quiet
@@ -69,10 +70,14 @@ def _convert(file: Path, folder: Path) -> None:
         raise QvlibError(f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})") from None
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = model.config.max_position_embeddings
-    with quiet():
-        model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
     try:
-        os.replace(temporary, folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(temporary)
+        with quiet():
+            model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        if not folder.is_dir():  # else another process was faster
+            os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        if not folder.is_dir():
+            raise QvlibError(f"{folder} cannot be written ({error}); make room, or set QVLIB_CACHE to a folder that can be") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -111,7 +111,8 @@ class LocalModel:
 
     def prompts(self, states: Sequence[State]) -> list[tuple[Prompt, Ids]]:
         """Prompts and token ids of states; new ones are tokenized together, the last ones remembered for redraws."""
-        keys = [(s.task.instruction, s.observation, s.history, s.admissible) for s in states]
+        # Of the task too: a conversation begins with its first observation, which is in no later state.
+        keys = [(s.task.id, s.task.instruction, s.observation, s.history, s.admissible) for s in states]
         found = {key: self._prompts.get(key) for key in keys}
         new = {key: self.style(state) for key, state in zip(keys, states, strict=True) if found[key] is None}
         if new:

@@ -37,7 +37,11 @@ def recorded(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
-    """Compare every record of a file; ``differs`` says how one differs, None if it does not."""
+    """Compare every record of a file; ``differs`` says how one differs, None if it does not.
+
+    Raises:
+        QvlibError: the file holds no records, or is cut off.
+    """
     total = 0
     first, differing = "", []
     for record in lines(path):
@@ -49,6 +53,8 @@ def row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
         if difference is not None:
             first = first or f"record {total}: {difference}"
             differing.append(str(record.get("id", total)) if isinstance(record, dict) else str(total))
+    if not total:
+        raise QvlibError(f"{path}: no records in it; fetch the file again")
     return Row(path.name, total - len(differing), total, first, tuple(differing))
 
 

@@ -19,7 +19,7 @@ from ..params import Params
 from ..reranker import Filtered
 from ..runs import Stage, is_complete, open_stage, read_stage
 from ..types import Agent, Environment, Task
-from .common import one_thread, processes, save_model, set_threads, write_table
+from .common import check_device, one_thread, processes, save_model, set_threads, write_table
 from .models import load
 from .world import uses, world
 
@@ -31,8 +31,9 @@ def train_agents(params: Params) -> Stage:
     ``warm_start`` is set, else only looked at.
 
     Raises:
-        QvlibError: a name that gives no model with a tokenizer, or ``rft`` is set for an agent behind a server.
+        QvlibError: a name that gives no model with a tokenizer, a GPU that is not there, or ``rft`` is set for an agent behind a server.
     """
+    check_device(params)
     if params.rft:
         must_be_tunable(params.agent, "rft")
     world(params)

@@ -14,7 +14,10 @@ def model_card(params: Params, facts: Mapping[str, Any]) -> str:
     facts: ``control``, ``pairs``, ``dropped_pairs``, ``held_out_pairs``, ``held_out_accuracy`` (None where nothing was held out).
     """
     base = params.q_base or params.agent
-    base = "a small Llama, cloned from demonstrations" if base == "small" else base
+    if base == "small":
+        base = "a small Llama, cloned from demonstrations"
+    elif params.warm_start and not params.q_base:
+        base += f", fine-tuned on demonstrations (stage `agent-{params.digest('agent')}`)"
     kind = "A control for one: the same training with the winners drawn by a coin, which must gain nothing" if facts["control"] else \
         "A step-level Q model (arXiv 2409.09345)"
     accuracy = facts["held_out_accuracy"]

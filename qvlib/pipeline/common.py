@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import QvlibError
+from ..files import write_atomic
 from ..models.names import is_remote
 from ..parallel import process_count, rank
 from ..params import Params
@@ -19,9 +22,9 @@ from ..runs import Stage
 
 def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None:
     """A table made at once, whole or not at all."""
-    temporary = stage.path / f".{name}.{os.getpid()}.tmp"
-    pd.DataFrame(rows).to_parquet(temporary, index=False)
-    os.replace(temporary, stage.path / f"{name}.parquet")
+    buffer = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(buffer, index=False)
+    write_atomic(stage.path / f"{name}.parquet", buffer.getvalue())
 
 
 def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model", card: str = "") -> None:
@@ -59,6 +62,18 @@ def on_own_device(params: Params) -> Params:
     if rank()[1] == 1 or params.device != "cuda":
         return params
     return params.model_copy(update={"device": f"cuda:{os.environ['LOCAL_RANK']}"})
+
+
+def check_device(params: Params) -> None:
+    """Raise QvlibError where the GPU that is asked for is not there."""
+    if params.device == "cpu":
+        return
+    import torch
+
+    number = int(params.device.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        raise QvlibError(f"device: {params.device}, but torch {torch.__version__} finds {torch.cuda.device_count()} GPUs here; set device: cpu, "
+                         "or install a torch for CUDA and its driver")
 
 
 def one_thread(params: Params) -> None:

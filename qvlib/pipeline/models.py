@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,17 @@ def load(params: Params, name: str | Path, dtype: str = "") -> Any:
         QvlibError: nothing of that name gives a causal model with a tokenizer.
     """
     from ..models import local
+    from ..models.chat import Chat
 
     if is_remote(str(name)):
         return remote(params, str(name))
     one_thread(params)
-    return local.load(found(name), dtype=dtype or params.dtype, device=params.device, max_action_tokens=params.max_action_tokens,
-                      cache_tokens=params.cache_tokens, style=functools.partial(style, params))
+    lm = local.load(found(name), dtype=dtype or params.dtype, device=params.device, max_action_tokens=params.max_action_tokens,
+                    cache_tokens=params.cache_tokens, style=functools.partial(style, params))
+    longest = lm.context - params.max_action_tokens
+    if isinstance(lm.style, Chat) and lm.style.budget > longest:  # the model reads no more
+        lm.style = replace(lm.style, budget=max(1, int(longest)))
+    return lm
 
 
 def found(name: str | Path) -> str | Path:
@@ -94,7 +100,7 @@ def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
 
 @functools.lru_cache(4)
 def remote(params: Params, name: str) -> Any:
-    """A model behind a chat server; one client a process, so that its limit holds and its usage adds up.
+    """A model behind a chat server; one client a process and chain, so that its limit holds.
 
     Raises:
         QvlibError: a parameter ``api_*`` is none of its values.

@@ -59,8 +59,10 @@ def best_episodes(trees: Sequence[Mapping[str, Any]], min_reward: float) -> list
     best = [(tree, best_trajectory(tree)) for tree in trees]
     shown = [{"task": tree["task"], "group": tree["group"], "reward": found[0], "actions": list(found[1])}
              for tree, found in best if found is not None and found[0] >= min_reward]
+    if not any(found is not None for _, found in best):
+        raise QvlibError(f"rft: no episode in {len(trees)} trees has ended; raise iterations, max_steps or train_tasks")
     if not shown:
-        top = max((found[0] for _, found in best if found is not None), default=0.0)
+        top = max(found[0] for _, found in best if found is not None)
         raise QvlibError(f"rft: the best episode in {len(trees)} trees has a reward of {top:.3f}, under rft_min_reward = {min_reward:g}; "
                          "lower it, or raise iterations or train_tasks")
     return shown

@@ -27,14 +27,17 @@ def fetch(parameters: Mapping[str, str]) -> Any:
     """The answer of Wikipedia's API.
 
     Raises:
-        QvlibError: no answer, or none that is JSON.
+        QvlibError: no answer, or none to a query.
     """
     request = urllib.request.Request(f"{API}?{urllib.parse.urlencode(parameters)}", headers={"User-Agent": "qvlib"})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except (OSError, ValueError) as error:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+        if "query" not in answer:  # errors, such as too many requests, come as HTTP 200; kept, they would stand for ever
+            raise ValueError(f"{answer!r:.200}")
+    except (OSError, ValueError, TypeError) as error:
         raise QvlibError(f"{API}: no usable answer ({error}); check the network, or use a corpus on disk") from None
+    return answer
 
 
 class Wikipedia:

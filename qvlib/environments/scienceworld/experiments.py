@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ...errors import QvlibError
 from ...files import write_atomic
 from ...params import Params
+from ...seeding import generator
 from ...types import Task
 from .simulator import simulator, tidy
 
@@ -24,16 +25,27 @@ SPLITS = ("train", "dev", "test")
 def write_experiments(params: Params, folder: Path) -> None:
     """Choose ``game_count`` variations, in turn from all tasks and from ScienceWorld's own splits, and write ``FILE``.
 
+    Tasks take their turns in a drawn order, the same in each split, and a split's variations stand in a drawn order too:
+    what is demonstrated, searched and tested are all kinds alike.
+
     Raises:
         QvlibError: Java or the package is not installed.
     """
     env = simulator().env
     test, dev = (max(1, round(share * params.game_count)) for share in (params.test_share, params.dev_share))
     counts = {"train": params.game_count - test - dev, "dev": dev, "test": test}
-    names = list(env.get_task_names())
+    names = _drawn(sorted(env.get_task_names()), params.catalogue_seed, "kinds")
     asked = [(names[i % len(names)], i // len(names), split) for split, count in counts.items() for i in range(count)]
-    lines = [_experiment(env, *one) for one in tqdm(sorted(asked), desc="loading experiments", unit="task")]
-    write_atomic(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines if line))
+    found = [_experiment(env, *one) for one in tqdm(sorted(asked), desc="loading experiments", unit="task")]
+    simulator().forget()  # what it played before is no longer loaded
+    lines = [line for split in SPLITS
+             for line in _drawn([one for one in found if one and one["split"] == split], params.catalogue_seed, "order", split)]
+    write_atomic(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _drawn(some: list[Any], *key: Any) -> list[Any]:
+    """In an order drawn from a generator of its own."""
+    return [some[i] for i in generator(*key).permutation(len(some))]
 
 
 def _experiment(env: Any, name: str, number: int, split: str) -> dict[str, Any] | None:
@@ -65,8 +77,9 @@ def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
             name = f"{row['task']}-{row['variation']}"
             goal = (row["task"], row["variation"], tuple(row["gold"]))
             found[row["split"]].append(Task(f"scienceworld-{name}", row["instruction"], name, goal))
-    except FileNotFoundError:
-        raise QvlibError(f"data_dir {str(folder)!r} holds no {FILE}; leave data_dir empty, and it is made") from None
+    except OSError as error:
+        raise QvlibError(f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); leave data_dir empty, and it is "
+                         "made") from None
     except (ValueError, KeyError, TypeError):
         raise QvlibError(f"{path.name}: not a list of experiments; delete it and leave data_dir empty, and it is made") from None
     return {split: tuple(tasks) for split, tasks in found.items()}

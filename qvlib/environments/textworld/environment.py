@@ -13,7 +13,7 @@ from . import games
 from .machine import Machines, Moment
 
 REFUSED = "That cannot be done here."
-LOOKING = ("look", "inventory", "examine ")
+LOOKING = ("look", "inventory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class TextWorld:
         return Machines(self.folder)
 
     def _reward(self, now: Moment) -> float:
-        return 1.0 if now.won else min(1.0, max(0.0, now.score / now.max_score))
+        return 1.0 if now.won else min(1.0, max(0.0, now.score / now.max_score)) if now.max_score else 0.0
 
 
 def looks(command: str) -> bool:
@@ -111,14 +111,14 @@ def _spelt(state: State, action: str) -> str | None:
 
 
 def build(folder: str | Path, *, max_steps: int = 10, timeout_value: float = -0.5, dev_share: float = 0.1,
-          test_share: float = 0.3) -> TextWorld:
-    """TextWorld on a folder of games; ``games.find`` says how they make splits.
+          test_share: float = 0.3, in_order: bool = False) -> TextWorld:
+    """TextWorld on a folder of games; ``games.find`` says how they make splits, and what ``in_order`` means.
 
     Raises:
         QvlibError: textworld is not installed, or there are no games in the folder.
     """
     games.library()
-    found = games.find(Path(folder), dev_share, test_share)
+    found = games.find(Path(folder), dev_share, test_share, in_order)
     splits = {split: tuple(games.make_task(Path(folder), path) for path in paths) for split, paths in found.items()}
     hashes = {path: games.content_hash(Path(folder) / path) for paths in found.values() for path in paths}
     return TextWorld(Path(folder), splits, hashes, max_steps=max_steps, timeout_value=timeout_value)

@@ -34,26 +34,28 @@ def library() -> ModuleType:
     return textworld
 
 
-def find(folder: Path, dev_share: float, test_share: float) -> dict[str, list[str]]:
-    """Split -> paths of games below ``folder``.
+def find(folder: Path, dev_share: float, test_share: float, in_order: bool = False) -> dict[str, list[str]]:
+    """Split -> paths of games below ``folder``; what is hidden is none, such as the folder of a game under way.
 
     The folders train, dev (or valid) and test are the splits where there are any; else the games are dealt out by a
-    hash of their names.
+    hash of their names. That is also their order in a split: by their names, those that are searched might be of
+    another kind than those that are played. in_order: by their names, as for games that are all of a kind.
 
     Raises:
         QvlibError: no games, or one without its .json.
     """
-    paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.z8"))
+    found = (path.relative_to(folder) for path in folder.rglob("*.z8"))
+    paths = sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
     if not paths:
         raise QvlibError(f"data_dir {str(folder)!r} holds no TextWorld games (*.z8, with *.json beside); make some with tw-make")
     for path in paths:
         if not (folder / path).with_suffix(".json").exists():
             raise QvlibError(f"game {path!r} has no .json beside it, which tells its objective and commands; "
                              "copy it too, or make the game again with tw-make")
-    named = {split: [p for p in paths if Path(p).parts[0] in names] for split, names in FOLDERS.items()}
+    drawn = sorted(paths, key=lambda path: hashlib.blake2b(Path(path).name.encode()).digest())
+    named = {split: [p for p in (paths if in_order else drawn) if Path(p).parts[0] in names] for split, names in FOLDERS.items()}
     if any(named.values()):
         return named
-    drawn = sorted(paths, key=lambda path: hashlib.blake2b(Path(path).name.encode()).digest())
     test, dev = round(test_share * len(paths)), round(dev_share * len(paths))
     return {"train": drawn[test + dev:], "dev": drawn[test:test + dev], "test": drawn[:test]}
 

@@ -61,7 +61,7 @@ def _write(path: Path, kind: str, split: str, seed: int) -> None:
     options.seeds = seed
     if kind == "cooking":  # foods and ways of preparing them that train does not have, as in the competition
         settings = settings | {"recipe_seed": seed, "split": {"dev": "valid"}.get(split, split)}
-    with tempfile.TemporaryDirectory(dir=path.parent) as working:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as working:
         options.path = str(Path(working) / path.name)
         game = CHALLENGES[challenge][1](dict(settings), options)
         textworld.generator.compile_game(game, options)

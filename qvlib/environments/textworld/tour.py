@@ -34,5 +34,5 @@ def tour(environment: TextWorld, task: Task) -> Tour:
             f"{', '.join(f'`{command}`' for command in told['metadata'].get('walkthrough', ())) or 'commands that it does not tell'}.")
     notes = ("The first room. Every observation is the game's answer to the last command.",)
     won = WON in seen[-1].observation
-    return Tour(WORLD, goal, walk, RULE, notes, 1.0 if won else points / most,
+    return Tour(WORLD, goal, walk, RULE, notes, 1.0 if won else points / most if most else 0.0,
                 f"The game spoke of {points} of {most} points{', and of its end' if won else ''}")

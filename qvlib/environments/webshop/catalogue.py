@@ -137,11 +137,16 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
     return prices, f"${prices[0]}" if len(prices) == 1 else f"${prices[0]} to ${prices[1]}"
 
 
+def normalized(value: str) -> str:
+    """An option's value as the shop shows it."""
+    return value.strip().replace("/", " | ").lower()
+
+
 def _options(groups: Any, path: Path, where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if not groups:
         return ()
     try:
-        options = {name.lower(): tuple(intern(c["value"].strip().replace("/", " | ").lower()) for c in contents)
+        options = {name.lower(): tuple(intern(normalized(c["value"])) for c in contents)
                    for name, contents in groups.items() if contents is not None}
     except (AttributeError, KeyError, TypeError):
         raise QvlibError(f"{path}: {where}: field 'customization_options' is not name -> list of objects with a "
@@ -151,21 +156,33 @@ def _options(groups: Any, path: Path, where: str) -> tuple[tuple[str, tuple[str,
 
 def _instructions(asin: str, notes: Any, human: Any, path: Path, human_path: Path | None) -> dict[str, Any]:
     try:
-        attributes = notes.get("attributes", ["DUMMY_ATTR"])
+        instruction = notes.get("instruction")
         found = {
-            "attributes": tuple(map(intern, attributes)),
-            "instruction": notes.get("instruction"),
-            "instruction_attributes": tuple(map(intern, notes.get("instruction_attributes") or ())),
+            "attributes": _texts(notes.get("attributes", ["DUMMY_ATTR"])),
+            "instruction": None if instruction is None else _text(instruction),
+            "instruction_attributes": _texts(notes.get("instruction_attributes") or ()),
         }
     except (AttributeError, TypeError):
-        raise QvlibError(f"{path}: {asin}: not an object with a list 'attributes'; fetch the file again") from None
+        raise QvlibError(f"{path}: {asin}: not an object with a list 'attributes' of texts; fetch the file again") from None
     try:
-        found["human"] = tuple(HumanInstruction(h["instruction"], tuple(h["instruction_attributes"]),
-                                                tuple(h["instruction_options"])) for h in human)
+        found["human"] = tuple(HumanInstruction(_text(h["instruction"]), _texts(h["instruction_attributes"]),
+                                                _texts(h["instruction_options"])) for h in human)
     except (KeyError, TypeError):
-        raise QvlibError(f"{human_path}: {asin}: an instruction lacks 'instruction', 'instruction_attributes' or "
-                         "'instruction_options'; fetch the file again") from None
+        raise QvlibError(f"{human_path}: {asin}: an instruction lacks a text 'instruction', or lists of texts "
+                         "'instruction_attributes' and 'instruction_options'; fetch the file again") from None
     return found
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError("a text where a list of texts is meant")
+    return tuple(intern(_text(one)) for one in value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 _ABSENT = object()

@@ -76,7 +76,7 @@ class WebShop:
         return self._shown(state, page, action)
 
     def accepts(self, state: State, action: str) -> bool:
-        """False if the action would be refused, change nothing, or open a section that was read already."""
+        """False if the action would be refused, change nothing, or show a section whose text was shown before."""
         page: Page = state.world
         verb, argument = parse(action)
         if verb == "search":

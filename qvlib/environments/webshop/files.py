@@ -9,9 +9,9 @@ from typing import Any
 
 from ...errors import QvlibError
 from .. import datafiles
-from ..datafiles import lines, opened, sha256
+from ..datafiles import opened, sha256
 
-__all__ = ["find", "lines", "mapping", "records", "sha256"]
+__all__ = ["find", "mapping", "records", "sha256"]
 
 RELEASE = "the official WebShop data release (setup.sh of github.com/princeton-nlp/WebShop names its files)"
 PATTERNS = {

@@ -68,7 +68,7 @@ class Source:
 
     @property
     def goals(self) -> int:
-        """One, or one for each choice of a value for each option."""
+        """One, or one for each choice of a value for each option; none where an option has no values."""
         return 1 if self.human else math.prod(len(values) for _, values in self.product.options)
 
 
@@ -155,5 +155,5 @@ def _weights(sources: Sequence[Source]) -> array:
     for source in sources:
         for attribute in source.attributes:
             count[attribute] += source.goals
-    return array("d", (sum(1.0 / count[a] for a in s.attributes) / len(s.attributes) if s.attributes else 0.0
+    return array("d", (sum(1.0 / count[a] for a in s.attributes) / len(s.attributes) if s.attributes and s.goals else 0.0
                        for s in sources))

@@ -42,7 +42,11 @@ def from_table(path: Path) -> TitleNouns:
     Raises:
         QvlibError: an unreadable table, or later a title that it lacks.
     """
-    table = {title: tuple(str(token).lower() for token in tokens) for title, tokens in files.mapping(path).items()}
+    listed = files.mapping(path)
+    for title, tokens in listed.items():
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise QvlibError(f"{path}: the title {title!r:.80} has {tokens!r:.60}, expected a list of words; mend the table")
+    table = {title: tuple(token.lower() for token in tokens) for title, tokens in listed.items()}
 
     def nouns(title: str) -> tuple[str, ...]:
         try:

@@ -7,13 +7,14 @@ are what makes the cloned agent sensible but improvable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...seeding import generator
 from ...types import Proposal, Request, State
+from .catalogue import normalized
 from .environment import WebShop
 
 
@@ -94,7 +95,7 @@ class Shopper:
 
     def _on_item(self, state: State, rng: np.random.Generator) -> str:
         offered = dict(self.environment.catalogue.by_asin[state.world.asin].options)
-        wanted = wanted_options(state)
+        wanted = wanted_options(state, offered)
         lacks = any(value not in offered.get(name, ()) for name, value in wanted)
         if lacks and not state.world.options and rng.random() < self.habits.leave:
             return "click[< prev]"
@@ -118,7 +119,11 @@ class Shopper:
         return "click[< prev]"
 
 
-def wanted_options(state: State) -> list[tuple[str, str]]:
-    """(name, value) of the options the goal asks for; a human goal names only values."""
-    options = state.task.goal.options
-    return [o if isinstance(o, tuple) else ("", o) for o in options]
+def wanted_options(state: State, offered: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """(name, value) of the options the goal asks for; a human goal names only values: the name is that of the option, if
+    any, with that value among those offered, else empty."""
+    return [o if isinstance(o, tuple) else _named(normalized(o), offered) for o in state.task.goal.options]
+
+
+def _named(value: str, offered: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:
+    return next((name for name, values in offered.items() if value in values), ""), value

@@ -18,8 +18,8 @@ Buying ends the episode with a terminal reward in [0, 1] (equation 1 of the WebS
     reward = r_type × (n_att + n_opt + r_price) / (attributes + options + 1)
 
 with the number of wanted attributes that the product has, of wanted options that were chosen, and one point if the price fits.
-The factor for the type of product is below one if the bought thing is of another kind. The tests compare the same function with
-recorded rewards of the original program."""
+The factor for the type of product is below one if the bought thing is of another kind. The last state tells that factor and the two
+numbers; price and sum are counted by hand below. The tests compare all of it with recorded rewards of the original program."""
 
 
 def tour(environment: WebShop, task: Task) -> Tour:
