@@ -31,7 +31,7 @@ CHANGES = {
     "data_dir": "", "goals": "synthetic", "title_nouns": "auto", "catalogue_products": 200, "device": "cpu", "dtype": "float32",
     "processes": 1, "seeds": 1, "batch_size": 16, "prompt_tokens": 768, "cache_tokens": 20_000, "max_action_tokens": 24,
     "demonstrations": 20, "clone_epochs": 1, "warm_rank": 0, "train_tasks": 6, "iterations": 8, "max_steps": 5, "rounds": 1,
-    "test_tasks": 3, "test_skip": 0, "mcts_iterations": 2, "control_shuffles": 1, "heldout_share": 0.4, "pairs": "all_siblings",
+    "test_tasks": 2, "test_skip": 0, "mcts_iterations": 2, "control_shuffles": 1, "heldout_share": 0.4, "pairs": "all_siblings",
     "min_margin": 0.0, "dpo_batch": 8, "dpo_lr": 1e-4, "rft_min_reward": 0.0, "rft_epochs": 1,
     "rule_tasks": 0, "grid": "", "bootstrap": 100, "wandb_mode": "disabled",
     "api_key_variable": "", "api_cache": "", "api_offline": False, "api_in_flight": 4, "api_timeout": 600.0}

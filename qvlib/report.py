@@ -226,7 +226,7 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
     ``usd``, where a price is given: what servers ask for the replies that the run used, whenever they were paid for.
     """
     trees = pd.DataFrame([{k: t.get(k, 0) for k in COSTS} for chain in params.each_seed()
-                          for t in pipeline.load_trees(chain)])
+                          for t in _trees(chain)])
     played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
     found: dict[str, float] = {}
     for part, frame in (("collecting", trees), ("evaluating", played)):
@@ -299,10 +299,15 @@ def sources(params: Params) -> dict[str, int]:
     found = {"trees": 0, "tasks": 0, "states": 0, "ties": 0}
     for chain in params.each_seed():
         facts = read_stage(chain, "pairs").facts
-        made = compared(pipeline.load_trees(chain), chain.min_margin, chain.min_visits)
+        made = compared(_trees(chain), chain.min_margin, chain.min_visits)
         for key in found:
             found[key] += made[key] if key in made else facts[key]
     return found
+
+
+def _trees(params: Params) -> list[dict[str, Any]]:
+    """The trees of a chain, of all rounds."""
+    return [tree for one in (*_rounds_before(params), params) for tree in read_stage(one, "trees").records("trees")]
 
 
 def write_metrics(params: Params) -> dict[str, Any]:

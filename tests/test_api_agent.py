@@ -229,7 +229,6 @@ def test_each_draw_has_a_seed_of_its_own(server):
     assert len(set(seeds)) == 48 and all(0 <= seed < 2**31 for seed in seeds)
 
 
-@pytest.mark.parametrize("n_mode", ["auto", "each"])
 @pytest.mark.parametrize("content", ['"\\ud83d done"', '"done \\ude00"'])
 def test_half_a_sign_is_replaced(content):
     """Valid JSON, but nothing that could be sent again or written."""
@@ -243,6 +242,7 @@ def test_a_count_that_is_no_number_is_a_fault():
         read_answer('{"choices": [], "usage": {"prompt_tokens": 1e999}}', 1, str)
 
 
+@pytest.mark.parametrize("n_mode", ["auto", "each"])
 def test_answers_do_not_depend_on_the_batch_or_on_concurrency(server, n_mode):
     base = agent_of(server, n_mode=n_mode, max_in_flight=1).propose(requests(n=4))
     assert len({p.action for row in base for p in row}) > 2

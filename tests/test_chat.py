@@ -189,7 +189,7 @@ def tokens(text: str) -> int:
 
 def test_signs_of_several_tokens_count_as_such():
     """A sign is up to four tokens here, so fewer characters than the budget may be too many tokens."""
-    state = after(("search[\N{TEACUP WITHOUT HANDLE}]", "\N{TEACUP WITHOUT HANDLE}" * 300))
+    state = after(("search[\N{TEACUP WITHOUT HANDLE}]", "\n".join(["\N{TEACUP WITHOUT HANDLE}" * 10] * 30)))
     whole = shown(state, 10_000)
     budget = len(whole) + 10
     assert tokens(whole) > budget >= tokens(shown(state, budget))

@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from qvlib import ablations, figures, grids, pipeline, reading, report, siblings
+from qvlib import ablations, figures, grids, pipeline, preferences, reading, report, siblings
 from qvlib.errors import QvlibError
 from qvlib.runs import read_stage, stage_path
 
@@ -60,8 +60,10 @@ def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_chan
 def test_a_cell_may_have_another_agent(params, tmp_path):
     path = tmp_path / "agents.yml"
     path.write_text("width: {agent_width: [32]}\n")
-    table = grids.run(params.model_copy(update={"grid": str(path)}))
-    assert list(table["failed"]) == ["", ""] and table["sample"].iloc[0] != table["sample"].iloc[1]
+    narrow = params.model_copy(update={"grid": str(path)})
+    assert list(grids.run(narrow)["failed"]) == ["", ""]
+    agents = [read_stage(cell.params, "agent") for cell in grids.read(narrow)]
+    assert agents[0].facts["parameters"] > agents[1].facts["parameters"]
 
 
 def test_cells_share_what_they_have_in_common(params):
@@ -141,7 +143,8 @@ def test_what_is_reported_is_of_all_rounds(params):
     made = report.stage_table(second)
     assert (made["stage"] == "trees").sum() == (made["stage"] == "q_model").sum() == 2 and made["digest"].is_unique
     assert {t["task"] for t in siblings.held_out_trees(second)} <= {t["task"] for t in trees}
-    assert len(siblings.held_out_trees(second.model_copy(update={"heldout_share": 0.9}))) > 3
+    held = {p.task for p in preferences.hold_out(pipeline.load_pairs(second), second.heldout_share, second.seed)[1]}
+    assert held <= {t["task"] for t in siblings.held_out_trees(second)}
 
 
 def test_two_chains_are_pooled(params):

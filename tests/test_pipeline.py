@@ -76,11 +76,6 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_made(params, tmp_pat
     assert not (tmp_path / "none").exists()
 
 
-def test_tasks_of_one_product_give_no_interval(params, world):
-    with pytest.raises(QvlibError, match="must be of two products at least"):
-        pipeline.uses(make({**params.model_dump(), "test_tasks": 1}), world)
-
-
 @pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"test_skip": 10**6}, "test_skip"),
                                            ({"train_tasks": 10**6}, "train_tasks")])
 def test_splits_that_are_too_small_are_told(params, world, change, names):

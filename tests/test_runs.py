@@ -155,7 +155,7 @@ def test_seconds_add_up_over_sessions(params):
 def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
     from qvlib import runs
 
-    made_by = {"git": {"commit": "a" * 40, "dirty": False}, "packages": {"torch": "1"}, "machine": {}, "seeds": {}}
+    made_by = {"git": {"commit": "a" * 40, "dirty": False}, "packages": {"torch": "1"}, "machine": {"device": "cpu"}, "seeds": {}}
     for change in ({}, {}, {"git": {"commit": "b" * 40, "dirty": True}}):
         monkeypatch.setattr(runs, "provenance", lambda _, change=change: made_by | change)
         with open_stage(params, "trees") as stage:

@@ -27,7 +27,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         list(generate(Path(folder), plan("cooking", GAMES, 0, 0.3, 0.3)))
-        world = build(folder)
+        world = build(folder, in_order=True)
         tasks = [task for split in ("train", "dev", "test") for task in world.tasks(split)]
         walks = [walk(world, task, seed) for task in tasks for seed in range(WALKS)]
         ways = {"walk, TextWorld": _own_walk, "walk, ours": our_walk, "branch, TextWorld copied": _copied,
