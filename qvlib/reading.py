@@ -85,7 +85,8 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
         said = "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
     else:
         shuffled = ", ".join(f"{c:.1%}" for c in preferences["control_held_out_accuracy"] if c is not None)
-        said = f"The Q model orders {_against_a_coin(found, pairs, 'held-out pairs')} rightly; trained on shuffled winners: {shuffled}."
+        share, told = _against_a_coin(found, pairs)
+        said = f"Of {pairs} held-out pairs the Q model orders {share} rightly, {told}; trained on shuffled winners: {shuffled}."
     return f"{said} {left_out}" if left_out else said
 
 
@@ -106,8 +107,9 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
              f"{max(depths)} actions."] if total else []
     right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
     if right is not None:
-        lines.append(f"**Order**: {_against_a_coin(right, held, 'held-out pairs')} are ordered rightly (the interval takes pairs for "
-                     "independent; those of a task are not, so it is rather too narrow).")
+        share, told = _against_a_coin(right, held)
+        lines.append(f"**Order**: {share} of {held} held-out pairs are ordered rightly, {told} (the interval takes pairs for independent; those "
+                     "of a task are not, so it is rather too narrow).")
     rooms = [f"{gains[arm]['mean']:+.3f} by {what}" for arm, what in (
         ("best_of_n", "the best of several whole episodes"), ("mcts", "a search")) if arm in gains]
     lines.append(f"**Room**: where the environment itself judges, one sample is improved {' and '.join(rooms)}; by Q "
@@ -119,14 +121,15 @@ def agreement(found: Mapping[str, float]) -> str:
     """How often Q orders siblings as the search did; takes ``siblings.agreement``."""
     if not found["pairs"]:
         return "No siblings are held out in a run this small."
-    return f"Q orders {_against_a_coin(found['agreement'], int(found['pairs']), 'pairs of siblings with different values')} as the search did."
+    share, told = _against_a_coin(found["agreement"], int(found["pairs"]))
+    return f"Of {int(found['pairs'])} pairs of siblings with different values Q orders {share} as the search did, {told}."
 
 
-def _against_a_coin(share: float, count: int, what: str) -> str:
-    """A share of ``count``, its interval, and whether that holds one half."""
+def _against_a_coin(share: float, count: int) -> tuple[str, str]:
+    """A share of ``count`` with its interval, and whether that holds one half."""
     low, high = wilson(share, count)
     told = "more than a coin" if low > 0.5 else "less than a coin" if high < 0.5 else "not told apart from a coin"
-    return f"{share:.1%} [{low:.1%}, {high:.1%}] of {count} {what}, {told},"
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]", told
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

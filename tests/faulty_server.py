@@ -78,12 +78,10 @@ class FaultyServer:
             self.seen.append(body)
             self.keys.add(handler.headers.get("Authorization", ""))
             fault = self.always(body) or (self.faults.popleft() if self.faults else None)
-        try:
-            time.sleep(self.delay)
-            self._answer(handler, body, fault)
-        finally:
-            with self._lock:
-                self._now -= 1
+        time.sleep(self.delay)
+        with self._lock:  # before the answer leaves: the client may be back before this thread goes on
+            self._now -= 1
+        self._answer(handler, body, fault)
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: str | None) -> None:
         status, content = 200, json.dumps(self._completion(body, fault)).encode()

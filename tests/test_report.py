@@ -125,7 +125,7 @@ def test_the_layout_of_metrics(stages):
 def test_what_bounds_the_gain_is_told(stages):
     text = reading.diagnosis(report.metrics(stages))
     assert "34 in all, 88% of them about the first two actions of an episode, the deepest after 3 actions" in text
-    assert "75.0% [30.1%, 95.4%] of 4 held-out pairs, not told apart from a coin, are ordered rightly" in text
+    assert "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, not told apart from a coin" in text
     assert "one sample is improved +0.615 by a search; by Q +0.300 with n = 5" in text
     assert reading.wilson(0.5, 10**8) == pytest.approx((0.5, 0.5), abs=1e-3) and reading.wilson(1.0, 10)[0] > 0.5
 
