@@ -75,11 +75,11 @@ def test_nothing_to_compare(official, write):
         parity.check_webshop(write(official))
 
 
-@pytest.mark.parametrize("nothing", [b"", gzip.compress(b"")])
-def test_a_file_without_cases_is_not_the_same(official, write, nothing):
-    name = f"reward_golden.jsonl{'.gz' if nothing else ''}"
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_without_cases_is_not_the_same(official, write, suffix):
+    name = f"reward_golden.jsonl{suffix}"
     with pytest.raises(QvlibError, match=f"{name}: no records in it"):
-        parity.check_webshop(write({**official, name: nothing}))
+        parity.check_webshop(write({**official, name: gzip.compress(b"") if suffix else b""}))
 
 
 def test_cut_off_cases(official, write):
