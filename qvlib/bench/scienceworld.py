@@ -23,7 +23,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     Rows: a walk from the start; then, from each state of a walk, stepping two commands: by playing the walk again in the
     bare simulator (it is reset; it cannot be copied), and from our state. Columns: steps, median milliseconds of the
     wall clock a step (the simulator is a Java process of its own) and steps a second. What ours remembers is emptied before each round.
-    The bare one's step also lists every valid action, which takes most of its time, and its reset is slower than the loading that ours does.
+    The bare one's step also lists every valid action.
     ``ratio``: ours to the bare simulator's along walks; ``branching``: the same from branches.
 
     Raises:
