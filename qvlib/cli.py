@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from . import __version__
-from .errors import QvlibError
+from qvlib import __version__
+from qvlib.base.errors import QvlibError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,16 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; everything finished is kept: the same command goes on from there", file=sys.stderr)
+        print(
+            "\ninterrupted; everything finished is kept: the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .parallel import rank
-    from .runner import NotebookFailed, run
+    from qvlib.base.executors.processes import rank
+    from qvlib.runner import NotebookFailed, run
 
     if rank()[1] > 1:
-        raise QvlibError(f"{rank()[1]} processes were launched (WORLD_SIZE), but only `qvlib train` is for several; start `qvlib run` once")
+        raise QvlibError(
+            f"{rank()[1]} processes were launched (WORLD_SIZE), but only `qvlib train` is for several; start `qvlib run` once"
+        )
     overrides = {key: parse_value(key, text) for key, text in options.parameter}
     only = [name.strip() for name in options.only.split(",")] if options.only else None
     if options.dry:
@@ -47,14 +52,26 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
     import tempfile
     from pathlib import Path
 
-    from . import dry, tables
-    from .params import load
+    from qvlib.pipeline.params import load
+    from qvlib.report import tables
+    from qvlib.tools import dry
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
         arms = dry.run(load(file, **overrides), Path(folder))
     shown = tables.arms_shown(arms)
-    print(tables.markdown(shown.loc[:, shown.columns.isin(["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"])]))
-    print("all stages done, with small random models in the place of those named: the rewards mean nothing")
+    print(
+        tables.markdown(
+            shown.loc[
+                :,
+                shown.columns.isin(
+                    ["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"]
+                ),
+            ]
+        )
+    )
+    print(
+        "all stages done, with small random models in the place of those named: the rewards mean nothing"
+    )
     return 0
 
 
@@ -62,22 +79,25 @@ def _train(options: argparse.Namespace) -> int:
     """Fit the Q model and its controls to pairs that are there, as one of the processes of a launcher or alone."""
     import os
 
-    from .parallel import rank
+    from qvlib.base.executors.processes import rank
 
     first = rank()[0] == 0
     if not first:
         os.environ["TQDM_DISABLE"] = "1"
-    from . import pipeline, reading
-    from .params import load
-    from .paths import shown
-    from .runs import read_stage
+    from qvlib import pipeline
+    from qvlib.base.paths import shown
+    from qvlib.pipeline.params import load
+    from qvlib.report import sentences
+    from qvlib.runs.stage import read_stage
 
     params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
     stage = pipeline.train_q(params)
     found = {key: stage.facts[key] for key in ("held_out_pairs", "held_out_accuracy")}
-    found["control_held_out_accuracy"] = [c["held_out_accuracy"] for c in read_stage(params, "control").facts["controls"]]
+    found["control_held_out_accuracy"] = [
+        c["held_out_accuracy"] for c in read_stage(params, "control").facts["controls"]
+    ]
     if first:
-        print(reading.accuracy(found))
+        print(sentences.accuracy(found))
         print(f"Q model: {shown(stage.path / 'model')}")
     if rank()[1] > 1:
         import torch
@@ -88,27 +108,38 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _params(options: argparse.Namespace) -> int:
-    from .params import Params, load
+    from qvlib.pipeline.params import Params, load
 
     print(params_table(load(options.file) if options.file else Params()))
     return 0
 
 
 def _needs(options: argparse.Namespace) -> int:
-    from . import needs
-    from .params import load
-    from .paths import resolve
+    from qvlib.base.paths import resolve
+    from qvlib.pipeline.params import load
+    from qvlib.tools import needs
 
     params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
-    source = options.source or next(f"results/{name}" for name in ("smollm2-mini", "quick")
-                                    if name == "quick" or resolve(f"results/{name}/metrics.json").exists())
+    source = options.source or next(
+        f"results/{name}"
+        for name in ("smollm2-mini", "quick")
+        if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
+    )
     run = needs.measured(source, params)
-    print(needs.report(params, run, needs.lengths(params, run, options.reply_tokens), options.tokens_per_second, options.q_tokens_per_second))
+    print(
+        needs.report(
+            params,
+            run,
+            needs.lengths(params, run, options.reply_tokens),
+            options.tokens_per_second,
+            options.q_tokens_per_second,
+        )
+    )
     return 0
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from . import parity
+    from qvlib.tools import parity
 
     rows = parity.CHECKS[options.world](options.folder)
     print(parity.format_rows(rows))
@@ -116,15 +147,15 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from . import bench
+    from qvlib.tools import bench
 
     bench.run(options.name, options.repeats, options.save, options.model)
     return 0
 
 
 def _index(options: argparse.Namespace) -> int:
-    from .paths import project_root, resolve, shown
-    from .results_index import write_front_page, write_results_index
+    from qvlib.base.paths import project_root, resolve, shown
+    from qvlib.report.results_index import write_front_page, write_results_index
 
     folder = resolve(options.folder)
     print(shown(write_results_index(folder)))
@@ -137,7 +168,7 @@ def parse_value(key: str, text: str) -> Any:
     """A ``-p KEY VALUE`` as the parameter's type has it; ``make`` reports what does not fit."""
     import yaml
 
-    from .params import Params
+    from qvlib.pipeline.params import Params
 
     field = Params.model_fields.get(key)
     if field is None or field.annotation is str or get_args(field.annotation):
@@ -150,7 +181,7 @@ def parse_value(key: str, text: str) -> Any:
 
 def params_table(params: Any, width: int = 120) -> str:
     """All parameters with value, default where it is another, and meaning, grouped by stage."""
-    from .params import STAGES
+    from qvlib.pipeline.params import STAGES
 
     fields = type(params).model_fields
     names = max(map(len, fields))
@@ -159,7 +190,9 @@ def params_table(params: Any, width: int = 120) -> str:
     indent = " " * len(row.format("", "", ""))
     lines = [row.format("parameter", "value", "default") + "meaning"]
     for stage in (None, *STAGES):
-        lines.append(f"\n-- {stage or 'run'}: {'decides no outcome' if stage is None else 'decides this stage'}")
+        lines.append(
+            f"\n-- {stage or 'run'}: {'decides no outcome' if stage is None else 'decides this stage'}"
+        )
         for name, field in fields.items():
             if field.json_schema_extra["stage"] == stage:
                 value = getattr(params, name)
@@ -171,60 +204,136 @@ def params_table(params: Any, width: int = 120) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
+    text = (
+        f"{value:.6g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
+    )
     return text if len(text) <= 26 else "..." + text[-23:]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="qvlib", description="Step-level Q-value models for language-model agents.")
+    parser = argparse.ArgumentParser(
+        prog="qvlib", description="Step-level Q-value models for language-model agents."
+    )
     parser.add_argument("--version", action="version", version=f"qvlib {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the notebooks; resumes where it stopped")
     run.add_argument("file", help="parameter file, params/quick.yml")
-    run.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                     help="a parameter instead of the file's; repeat for more")
-    run.add_argument("--dry", action="store_true", help="all stages at once, tiny, with random models of the same architectures")
+    run.add_argument(
+        "-p",
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a parameter instead of the file's; repeat for more",
+    )
+    run.add_argument(
+        "--dry",
+        action="store_true",
+        help="all stages at once, tiny, with random models of the same architectures",
+    )
     run.add_argument("--only", metavar="02,05", help="only these notebooks")
     run.add_argument("--force", action="store_true", help="run also what is up to date")
     run.set_defaults(command=_run)
 
-    train = commands.add_parser("train", help="fit the Q model alone, by several processes where a launcher starts them")
+    train = commands.add_parser(
+        "train", help="fit the Q model alone, by several processes where a launcher starts them"
+    )
     train.add_argument("file", help="parameter file, the same as for run")
-    train.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                       help="a parameter instead of the file's; repeat for more")
+    train.add_argument(
+        "-p",
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a parameter instead of the file's; repeat for more",
+    )
     train.set_defaults(command=_train)
 
     params = commands.add_parser("params", help="list the parameters with their meanings")
     params.add_argument("file", nargs="?", help="parameter file; without it, the defaults")
     params.set_defaults(command=_params)
 
-    needs = commands.add_parser("needs", help="GPU memory, tokens, hours and USD of a run, from what a finished one has counted")
+    needs = commands.add_parser(
+        "needs",
+        help="GPU memory, tokens, hours and USD of a run, from what a finished one has counted",
+    )
     needs.add_argument("file", help="parameter file, params/paper/webshop-phi3-mini.yml")
-    needs.add_argument("-p", dest="parameter", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                       help="a parameter instead of the file's; repeat for more")
-    needs.add_argument("--from", dest="source", metavar="RESULTS",
-                       help="results of a finished run; without it results/smollm2-mini or results/quick")
-    needs.add_argument("--reply-tokens", type=float, metavar="N", help="tokens of a reply, thought included, where you have measured them")
-    needs.add_argument("--tokens-per-second", type=float, metavar="N", help="what the agent's model reads and writes on your machine")
-    needs.add_argument("--q-tokens-per-second", type=float, metavar="N", help="what the Q model reads")
+    needs.add_argument(
+        "-p",
+        dest="parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a parameter instead of the file's; repeat for more",
+    )
+    needs.add_argument(
+        "--from",
+        dest="source",
+        metavar="RESULTS",
+        help="results of a finished run; without it results/smollm2-mini or results/quick",
+    )
+    needs.add_argument(
+        "--reply-tokens",
+        type=float,
+        metavar="N",
+        help="tokens of a reply, thought included, where you have measured them",
+    )
+    needs.add_argument(
+        "--tokens-per-second",
+        type=float,
+        metavar="N",
+        help="what the agent's model reads and writes on your machine",
+    )
+    needs.add_argument(
+        "--q-tokens-per-second", type=float, metavar="N", help="what the Q model reads"
+    )
     needs.set_defaults(command=_needs)
 
-    parity = commands.add_parser("parity", help="compare a world with the original's recorded cases")
+    parity = commands.add_parser(
+        "parity", help="compare a world with the original's recorded cases"
+    )
     parity.add_argument("world", choices=["hotpotqa", "webshop"])
-    parity.add_argument("folder", metavar="DIR", help="folder with the official data files and golden cases")
+    parity.add_argument(
+        "folder", metavar="DIR", help="folder with the official data files and golden cases"
+    )
     parity.set_defaults(command=_parity)
 
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
-    bench.add_argument("name", choices=("env", "search", "scoring", "conversations", "precision", "worlds", "scienceworld", "trainers"))
-    bench.add_argument("--repeats", type=int, default=3, help="rounds that are counted, where ways take turns")
+    bench.add_argument(
+        "name",
+        choices=(
+            "env",
+            "search",
+            "scoring",
+            "conversations",
+            "precision",
+            "worlds",
+            "scienceworld",
+            "trainers",
+        ),
+    )
+    bench.add_argument(
+        "--repeats", type=int, default=3, help="rounds that are counted, where ways take turns"
+    )
     bench.add_argument("--save", action="store_true", help="also write it into results/bench")
-    bench.add_argument("--model", default="", help="conversations, precision: a causal model instead of smollm2, a folder or a GGUF file")
+    bench.add_argument(
+        "--model",
+        default="",
+        help="conversations, precision: a causal model instead of smollm2, a folder or a GGUF file",
+    )
     bench.set_defaults(command=_bench)
 
     index = commands.add_parser("index", help="write README.md of the results folder from its runs")
     index.add_argument("folder", nargs="?", default="results", help="results folder")
-    index.add_argument("--front-page", metavar="RUN", help="also write this run's table into the project's README.md")
+    index.add_argument(
+        "--front-page",
+        metavar="RUN",
+        help="also write this run's table into the project's README.md",
+    )
     index.set_defaults(command=_index)
     return parser
 

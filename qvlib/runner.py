@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import QvlibError
-from .files import write_atomic, write_json
-from .params import STAGES, Params, load
-from .paths import project_root, resolve, shown
-from .provenance import now, provenance
-from .runs import MADE_BY, is_complete, read_stage, seconds_spent
-from .terminal import Forward, seconds_text
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import write_atomic, write_json
+from qvlib.base.paths import project_root, resolve, shown
+from qvlib.base.terminal import Forward, seconds_text
+from qvlib.pipeline.params import STAGES, Params, load
+from qvlib.runs.provenance import now, provenance
+from qvlib.runs.stage import MADE_BY, is_complete, read_stage, seconds_spent
 
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
@@ -34,7 +34,7 @@ KERNEL_ENVIRONMENT = {
     "TQDM_NCOLS": "90",
 }
 KERNEL_ARGUMENTS = [
-    "--IPKernelApp.exec_lines=import qvlib.terminal; qvlib.terminal.use_text_progress(); del qvlib",
+    "--IPKernelApp.exec_lines=import qvlib.base.terminal; qvlib.base.terminal.use_text_progress(); del qvlib",
     "--IPKernelApp.log_level=50",  # else: local sockets are not encrypted; the reply to Ctrl-C could not be sent
 ]
 
@@ -70,7 +70,11 @@ def run(
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
-        stamp = {"parameters": _digest(params.model_dump()), "notebook": notebook_hash(notebook), "package": package}
+        stamp = {
+            "parameters": _digest(params.model_dump()),
+            "notebook": notebook_hash(notebook),
+            "package": package,
+        }
         worked = not force and has_worked(params, notebook.stem)
         known = up_to_date(results, notebook.stem, stamp) if worked else None
         if known is not None:
@@ -92,10 +96,14 @@ def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path
     """The notebooks ``NN_name.ipynb`` of a folder in order, or those of them that ``only`` names."""
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise QvlibError(f"{shown(folder)} holds no notebooks; run qvlib from a folder of the project")
+        raise QvlibError(
+            f"{shown(folder)} holds no notebooks; run qvlib from a folder of the project"
+        )
     for name in only or ():
         if not any(name in (path.stem, path.stem[:2]) for path in found):
-            raise QvlibError(f"no notebook {name!r}; there are {', '.join(path.stem for path in found)}")
+            raise QvlibError(
+                f"no notebook {name!r}; there are {', '.join(path.stem for path in found)}"
+            )
     return [path for path in found if not only or path.stem in only or path.stem[:2] in only]
 
 
@@ -108,17 +116,23 @@ def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
     try:
         return _in_kernel(notebook, parameters, out, err)
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else: the cell that waited for the kernel complains
+        logging.getLogger("asyncio").setLevel(
+            logging.CRITICAL
+        )  # else: the cell that waited for the kernel complains
         raise
     except PapermillExecutionError as error:
         out.close(), err.close()
         if error.ename == "QvlibError":
             raise QvlibError(error.evalue) from None
-        raise NotebookFailed(f"{shown(notebook)} stopped in cell [{error.exec_count}]:\n"
-                             + strip_color("\n".join(error.traceback))) from None
+        raise NotebookFailed(
+            f"{shown(notebook)} stopped in cell [{error.exec_count}]:\n"
+            + strip_color("\n".join(error.traceback))
+        ) from None
     except DeadKernelError:
-        raise NotebookFailed(f"{shown(notebook)}: its process died, most likely for want of memory; lower batch_size "
-                             "and run again, everything finished is kept") from None
+        raise NotebookFailed(
+            f"{shown(notebook)}: its process died, most likely for want of memory; lower batch_size "
+            "and run again, everything finished is kept"
+        ) from None
     finally:
         out.close(), err.close()
 
@@ -133,11 +147,17 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if "outputs" in cell:
-            cell.outputs = [_tidied(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                _tidied(output) for output in cell.outputs if output.get("name") != "stderr"
+            ]
     notebook.metadata["qvlib"] = {"complete": True, **stamp}
-    html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook, {"metadata": {"name": name}})
+    html, _ = HTMLExporter(template_name="classic").from_notebook_node(
+        notebook, {"metadata": {"name": name}}
+    )
     write_atomic(results / "html" / f"{name}.html", html)
-    write_atomic(results / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")  # last: it vouches for both
+    write_atomic(
+        results / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n"
+    )  # last: it vouches for both
 
 
 def has_worked(params: Params, name: str) -> bool:
@@ -145,15 +165,23 @@ def has_worked(params: Params, name: str) -> bool:
 
     Else rendered results that came with a clone would stand in for a run that never was.
     """
-    return all(is_complete(params, stage) for stage, (_, notebook) in MADE_BY.items() if notebook <= name and params.has(stage))
+    return all(
+        is_complete(params, stage)
+        for stage, (_, notebook) in MADE_BY.items()
+        if notebook <= name and params.has(stage)
+    )
 
 
 def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
     """The seconds a notebook took, if its rendered copy has this stamp; else None."""
     try:
-        metadata = json.loads((results / "notebooks" / f"{name}.ipynb").read_bytes())["metadata"]["qvlib"]
+        metadata = json.loads((results / "notebooks" / f"{name}.ipynb").read_bytes())["metadata"][
+            "qvlib"
+        ]
         same = metadata["complete"] and all(metadata[k] == v for k, v in stamp.items())
-        return metadata["seconds"] if same and (results / "html" / f"{name}.html").exists() else None
+        return (
+            metadata["seconds"] if same and (results / "html" / f"{name}.html").exists() else None
+        )
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: then it is made
         return None
 
@@ -164,14 +192,23 @@ def notebook_hash(path: Path) -> str:
         cells = json.loads(path.read_bytes())["cells"]
     except (ValueError, KeyError, TypeError):
         raise QvlibError(f"{shown(path)} is not a notebook; restore it with git") from None
-    return _digest([[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in cells])
+    return _digest(
+        [
+            [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])]
+            for c in cells
+        ]
+    )
 
 
 def package_hash() -> str:
     """A hash of qvlib's own code."""
     folder = Path(__file__).parent
-    return _digest([[str(p.relative_to(folder)), hashlib.blake2b(p.read_bytes()).hexdigest()]
-                    for p in sorted(folder.rglob("*.py"))])
+    return _digest(
+        [
+            [str(p.relative_to(folder)), hashlib.blake2b(p.read_bytes()).hexdigest()]
+            for p in sorted(folder.rglob("*.py"))
+        ]
+    )
 
 
 def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err: Forward) -> Any:
@@ -185,18 +222,30 @@ def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err:
         try:
             with _environment(KERNEL_ENVIRONMENT | {"JUPYTER_PATH": _kernels_first()}):
                 return papermill.execute_notebook(
-                    nbformat.read(notebook, as_version=4), None, dict(parameters), kernel_name="python3",
-                    language="python", cwd=root, progress_bar=False, stdout_file=out, stderr_file=err,
-                    extra_arguments=KERNEL_ARGUMENTS)
+                    nbformat.read(notebook, as_version=4),
+                    None,
+                    dict(parameters),
+                    kernel_name="python3",
+                    language="python",
+                    cwd=root,
+                    progress_bar=False,
+                    stdout_file=out,
+                    stderr_file=err,
+                    extra_arguments=KERNEL_ARGUMENTS,
+                )
         except DeadKernelError:
             raise
         except RuntimeError as error:
             if not str(error).startswith("Kernel "):
                 raise
             if attempt == KERNEL_STARTS:
-                raise QvlibError(f"no notebook kernel starts ({error}); try `{sys.executable} -m ipykernel --version`"
-                                 ) from None
-            print(f"the kernel did not start, trying again ({attempt + 1} of {KERNEL_STARTS})", flush=True)
+                raise QvlibError(
+                    f"no notebook kernel starts ({error}); try `{sys.executable} -m ipykernel --version`"
+                ) from None
+            print(
+                f"the kernel did not start, trying again ({attempt + 1} of {KERNEL_STARTS})",
+                flush=True,
+            )
             time.sleep(attempt)
     raise AssertionError("unreachable")
 
@@ -230,25 +279,48 @@ def _tidied(output: Any) -> Any:
 
 def _given(params: Params) -> dict[str, Any]:
     """The parameters that are not the defaults, which the notebooks have: a reader sees what is special in a run."""
-    return {name: value for name, value in params.model_dump().items() if value != type(params).model_fields[name].default}
+    return {
+        name: value
+        for name, value in params.model_dump().items()
+        if value != type(params).model_fields[name].default
+    }
 
 
 def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:
-    write_json(results / "manifest.json", {
-        "name": params.name, "finished": now(), "seconds": round(sum(spent.values()), 1), "notebooks": dict(spent),
-        **provenance(params), "peak_memory_gib": _peak_memory(params), "data_hashes": _data_hashes(params),
-        "parameters": params.model_dump()})
+    write_json(
+        results / "manifest.json",
+        {
+            "name": params.name,
+            "finished": now(),
+            "seconds": round(sum(spent.values()), 1),
+            "notebooks": dict(spent),
+            **provenance(params),
+            "peak_memory_gib": _peak_memory(params),
+            "data_hashes": _data_hashes(params),
+            "parameters": params.model_dump(),
+        },
+    )
 
 
 def _peak_memory(params: Params) -> dict[str, float]:
     """The most memory that any stage of the run took, GiB, by kind."""
-    stages = [read_stage(chain, stage) for chain in params.each_seed() for stage in STAGES if is_complete(chain, stage)]
+    stages = [
+        read_stage(chain, stage)
+        for chain in params.each_seed()
+        for stage in STAGES
+        if is_complete(chain, stage)
+    ]
     peaks = [stage.manifest.get("peak_memory_gib", {}) for stage in stages]
-    return {kind: max(peak.get(kind, 0.0) for peak in peaks) for kind in dict.fromkeys(k for peak in peaks for k in peak)}
+    return {
+        kind: max(peak.get(kind, 0.0) for peak in peaks)
+        for kind in dict.fromkeys(k for peak in peaks for k in peak)
+    }
 
 
 def _data_hashes(params: Params) -> dict[str, str] | None:
-    return read_stage(params, "data").manifest["data_hashes"] if is_complete(params, "data") else None
+    return (
+        read_stage(params, "data").manifest["data_hashes"] if is_complete(params, "data") else None
+    )
 
 
 def _report(results: Path, seconds: float) -> None:
@@ -256,8 +328,12 @@ def _report(results: Path, seconds: float) -> None:
     if summary.exists():
         print(f"\n{summary.read_text().strip()}\n")
     print(f"Done in {seconds_text(seconds)}.")
-    for what, path in (("Report", results / "html" / "07_report.html"), ("Notebooks", results / "notebooks"),
-                       ("Tables", results / "tables"), ("Figures", results / "figures")):
+    for what, path in (
+        ("Report", results / "html" / "07_report.html"),
+        ("Notebooks", results / "notebooks"),
+        ("Tables", results / "tables"),
+        ("Figures", results / "figures"),
+    ):
         if path.exists():
             print(f"{what + ':':<10} {shown(path)}")
 

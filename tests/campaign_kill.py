@@ -28,7 +28,11 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
     stages, right = course(undisturbed), outcome(undisturbed)
     targets = [stage for stage, alone in stages.items() for _ in range(3 if alone.records else 1)]
     made, lost, repeated, changed = [], 0, 0, []
-    print(FORM.format("kill", "round", "processes", "killed", "aimed at", "struck", "finished records kept"))
+    print(
+        FORM.format(
+            "kill", "round", "processes", "killed", "aimed at", "struck", "finished records kept"
+        )
+    )
     number = 0
     while len(made) < kills:
         number += 1
@@ -36,13 +40,33 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
         found = disturb(params, targets[: kills - len(made)], stages, draw)
         for kill in found.kills:
             made.append(kill)
-            print(FORM.format(len(made), number, params.processes, kill.victim, kill.aimed, kill.struck, kill.finished),
-                  flush=True)
+            print(
+                FORM.format(
+                    len(made),
+                    number,
+                    params.processes,
+                    kill.victim,
+                    kill.aimed,
+                    kill.struck,
+                    kill.finished,
+                ),
+                flush=True,
+            )
         lost, repeated = lost + found.lost, repeated + found.repeated
-        changed += [f"round {number}: {name}: {what}" for name, what in differences(right, outcome(params)).items()]
+        changed += [
+            f"round {number}: {name}: {what}"
+            for name, what in differences(right, outcome(params)).items()
+        ]
     print(*changed, sep="\n", end="\n" * bool(changed))
-    return {"kills": len(made), "rounds": number, "seed": seed, "lost": lost, "repeated": repeated,
-            "tables_equal": not changed, "by_stage": Counter(kill.struck for kill in made)}
+    return {
+        "kills": len(made),
+        "rounds": number,
+        "seed": seed,
+        "lost": lost,
+        "repeated": repeated,
+        "tables_equal": not changed,
+        "by_stage": Counter(kill.struck for kill in made),
+    }
 
 
 def main() -> int:

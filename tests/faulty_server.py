@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from qvlib.seeding import generator
+from qvlib.base.seeding import generator
 
 WORDS = ("a", "b", "c", "nonsense")
 
@@ -58,7 +58,9 @@ class FaultyServer:
             request_queue_size = 64
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -79,11 +81,15 @@ class FaultyServer:
             self.keys.add(handler.headers.get("Authorization", ""))
             fault = self.always(body) or (self.faults.popleft() if self.faults else None)
         time.sleep(self.delay)
-        with self._lock:  # before the answer leaves: the client may be back before this thread goes on
+        with (
+            self._lock
+        ):  # before the answer leaves: the client may be back before this thread goes on
             self._now -= 1
         self._answer(handler, body, fault)
 
-    def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: str | None) -> None:
+    def _answer(
+        self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: str | None
+    ) -> None:
         status, content = 200, json.dumps(self._completion(body, fault)).encode()
         if fault is None and self.n == "refuses" and body.get("n", 1) > 1:
             fault = "400"
@@ -96,15 +102,21 @@ class FaultyServer:
         elif fault == "echo":
             status, content = 500, b"no luck with " + handler.headers["Authorization"].encode()
         elif fault and fault.isdigit():
-            status, content = int(fault), json.dumps({"error": {"message": f"state {fault}", "code": None}}).encode()
+            status, content = (
+                int(fault),
+                json.dumps({"error": {"message": f"state {fault}", "code": None}}).encode(),
+            )
         if fault == "refuse":
             handler.close_connection = True
             handler.connection.close()
             return
         try:
             handler.send_response(status)
-            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)),
-                                **(self.headers if fault else {})}.items():
+            for name, value in {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(content)),
+                **(self.headers if fault else {}),
+            }.items():
                 handler.send_header(name, value)
             handler.end_headers()
             handler.wfile.write(content[: len(content) // 2] if fault == "cut" else content)
@@ -116,13 +128,32 @@ class FaultyServer:
         choices = []
         for i in range(0 if fault == "empty" else n):
             rng = generator(body.get("seed"), body["messages"][-1]["content"], i)
-            text = self.reply(body, rng) if self.reply else f"Action: {self.words[rng.integers(len(self.words))]}"
+            text = (
+                self.reply(body, rng)
+                if self.reply
+                else f"Action: {self.words[rng.integers(len(self.words))]}"
+            )
             null = fault == "null" or (n > 1 and i in self.null_choices)
-            choice = {"index": i, "finish_reason": "content_filter" if null else "stop",
-                      "message": {"role": "assistant", "content": None if null else text}}
+            choice = {
+                "index": i,
+                "finish_reason": "content_filter" if null else "stop",
+                "message": {"role": "assistant", "content": None if null else text},
+            }
             if body.get("logprobs"):
-                choice["logprobs"] = {"content": [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -0.25}]}
+                choice["logprobs"] = {
+                    "content": [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -0.25}]
+                }
             choices.append(choice)
-        return {"id": "1", "object": "chat.completion", "created": 0, "model": "fake-0613", "choices": choices,
-                "usage": {"prompt_tokens": 11, "completion_tokens": 3 * len(choices), "total_tokens": 11 + 3 * len(choices),
-                          "prompt_tokens_details": {"cached_tokens": 4}}}
+        return {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "fake-0613",
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": 11,
+                "completion_tokens": 3 * len(choices),
+                "total_tokens": 11 + 3 * len(choices),
+                "prompt_tokens_details": {"cached_tokens": 4},
+            },
+        }

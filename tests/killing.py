@@ -23,20 +23,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qvlib import pipeline, tables
-from qvlib.params import STAGES, Params, make
+from qvlib import pipeline
+from qvlib.pipeline.params import STAGES, Params, make
+from qvlib.report import tables
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
 TINY = {  # enough for an agent that earns something now and then; what it draws in vain is not drawn again, to be quick
-    "catalogue_products": 300, "demonstrations": 300, "agent_width": 64, "agent_layers": 1, "agent_heads": 2,
-    "vocabulary": 1024, "clone_lr": 8e-3, "clone_batch": 4, "other_demonstrations": 60, "other_width": 16,
-    "other_layers": 1, "filter_actions": False, "max_steps": 5, "max_action_tokens": 10, "train_tasks": 8,
-    "iterations": 12, "heldout_share": 0.3, "dpo_epochs": 3, "control_shuffles": 1, "test_tasks": 10,
-    "mcts_iterations": 3, "bootstrap": 100, "batch_size": 3, "processes": 1, "dtype": "float64",
-    "wandb_mode": "disabled"}
+    "catalogue_products": 300,
+    "demonstrations": 300,
+    "agent_width": 64,
+    "agent_layers": 1,
+    "agent_heads": 2,
+    "vocabulary": 1024,
+    "clone_lr": 8e-3,
+    "clone_batch": 4,
+    "other_demonstrations": 60,
+    "other_width": 16,
+    "other_layers": 1,
+    "filter_actions": False,
+    "max_steps": 5,
+    "max_action_tokens": 10,
+    "train_tasks": 8,
+    "iterations": 12,
+    "heldout_share": 0.3,
+    "dpo_epochs": 3,
+    "control_shuffles": 1,
+    "test_tasks": 10,
+    "mcts_iterations": 3,
+    "bootstrap": 100,
+    "batch_size": 3,
+    "processes": 1,
+    "dtype": "float64",
+    "wandb_mode": "disabled",
+}
 LONGEST = 300  # seconds after which a run that should end is taken to hang
-LAST_DIGITS = 1e-9  # what a log-probability may differ by where the batches of a run are cut differently
+LAST_DIGITS = (
+    1e-9  # what a log-probability may differ by where the batches of a run are cut differently
+)
 
 
 @dataclass(frozen=True)
@@ -68,22 +92,40 @@ class Disturbed:
 
 def tiny(folder: Path, **changes: Any) -> Params:
     """The tiny run's parameters, with its work in ``folder``."""
-    return make({**TINY, "runs_dir": str(folder / "runs"), "results_dir": str(folder / "results"), **changes})
+    return make(
+        {
+            **TINY,
+            "runs_dir": str(folder / "runs"),
+            "results_dir": str(folder / "results"),
+            **changes,
+        }
+    )
 
 
 def run(parameters: str | Params) -> None:
     """All stages, from the data to the episodes; of parameters or their JSON."""
     params = parameters if isinstance(parameters, Params) else make(json.loads(parameters))
-    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
+    for stage in (
+        pipeline.train_agents,
+        pipeline.collect,
+        pipeline.make_pairs,
+        pipeline.train_q,
+        pipeline.play,
+    ):
         stage(params)
 
 
 def course(params: Params) -> dict[str, Course]:
     """The course of each stage of a finished run, in the order of the stages."""
-    return {stage: Course(manifest["seconds"], _count(params, stage)) for stage, manifest in _manifests(params).items()}
+    return {
+        stage: Course(manifest["seconds"], _count(params, stage))
+        for stage, manifest in _manifests(params).items()
+    }
 
 
-def disturb(params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random) -> Disturbed:
+def disturb(
+    params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random
+) -> Disturbed:
     """Run with a kill aimed at each of ``targets``, stages in their order, always by the same command; then to the end.
 
     A kill comes at a random moment of its stage: after a random one of its records, else a random time after it
@@ -109,17 +151,25 @@ def disturb(params: Params, targets: Sequence[str], undisturbed: dict[str, Cours
 def finished(params: Params) -> dict[str, list[bytes]]:
     """What is finished on disk: the whole lines of every JSONL file, and the manifests of the complete stages."""
     runs = Path(params.runs_dir)
-    found = {str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1] for path in runs.glob("*/*.jsonl")}
+    found = {
+        str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1]
+        for path in runs.glob("*/*.jsonl")
+    }
     for path in sorted(runs.glob("*/manifest.json")):
-        if json.loads(path.read_bytes())["status"] == "complete":  # to do it again would change its manifest
+        if (
+            json.loads(path.read_bytes())["status"] == "complete"
+        ):  # to do it again would change its manifest
             found[str(path.relative_to(runs))] = [path.read_bytes()]
     return found
 
 
 def missing(before: dict[str, list[bytes]], after: dict[str, list[bytes]]) -> int:
     """How much of what was finished ``before`` is not where it was ``after``."""
-    return sum(after.get(name, [])[i: i + 1] != [line]
-               for name, lines in before.items() for i, line in enumerate(lines))
+    return sum(
+        after.get(name, [])[i : i + 1] != [line]
+        for name, lines in before.items()
+        for i, line in enumerate(lines)
+    )
 
 
 def repeated(found: dict[str, list[bytes]]) -> int:
@@ -146,22 +196,31 @@ def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
     found: dict[str, Any] = {}
     for stage, manifest in _manifests(params).items():
         folder = runs / f"{stage}-{manifest['digest']}"
-        found |= {f"{stage}/{path.name}": pd.read_parquet(path) for path in folder.glob("*.parquet")}
-        found |= {f"{stage}/{path.relative_to(folder)}": hashlib.blake2b(path.read_bytes()).hexdigest()
-                  for path in folder.glob("*/*.safetensors")}
+        found |= {
+            f"{stage}/{path.name}": pd.read_parquet(path) for path in folder.glob("*.parquet")
+        }
+        found |= {
+            f"{stage}/{path.relative_to(folder)}": hashlib.blake2b(path.read_bytes()).hexdigest()
+            for path in folder.glob("*/*.safetensors")
+        }
         found[f"{stage}/facts"] = json.dumps(manifest["facts"], sort_keys=True)
     made = tables.write_tables(params)
     return found | made | {"stages": made["stages"][["stage", "digest"]]}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any], tolerance: float = LAST_DIGITS) -> dict[str, str]:
+def differences(
+    one: dict[str, Any], other: dict[str, Any], tolerance: float = LAST_DIGITS
+) -> dict[str, str]:
     """name -> the first difference, for each part of two outcomes that is not the same.
 
     Everything must be equal but floats of tables, which may differ by ``tolerance``.
     """
     found = {name: "only one has it" for name in one.keys() ^ other.keys()}
     for name in one.keys() & other.keys():
-        a, b = (x[name].to_dict("list") if isinstance(x[name], pd.DataFrame) else x[name] for x in (one, other))
+        a, b = (
+            x[name].to_dict("list") if isinstance(x[name], pd.DataFrame) else x[name]
+            for x in (one, other)
+        )
         found |= {name: what for what in itertools.islice(_apart(a, b, tolerance), 1)}
     return found
 
@@ -171,7 +230,11 @@ def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         for key in one:
             yield from _apart(one[key], other[key], tolerance, f"{place}.{key}")
-    elif isinstance(one, (list, np.ndarray)) and isinstance(other, (list, np.ndarray)) and len(one) == len(other):
+    elif (
+        isinstance(one, (list, np.ndarray))
+        and isinstance(other, (list, np.ndarray))
+        and len(one) == len(other)
+    ):
         for i, (a, b) in enumerate(zip(one, other, strict=True)):
             yield from _apart(a, b, tolerance, f"{place}[{i}]")
     elif isinstance(one, float) and isinstance(other, float):
@@ -187,11 +250,18 @@ def _start(params: Params) -> subprocess.Popen:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, params.model_dump_json()], cwd=ROOT, stdout=file, stderr=file,
-            start_new_session=True, env={**os.environ, "TQDM_DISABLE": "1"})
+            [sys.executable, "-c", COMMAND, params.model_dump_json()],
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, "TQDM_DISABLE": "1"},
+        )
 
 
-def _strike(params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str) -> str | None:
+def _strike(
+    params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str
+) -> str | None:
     """Start a run and kill it at a random moment of the stage ``aimed`` or, where that is done, of a later one.
 
     Gives the stage that was open, ``between`` where none was, or None where the run ended before.
@@ -199,14 +269,16 @@ def _strike(params: Params, aimed: str, undisturbed: Course, draw: random.Random
     before, have = _sessions(params), _count(params, aimed)
     after = draw.randrange(have, max(undisturbed.records, have + 1))
     delay = draw.uniform(0, undisturbed.seconds / max(1, undisturbed.records))
-    later = list(STAGES)[list(STAGES).index(aimed):]
+    later = list(STAGES)[list(STAGES).index(aimed) :]
 
     def opened() -> list[str]:
         return [stage for stage, count in _sessions(params).items() if count > before.get(stage, 0)]
 
     process = _start(params)
     end = time.monotonic() + LONGEST
-    while process.poll() is None and not (set(opened()) & set(later) and _count(params, aimed) >= after):
+    while process.poll() is None and not (
+        set(opened()) & set(later) and _count(params, aimed) >= after
+    ):
         assert time.monotonic() < end, "the run hangs"
         time.sleep(0.005)
     try:
@@ -215,7 +287,10 @@ def _strike(params: Params, aimed: str, undisturbed: Course, draw: random.Random
         os.killpg(process.pid, signal.SIGKILL) if victim == "group" else process.kill()
         process.wait()
         manifests = _manifests(params)
-        return next((stage for stage in reversed(opened()) if manifests[stage]["status"] != "complete"), "between")
+        return next(
+            (stage for stage in reversed(opened()) if manifests[stage]["status"] != "complete"),
+            "between",
+        )
     _ended(process, params)
     return None
 
@@ -227,7 +302,10 @@ def _ended(process: subprocess.Popen, params: Params) -> None:
 
 
 def _manifests(params: Params) -> dict[str, dict[str, Any]]:
-    paths = {stage: Path(params.runs_dir) / f"{stage}-{params.digest(stage)}" / "manifest.json" for stage in STAGES}
+    paths = {
+        stage: Path(params.runs_dir) / f"{stage}-{params.digest(stage)}" / "manifest.json"
+        for stage in STAGES
+    }
     return {stage: json.loads(path.read_bytes()) for stage, path in paths.items() if path.exists()}
 
 

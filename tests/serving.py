@@ -29,9 +29,29 @@ def serving(folder: Path) -> Iterator[str]:
     log = folder.parent / f"{folder.name}.log"
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu",
-             "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=file, cwd=folder.parent,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder.parent / "hub"), "OMP_NUM_THREADS": "1"})
+            [
+                sys.executable,
+                "-m",
+                "transformers.cli.transformers",
+                "serve",
+                str(folder),
+                "--device",
+                "cpu",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            stdout=file,
+            stderr=file,
+            cwd=folder.parent,
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "HF_HOME": str(folder.parent / "hub"),
+                "OMP_NUM_THREADS": "1",
+            },
+        )
     try:
         end = time.monotonic() + LONGEST
         while not listens(port):

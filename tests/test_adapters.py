@@ -8,12 +8,13 @@ import pytest
 import torch
 from toy import small_lm, states
 
-from qvlib import pipeline, trl_training
-from qvlib.dpo import PairIds
+from qvlib import pipeline
+from qvlib.estimators import step_dpo_trl as trl_training
+from qvlib.estimators.log_ratio import LogRatio
+from qvlib.estimators.step_dpo import PairIds
 from qvlib.models.adapters import Switched, is_adapter
-from qvlib.params import make
 from qvlib.pipeline.cards import model_card
-from qvlib.q_model import LogRatio
+from qvlib.pipeline.params import make
 
 SHOPS = states(6)
 ACTIONS = [[*shop.admissible[1:]] for shop in SHOPS]
@@ -24,13 +25,30 @@ def tuned(tmp_path_factory):
     """(adapter's folder, merged policy): two of them, of other data."""
     lm, found = small_lm("float32"), []
     for k in range(2):
-        rows = [PairIds(ids, lm.action_ids(prompt, a[k]), lm.action_ids(prompt, a[k - 1]))
-                for (prompt, ids), a in zip(lm.prompts(SHOPS), ACTIONS, strict=True)]
+        rows = [
+            PairIds(ids, lm.action_ids(prompt, a[k]), lm.action_ids(prompt, a[k - 1]))
+            for (prompt, ids), a in zip(lm.prompts(SHOPS), ACTIONS, strict=True)
+        ]
         folder = tmp_path_factory.mktemp(f"adapter{k}")
-        merged, _ = trl_training.train(lm, rows, (), beta=0.1, lr=3e-2, epochs=2, batch=3, rule="sum", seed=k, lora_rank=4,
-                                       folder=folder)
+        merged, _ = trl_training.train(
+            lm,
+            rows,
+            (),
+            beta=0.1,
+            lr=3e-2,
+            epochs=2,
+            batch=3,
+            rule="sum",
+            seed=k,
+            lora_rank=4,
+            folder=folder,
+        )
         assert is_adapter(folder / "adapter") and not is_adapter(folder)
-        assert {f.suffix for f in (folder / "adapter").iterdir()} <= {".json", ".safetensors", ".md"}
+        assert {f.suffix for f in (folder / "adapter").iterdir()} <= {
+            ".json",
+            ".safetensors",
+            ".md",
+        }
         found.append((folder / "adapter", merged))
     return found
 
@@ -88,7 +106,10 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
     assert is_adapter(folder) == bool(rank) and not list(folder.rglob("*.bin"))
     card = (folder / "README.md").read_text()
     held = stage.facts["held_out_accuracy"]
-    assert f"{held:.1%} of {stage.facts['held_out_pairs']} held-out pairs" in card and f"beta {params.beta:g}" in card
+    assert (
+        f"{held:.1%} of {stage.facts['held_out_pairs']} held-out pairs" in card
+        and f"beta {params.beta:g}" in card
+    )
     assert f"pairs-{params.digest('pairs')}" in card and ("LoRA of rank 4" in card) == bool(rank)
     agent = pipeline.load_model(params)
     q = pipeline.load_q(params, agent=agent)
@@ -104,8 +125,20 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
 
 
 def test_a_card_tells_that_the_reference_was_fine_tuned():
-    facts = {"control": False, "pairs": 3, "dropped_pairs": 0, "held_out_pairs": 0, "held_out_accuracy": None}
+    facts = {
+        "control": False,
+        "pairs": 3,
+        "dropped_pairs": 0,
+        "held_out_pairs": 0,
+        "held_out_accuracy": None,
+    }
     warm = make({"agent": "smollm2", "warm_start": True})
-    assert f"| base | smollm2, fine-tuned on demonstrations (stage `agent-{warm.digest('agent')}`) |" in model_card(warm, facts)
-    for params in (warm.model_copy(update={"warm_start": False}), warm.model_copy(update={"q_base": "smollm2"})):
+    assert (
+        f"| base | smollm2, fine-tuned on demonstrations (stage `agent-{warm.digest('agent')}`) |"
+        in model_card(warm, facts)
+    )
+    for params in (
+        warm.model_copy(update={"warm_start": False}),
+        warm.model_copy(update={"q_base": "smollm2"}),
+    ):
         assert "| base | smollm2 |" in model_card(params, facts)

@@ -9,19 +9,26 @@ import torch
 from test_chat import told
 from toy import small_lm, states
 
-from qvlib import bench, pipeline
-from qvlib.bench import common, conversations, env, precision, scoring, search
+from qvlib import pipeline
+from qvlib.base.errors import QvlibError
 from qvlib.cli import main
-from qvlib.errors import QvlibError
+from qvlib.core.types import Request
 from qvlib.models.local import LocalAgent
-from qvlib.params import make
-from qvlib.types import Request
+from qvlib.pipeline.params import make
+from qvlib.tools import bench
+from qvlib.tools.bench import common, conversations, env, precision, scoring, search
 
 
 def test_turns_and_medians():
     order = []
-    seconds = common.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
-    assert order == ["a", "b"] * 3 and set(seconds) == {"a", "b"} and all(s >= 0 for s in seconds.values())
+    seconds = common.interleaved(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2
+    )
+    assert (
+        order == ["a", "b"] * 3
+        and set(seconds) == {"a", "b"}
+        and all(s >= 0 for s in seconds.values())
+    )
 
 
 def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
@@ -30,7 +37,12 @@ def test_scoring_and_sampling_compare_equal_numbers(monkeypatch):
     monkeypatch.setattr(scoring, "_model", lambda width, layers: model(32, 1))
     rows, result = scoring.run(1)
     assert len(rows) == 8 and result["largest_difference"] < 1e-4
-    assert result["ratio"] == min(r["ratio"] for r in rows if r["replies"] == "scoring") > 0 < result["sampling_ratio"]
+    assert (
+        result["ratio"]
+        == min(r["ratio"] for r in rows if r["replies"] == "scoring")
+        > 0
+        < result["sampling_ratio"]
+    )
     assert rows[0]["limit"] == pytest.approx(5 * 48 / (40 + 5 * 7))
     assert all(1 < row["limit"] < 5 for row in rows)
 
@@ -40,16 +52,29 @@ def test_conversations_are_the_same_however_they_are_paid_for(monkeypatch):
         monkeypatch.setattr(conversations, name, value)
     rows, result = conversations.compare(small_lm("float32"), 1)
     assert [(row["work"], row["way"]) for row in rows] == [
-        (work, way) for work in ("sampling", "scoring") for way in ("singly", "shared", "kept")]
+        (work, way) for work in ("sampling", "scoring") for way in ("singly", "shared", "kept")
+    ]
     assert 0 < result["largest_difference"] < result["most_difference"] == 1e-4
     prompts = 2 * (30 + 38 + 46)
     # Kept: every token once, and the last of each prompt again for the scores.
-    paid = {"singly": (5 * prompts, 5 * prompts), "shared": (prompts, prompts), "kept": (2 * 46, 2 * 3)}
-    found = {row["way"]: (*(r["prompt tokens"] for r in rows if r["way"] == row["way"]),) for row in rows}
+    paid = {
+        "singly": (5 * prompts, 5 * prompts),
+        "shared": (prompts, prompts),
+        "kept": (2 * 46, 2 * 3),
+    }
+    found = {
+        row["way"]: (*(r["prompt tokens"] for r in rows if r["way"] == row["way"]),) for row in rows
+    }
     assert found == paid
-    assert result["fewer_tokens"] == 5 and result["kept_against_shared"] == 2 * prompts / sum(paid["kept"])
+    assert result["fewer_tokens"] == 5 and result["kept_against_shared"] == 2 * prompts / sum(
+        paid["kept"]
+    )
     assert result["kept_fewer_tokens"] == 10 * prompts / sum(paid["kept"])
-    assert result["ratio"] == min(row[conversations.FAST] for row in rows if row["way"] == "shared") > 0
+    assert (
+        result["ratio"]
+        == min(row[conversations.FAST] for row in rows if row["way"] == "shared")
+        > 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +92,19 @@ def test_bfloat16_is_compared_with_float32_on_one_policy(chatty, monkeypatch):
     rows, result = precision.run(1, chatty)
     assert [row["Q"] for row in rows] == ["all in bfloat16", "weights in bfloat16"]
     for row in rows:
-        assert row["states"] == 5 and row["share"] == pytest.approx(row["changed"] / 5) and (row["lost"] > 0) == (row["changed"] > 0)
-        assert 0 < row["a token"] < row["difference a reply"] < 5 and row["spread in float32"] > 0.01
-    assert result["ratio"] == rows[0]["share"] and result["weights"] == rows[1]["share"] and result["pairs"] == 4
+        assert (
+            row["states"] == 5
+            and row["share"] == pytest.approx(row["changed"] / 5)
+            and (row["lost"] > 0) == (row["changed"] > 0)
+        )
+        assert (
+            0 < row["a token"] < row["difference a reply"] < 5 and row["spread in float32"] > 0.01
+        )
+    assert (
+        result["ratio"] == rows[0]["share"]
+        and result["weights"] == rows[1]["share"]
+        and result["pairs"] == 4
+    )
     assert result["loss"][0] == pytest.approx(np.log(2), abs=1e-4) and len(result["loss"]) == 2
 
 
@@ -81,8 +116,11 @@ def test_bfloat16_rounds_weights_and_results_and_not_positions(chatty):
         rounded = way(lm)
         assert {weight.dtype for weight in rounded.model.parameters()} == {dtype}
         assert all(torch.equal(w, w.bfloat16().to(w.dtype)) for w in rounded.model.parameters())
-        assert rounded.reply_logits([(prompts[0], replies[0][0])]).float().bfloat16().double().equal(
-            rounded.reply_logits([(prompts[0], replies[0][0])])) == (dtype == torch.bfloat16)
+        assert rounded.reply_logits(
+            [(prompts[0], replies[0][0])]
+        ).float().bfloat16().double().equal(
+            rounded.reply_logits([(prompts[0], replies[0][0])])
+        ) == (dtype == torch.bfloat16)
         assert 0 < abs(rounded.log_probs(prompts, replies)[0][0] - exact[0][0]) < 0.5
     lm.forget()
     assert lm.log_probs(prompts, replies) == exact  # the model itself is as it was
@@ -93,7 +131,11 @@ def test_candidates_are_distinct_actions_of_the_page(tmp_path):
     episodes = precision.choices(shop, 12)
     assert sum(map(len, episodes)) == 12 and episodes == precision.choices(shop, 12)
     for state, actions in (row for episode in episodes for row in episode):
-        assert len(set(actions)) == 5 and set(actions) <= set(state.admissible) and "search[<keywords>]" not in actions
+        assert (
+            len(set(actions)) == 5
+            and set(actions) <= set(state.admissible)
+            and "search[<keywords>]" not in actions
+        )
         assert all(shop.step(state, action).valid for action in actions)
     assert any("click[< prev]" in actions for episode in episodes for _, actions in episode)
 
@@ -103,14 +145,22 @@ def test_a_walk_is_counted(monkeypatch, tmp_path):
     env._write(tmp_path, 300)
     row = env.measure(tmp_path, 300)
     assert row["steps/s"] > 0 and row["products"] == 300 and row["goals"] == 2400
-    assert row["peak MB"] >= row["MB loaded"] > 0 and row["MB after a tenth"] > 0 and row["MB after all"] is None
+    assert (
+        row["peak MB"] >= row["MB loaded"] > 0
+        and row["MB after a tenth"] > 0
+        and row["MB after all"] is None
+    )
     monkeypatch.setattr(env, "DEFAULT", 300)
     longer = env.measure(tmp_path, 300)
     assert longer["MB after half"] > 0 and longer["MB after all"] > 0
 
 
 def test_growth_with_the_catalogue_is_carried_on():
-    rows = [{"products": 10, "MB": 1.0}, {"products": 100, "MB": 3.0}, {"products": 1000, "MB": 12.0}]
+    rows = [
+        {"products": 10, "MB": 1.0},
+        {"products": 100, "MB": 3.0},
+        {"products": 1000, "MB": 12.0},
+    ]
     assert env.carried_on(rows, "MB", 10_000) == 102 and env.carried_on(rows, "MB", 1000) == 12
 
 
@@ -119,7 +169,9 @@ def test_a_search_counts_its_calls_and_singly_gives_the_same():
     answers = {}
     for singly in (False, True):
         counting = search.Counting(small_lm(max_action_tokens=6), singly)
-        answers[singly] = [[p.action for p in row] for row in LocalAgent(counting, 1.0, 0.9).propose(requests)]
+        answers[singly] = [
+            [p.action for p in row] for row in LocalAgent(counting, 1.0, 0.9).propose(requests)
+        ]
         assert counting.calls == (12 if singly else 1) and len(counting.met) == 4
     assert answers[True] == answers[False]
 
@@ -139,17 +191,38 @@ def test_what_was_found_is_printed_and_kept(tmp_path, capsys):
     common.show("fast", rows, result)
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[-1]) == {"benchmark": "fast", "ratio": 2.5}
-    text, kept = (tmp_path / "fast.md").read_text(), json.loads((tmp_path / "fast.json").read_text())
-    assert text.startswith("What the columns mean.\n\n" + "\n".join(printed[:-1])) and printed[-1] in text
-    assert f"{kept['machine']['cpus']} processors" in text and f"torch {kept['packages']['torch']}" in text
+    text, kept = (
+        (tmp_path / "fast.md").read_text(),
+        json.loads((tmp_path / "fast.json").read_text()),
+    )
+    assert (
+        text.startswith("What the columns mean.\n\n" + "\n".join(printed[:-1]))
+        and printed[-1] in text
+    )
+    assert (
+        f"{kept['machine']['cpus']} processors" in text
+        and f"torch {kept['packages']['torch']}" in text
+    )
     assert kept["rows"] == rows and kept["ratio"] == 2.5 and {"git", "finished"} <= set(kept)
     assert not list(tmp_path.glob("*.png"))
 
 
 def test_the_curve_is_drawn(tmp_path):
-    rows = [{"products": n, "load (s)": n / 1e4, "MB loaded": n / 1e3, "peak MB": n / 900, "search (ms)": n / 1e5,
-             "search, 95 % (ms)": n / 5e4} for n in (1000, 10_000, 100_000)]
-    full = {"products": env.FULL, **{column: env.carried_on(rows, column) for column in env.GROWING}}
+    rows = [
+        {
+            "products": n,
+            "load (s)": n / 1e4,
+            "MB loaded": n / 1e3,
+            "peak MB": n / 900,
+            "search (ms)": n / 1e5,
+            "search, 95 % (ms)": n / 5e4,
+        }
+        for n in (1000, 10_000, 100_000)
+    ]
+    full = {
+        "products": env.FULL,
+        **{column: env.carried_on(rows, column) for column in env.GROWING},
+    }
     common.write(env, "env", rows, {"ratio": 1.0, "full": full}, tmp_path)
     assert (tmp_path / "env.png").read_bytes().startswith(b"\x89PNG")
     titles = [axes.get_title(loc="left") for axes in env.figure(rows, {"full": full}).axes]
@@ -166,7 +239,11 @@ def test_every_benchmark_has_a_command(monkeypatch):
 
 
 def test_a_model_is_given_to_the_benchmarks_that_have_one(monkeypatch, capsys):
-    monkeypatch.setattr(conversations, "run", lambda repeats, model="smollm2": ([{"x": 1}], {"ratio": 1, "model": model}))
+    monkeypatch.setattr(
+        conversations,
+        "run",
+        lambda repeats, model="smollm2": ([{"x": 1}], {"ratio": 1, "model": model}),
+    )
     for given, met in (("", "smollm2"), ("folder", "folder")):
         bench.run("conversations", 1, model=given)
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["model"] == met

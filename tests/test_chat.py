@@ -9,32 +9,49 @@ import pytest
 from tokenizers import AddedToken
 from toy import small_lm, states
 
-from qvlib.dpo import encode_pairs
+from qvlib.core.preferences import Pair
+from qvlib.core.types import Request, State, Step, Task
+from qvlib.estimators.step_dpo import encode_pairs
 from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end, unparsable
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.prompts import END
-from qvlib.preferences import Pair
-from qvlib.types import Request, State, Step, Task
 
-CHATML = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-HEADERS = ("{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
-           "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")
-TAGS = ("{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}")
-NO_SYSTEM = ("{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-             "<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
-             "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}")
-TEMPLATES = {"plain": (PLAIN, END), "chatml": (CHATML, "<|im_end|>"), "headers": (HEADERS, "<|eot_id|>"), "tags": (TAGS, "<|end|>"),
-             "no system": (NO_SYSTEM, "<end_of_turn>")}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HEADERS = (
+    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+TAGS = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
+)
+TEMPLATES = {
+    "plain": (PLAIN, END),
+    "chatml": (CHATML, "<|im_end|>"),
+    "headers": (HEADERS, "<|eot_id|>"),
+    "tags": (TAGS, "<|end|>"),
+    "no system": (NO_SYSTEM, "<end_of_turn>"),
+}
 RULES = "You are shopping. Actions: search[keywords], click[value]."
 
 
 def told(template: str = "chatml", **options) -> LocalModel:
     """A small random model that reads conversations by a template."""
     base = reading(template)
-    style = Chat(base.tokenizer, RULES, lambda task: f"Shop [SEP] {task.instruction} [SEP] Search all of our many lamps and shirts",
-                 **options)
+    style = Chat(
+        base.tokenizer,
+        RULES,
+        lambda task: f"Shop [SEP] {task.instruction} [SEP] Search all of our many lamps and shirts",
+        **options,
+    )
     return LocalModel(base.model, base.tokenizer, style, max_action_tokens=8)
 
 
@@ -43,8 +60,22 @@ def reading(template: str) -> LocalModel:
     """The model and a tokenizer that knows the template's tokens."""
     base = small_lm("float32")
     text, end = TEMPLATES[template]
-    base.tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(t, special=True, normalized=False) for t in (
-        "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|user|>", "<|assistant|>", "<|system|>", end)]})
+    base.tokenizer.add_special_tokens(
+        {
+            "additional_special_tokens": [
+                AddedToken(t, special=True, normalized=False)
+                for t in (
+                    "<|im_start|>",
+                    "<|start_header_id|>",
+                    "<|end_header_id|>",
+                    "<|user|>",
+                    "<|assistant|>",
+                    "<|system|>",
+                    end,
+                )
+            ]
+        }
+    )
     base.tokenizer.chat_template = text
     base.model.resize_token_embeddings(len(base.tokenizer), mean_resizing=False)
     return base
@@ -72,13 +103,16 @@ def test_a_conversation_is_the_rules_the_task_and_what_was_done_and_seen():
         "<|im_start|>user\nObservation: b012345678\nred cotton shirt\n$9.0<|im_end|>\n"
         "<|im_start|>assistant\nAction: click[b012345678]<|im_end|>\n"
         "<|im_start|>user\nObservation: red cotton shirt\nBuy Now<|im_end|>\n"
-        "<|im_start|>assistant\nAction:")
+        "<|im_start|>assistant\nAction:"
+    )
 
 
 def test_a_model_that_knows_the_rules_is_told_only_how_to_reply():
     lm = told()
     text = replace(lm.style, instructions="")(OPENED).text
-    assert text == lm.style(OPENED).text.replace("You are shopping. Actions: search[keywords], click[value].\n", "")
+    assert text == lm.style(OPENED).text.replace(
+        "You are shopping. Actions: search[keywords], click[value].\n", ""
+    )
 
 
 def test_with_thoughts_the_model_writes_the_whole_reply():
@@ -90,7 +124,10 @@ def test_with_thoughts_the_model_writes_the_whole_reply():
 
 def test_examples_come_before_the_task_and_end_with_their_last_action():
     text = told(examples=(OPENED,)).style(after()).text
-    assert text.count("Task: ") == 2 and "Action: click[b012345678]<|im_end|>\n<|im_start|>user\nTask: " in text
+    assert (
+        text.count("Task: ") == 2
+        and "Action: click[b012345678]<|im_end|>\n<|im_start|>user\nTask: " in text
+    )
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -101,8 +138,12 @@ def test_a_prompt_starts_with_the_prompt_and_action_before_it(template):
     for (before, ids), (_, longer), state in zip(prompts, prompts[1:], chain[1:], strict=False):
         reply = lm.action_ids(before, state.history[-1].action)
         assert longer[: len(ids) + len(reply)] == ids + reply
-        whole = lm.tokenizer(before.text + before.encode(state.history[-1].action), add_special_tokens=False)["input_ids"]
-        assert tuple(whole) == ids + reply[:-1]  # text cut at the reply gives the same tokens as the whole
+        whole = lm.tokenizer(
+            before.text + before.encode(state.history[-1].action), add_special_tokens=False
+        )["input_ids"]
+        assert (
+            tuple(whole) == ids + reply[:-1]
+        )  # text cut at the reply gives the same tokens as the whole
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -111,7 +152,10 @@ def test_the_loss_sees_the_action_and_its_end_alone(template):
     pair = Pair("t", "0", ("search[red shirt]",), "click[b012345678]", "click[buy now]", 1, 0, 1, 1)
     (row,) = encode_pairs(lm, [SEARCHED], [pair])
     end = TEMPLATES[template][1]
-    assert lm.tokenizer.decode(row.chosen) == f" click[b012345678]{end}" and lm.tokenizer.decode(row.rejected) == f" click[buy now]{end}"
+    assert (
+        lm.tokenizer.decode(row.chosen) == f" click[b012345678]{end}"
+        and lm.tokenizer.decode(row.rejected) == f" click[buy now]{end}"
+    )
     assert turn_end(lm.tokenizer) == lm.tokenizer.convert_tokens_to_ids(end) == lm.end
 
 
@@ -124,23 +168,42 @@ def test_a_reply_ends_at_the_turn_or_wherever_the_model_may_end(monkeypatch):
 # -- replies ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("reply", "action"), [
-    (" click[buy now]", "click[buy now]"),
-    ("Thought: hm\nAction: search[red: shirt]", "search[red: shirt]"),
-    ("Action: search[a]\nObservation: none\nAction: click[b]", "click[b]"),
-    ("**Action**: click[b]", "click[b]"), ("Action 2: click[b]", "click[b]"),
-    ("I will look.\nsearch[lamp]", "search[lamp]"), ("search[a\nb]", "search[a\nb]"),
-    ("Action:\n", "Action:"), ("buy the red one", "buy the red one"), ("", "")])
+@pytest.mark.parametrize(
+    ("reply", "action"),
+    [
+        (" click[buy now]", "click[buy now]"),
+        ("Thought: hm\nAction: search[red: shirt]", "search[red: shirt]"),
+        ("Action: search[a]\nObservation: none\nAction: click[b]", "click[b]"),
+        ("**Action**: click[b]", "click[b]"),
+        ("Action 2: click[b]", "click[b]"),
+        ("I will look.\nsearch[lamp]", "search[lamp]"),
+        ("search[a\nb]", "search[a\nb]"),
+        ("Action:\n", "Action:"),
+        ("buy the red one", "buy the red one"),
+        ("", ""),
+    ],
+)
 def test_what_a_reply_means(reply, action):
     assert parse(reply) == action
 
 
-@pytest.mark.parametrize(("reply", "admissible", "begun", "named"), [
-    (" click[buy now]", ("click[buy now]",), True, True), (" click[gone]", ("click[buy now]",), True, True),
-    ("Thought: hm\nAction: wait", None, False, True), (" let me think", ("search[<keywords>]",), True, False),
-    (" Open  Fridge", ("open fridge", "look"), True, True), (" open door", ("open fridge", "look"), True, False),
-    ("open fridge", ("open fridge",), False, True), (" open fridge", None, True, True), ("open fridge", None, False, False),
-    (" open\nfridge", None, True, False), ("", None, True, False), ("Action:\n", (), True, False)])
+@pytest.mark.parametrize(
+    ("reply", "admissible", "begun", "named"),
+    [
+        (" click[buy now]", ("click[buy now]",), True, True),
+        (" click[gone]", ("click[buy now]",), True, True),
+        ("Thought: hm\nAction: wait", None, False, True),
+        (" let me think", ("search[<keywords>]",), True, False),
+        (" Open  Fridge", ("open fridge", "look"), True, True),
+        (" open door", ("open fridge", "look"), True, False),
+        ("open fridge", ("open fridge",), False, True),
+        (" open fridge", None, True, True),
+        ("open fridge", None, False, False),
+        (" open\nfridge", None, True, False),
+        ("", None, True, False),
+        ("Action:\n", (), True, False),
+    ],
+)
 def test_what_names_no_action(reply, admissible, begun, named):
     assert unparsable(reply, replace(after(), admissible=admissible), begun) is not named
 
@@ -153,27 +216,44 @@ def test_replies_that_name_no_action_are_counted(thoughts, monkeypatch):
     monkeypatch.setattr(type(lm.tokenizer), "decode", lambda _, ids, **__: said[*ids, lm.end])
     asked = Request(replace(after(), admissible=("look", "click[x]")), 3, (0, "t", "0"))
     assert [(p.action, p.unparsable) for p in lm.agent(1.0, 1.0).propose([asked])[0]] == [
-        ("click[buy now]", 0), ("no idea", 1), ("look", 0)]
+        ("click[buy now]", 0),
+        ("no idea", 1),
+        ("look", 0),
+    ]
     asked = replace(asked, state=replace(asked.state, admissible=None))
-    assert [p.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == ([0, 1, 1] if thoughts else [0, 0, 0])
+    assert [p.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == (
+        [0, 1, 1] if thoughts else [0, 0, 0]
+    )
 
 
 def test_two_tasks_of_one_instruction_have_each_their_own_beginning():
     lm = told()
     lm.style = replace(lm.style, first=lambda task: f"Room {task.id}")
     both = [replace(OPENED, task=replace(OPENED.task, id=name)) for name in ("a", "b")]
-    assert [f"Room {name}" in lm.prompt(state)[0].text for name in "ab" for state in both] == [True, False, False, True]
+    assert [f"Room {name}" in lm.prompt(state)[0].text for name in "ab" for state in both] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_compact_style_counts_none():
     agent = small_lm().agent(1.0, 1.0)
-    assert {p.unparsable for row in agent.propose([Request(s, 4, (0, s.task.id, "0")) for s in states(4)]) for p in row} == {0}
+    assert {
+        p.unparsable
+        for row in agent.propose([Request(s, 4, (0, s.task.id, "0")) for s in states(4)])
+        for p in row
+    } == {0}
 
 
 def test_a_page_leaves_out_the_instruction():
     task = Task("t", "find me a lamp")
     assert page("Instruction: [SEP] find me a lamp [SEP] Back [SEP] lamp", task) == "Back\nlamp"
-    assert page("You are in a kitchen.\nA lamp is here.", task) == "You are in a kitchen.\nA lamp is here."
+    assert (
+        page("You are in a kitchen.\nA lamp is here.", task)
+        == "You are in a kitchen.\nA lamp is here."
+    )
 
 
 # -- what is left out ---------------------------------------------------------------------------
@@ -189,7 +269,9 @@ def tokens(text: str) -> int:
 
 def test_signs_of_several_tokens_count_as_such():
     """A sign is up to four tokens here, so fewer characters than the budget may be too many tokens."""
-    state = after(("search[\N{TEACUP WITHOUT HANDLE}]", "\n".join(["\N{TEACUP WITHOUT HANDLE}" * 10] * 30)))
+    state = after(
+        ("search[\N{TEACUP WITHOUT HANDLE}]", "\n".join(["\N{TEACUP WITHOUT HANDLE}" * 10] * 30))
+    )
     whole = shown(state, 10_000)
     budget = len(whole) + 10
     assert tokens(whole) > budget >= tokens(shown(state, budget))
@@ -204,12 +286,18 @@ def test_old_observations_go_first_then_steps_then_the_newest_loses_its_last_lin
             continue
         lengths.append(tokens(text))
         last = text
-        assert "Task: find me a red cotton shirt" in text and text.endswith("<|im_start|>assistant\nAction:")
+        assert "Task: find me a red cotton shirt" in text and text.endswith(
+            "<|im_start|>assistant\nAction:"
+        )
         for line in text.splitlines():  # whole or not at all
-            assert not line.startswith("Action: ") or line.removesuffix("<|im_end|>")[8:] in {s.action for s in OPENED.history}
+            assert not line.startswith("Action: ") or line.removesuffix("<|im_end|>")[8:] in {
+                s.action for s in OPENED.history
+            }
     assert lengths == sorted(lengths, reverse=True)
     one = shown(OPENED, tokens(whole) - 1)
-    assert "Observation: (left out)" in one and "$9.0" in one and "Search all" not in one  # the oldest page went
+    assert (
+        "Observation: (left out)" in one and "$9.0" in one and "Search all" not in one
+    )  # the oldest page went
     two = shown(OPENED, tokens(one) - 1)
     assert "$9.0" not in two and "Buy Now" in two and "search[red shirt]" in two
     three = shown(OPENED, tokens(two) - 1)
@@ -226,8 +314,14 @@ def test_examples_go_before_the_newest_observation_is_cut():
 @pytest.mark.parametrize("cache_tokens", [0, 5000])
 def test_replies_are_the_same_alone_and_in_a_batch(cache_tokens):
     lm = told()
-    shops = [replace(s, history=s.history and (*s.history[:-1], replace(s.history[-1], observation=s.observation)))
-             for s in states(5)]
+    shops = [
+        replace(
+            s,
+            history=s.history
+            and (*s.history[:-1], replace(s.history[-1], observation=s.observation)),
+        )
+        for s in states(5)
+    ]
     agent = LocalAgent(replace(lm, cache_tokens=cache_tokens), 1.0, 0.9)
     asked = [Request(s, 3, (0, s.task.id, "0")) for s in shops]
     together = agent.propose(asked)

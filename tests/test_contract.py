@@ -3,15 +3,14 @@
 from dataclasses import dataclass, field, replace
 
 import pytest
+from toy import Scripted
 
-from qvlib import contract
-from qvlib.environments import hotpotqa, webshop
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import Proposal, State, Step, Task
+from qvlib.environments import contract, hotpotqa, webshop
 from qvlib.environments.hotpotqa.reader import Reader
 from qvlib.environments.webshop.generator import write_catalogue
 from qvlib.environments.webshop.shopper import Shopper
-from qvlib.errors import QvlibError
-from qvlib.types import Proposal, State, Step, Task
-from toy import Scripted
 
 
 def test_webshop(tmp_path):
@@ -23,7 +22,14 @@ def test_webshop(tmp_path):
 def test_webshop_with_random_actions(tmp_path):
     write_catalogue(tmp_path, 200, 0)
     shop = webshop.build(tmp_path)
-    actions = ("search[shirt]", "click[next >]", "click[< prev]", "click[buy now]", "click[description]", "click[nowhere]")
+    actions = (
+        "search[shirt]",
+        "click[next >]",
+        "click[< prev]",
+        "click[buy now]",
+        "click[description]",
+        "click[nowhere]",
+    )
     assert contract.check_environment(shop, Scripted(actions), goes_on=True) > 20
 
 
@@ -35,8 +41,15 @@ def test_hotpotqa(encyclopaedia):
 def test_hotpotqa_with_random_actions(encyclopaedia):
     world = hotpotqa.build(encyclopaedia)
     titles = list(world.corpus.texts)[:3]
-    actions = (*(f"search[{t}]" for t in titles), "search[nobody]", "lookup[the]", "lookup[in]", "think[so]",
-               "finish[yes]", "bogus")
+    actions = (
+        *(f"search[{t}]" for t in titles),
+        "search[nobody]",
+        "lookup[the]",
+        "lookup[in]",
+        "think[so]",
+        "finish[yes]",
+        "bogus",
+    )
     assert contract.check_environment(world, Scripted(actions), tasks=6, goes_on=True) > 60
 
 
@@ -61,7 +74,16 @@ class Stairs:
             return replace(state, history=history, valid=False)
         floor = state.world + 1
         seen, done = f"floor {floor}", floor == self.height
-        return State(state.task, seen, (*state.history, Step(action, seen)), ("up",), float(done), done, True, floor)
+        return State(
+            state.task,
+            seen,
+            (*state.history, Step(action, seen)),
+            ("up",),
+            float(done),
+            done,
+            True,
+            floor,
+        )
 
     def accepts(self, state, action):
         return action == "up" and not state.done
@@ -87,7 +109,7 @@ class ShufflesTasks(Stairs):
 
     def tasks(self, split):
         self.turns.append(split)
-        return super().tasks(split)[::1 if len(self.turns) % 2 else -1]
+        return super().tasks(split)[:: 1 if len(self.turns) % 2 else -1]
 
 
 class StartsDifferently(Stairs):
@@ -151,7 +173,16 @@ class HasLooseStates(Stairs):
         return Loose(task, "floor 0")
 
     def step(self, state, action):
-        strict = State(state.task, state.observation, state.history, ("up",), state.reward, state.done, True, state.world)
+        strict = State(
+            state.task,
+            state.observation,
+            state.history,
+            ("up",),
+            state.reward,
+            state.done,
+            True,
+            state.world,
+        )
         after = super().step(strict, action)
         return Loose(*(getattr(after, name) for name in Loose.__dataclass_fields__))
 
@@ -283,19 +314,36 @@ def test_a_world_that_keeps_every_rule():
     assert contract.check_environment(Stairs(), Up()) == 3 * 2 * 4
 
 
-@pytest.mark.parametrize(("broken", "rule"), [
-    (NeverTimesOut, "timeout_value"), (HasNoTasks, "tasks: split 'dev' has none"), (SaysNothing, "instructions"), (HasNoGroups, "groups"),
-    (RepeatsAnId, "unique ids"), (CutsAGroup, "disjoint splits"), (ShufflesTasks, "order of tasks"),
-    (StartsDifferently, "reset"), (PaysTooMuch, "rewards: .* 2.0 is not in"), (PaysOnTheWay, "rewards: .* 0.5 before the end"),
-    (PaysNothingThatIsANumber, "rewards: .* nan"),
-    (ForgetsHistory, "history"), (RemembersAnotherObservation, "history: .* 'else'"),
-    (HasLooseStates, "frozen states: .* can be set"),
-    (KeepsAListInTheWorld, "frozen states: .* mutable"), (ChangesItsState, "unchanged states"), (DependsOnTheClock, "replay"),
-    (ReplaysTheHistory, "cheap fork"), (AcceptsAnything, "refused actions: .* valid=True"),
-    (LeavesRefusalsOut, "refused actions: .* not the last step"), (MovesWhenRefusing, "refused actions: .* changed the state"),
-    (PromisesWhatItRefuses, "refused actions: .* accepted beforehand"), (TellsANumber, "accepts"), (EndsByItself, "step limit"),
-    (GoesOnAfterTheEnd, "after the end"),
-])
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (NeverTimesOut, "timeout_value"),
+        (HasNoTasks, "tasks: split 'dev' has none"),
+        (SaysNothing, "instructions"),
+        (HasNoGroups, "groups"),
+        (RepeatsAnId, "unique ids"),
+        (CutsAGroup, "disjoint splits"),
+        (ShufflesTasks, "order of tasks"),
+        (StartsDifferently, "reset"),
+        (PaysTooMuch, "rewards: .* 2.0 is not in"),
+        (PaysOnTheWay, "rewards: .* 0.5 before the end"),
+        (PaysNothingThatIsANumber, "rewards: .* nan"),
+        (ForgetsHistory, "history"),
+        (RemembersAnotherObservation, "history: .* 'else'"),
+        (HasLooseStates, "frozen states: .* can be set"),
+        (KeepsAListInTheWorld, "frozen states: .* mutable"),
+        (ChangesItsState, "unchanged states"),
+        (DependsOnTheClock, "replay"),
+        (ReplaysTheHistory, "cheap fork"),
+        (AcceptsAnything, "refused actions: .* valid=True"),
+        (LeavesRefusalsOut, "refused actions: .* not the last step"),
+        (MovesWhenRefusing, "refused actions: .* changed the state"),
+        (PromisesWhatItRefuses, "refused actions: .* accepted beforehand"),
+        (TellsANumber, "accepts"),
+        (EndsByItself, "step limit"),
+        (GoesOnAfterTheEnd, "after the end"),
+    ],
+)
 def test_each_broken_rule_is_named(broken, rule):
     with pytest.raises(AssertionError, match=rule):
         contract.check_environment(broken(), Up())
@@ -306,7 +354,9 @@ def test_a_promise_that_is_refused_in_the_agents_own_actions():
         def accepts(self, state, action):
             return action == "down"
 
-    with pytest.raises(AssertionError, match="accepts: .* 'down' is accepted beforehand and then refused"):
+    with pytest.raises(
+        AssertionError, match="accepts: .* 'down' is accepted beforehand and then refused"
+    ):
         contract.check_environment(Promises(), Scripted(("down",)))
 
 

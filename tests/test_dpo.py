@@ -14,16 +14,31 @@ from hypothesis import strategies as st
 from toy import small_lm, states
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from qvlib import dpo, trl_training
-from qvlib.dpo import PairIds, action_log_probs, dpo_loss, encode_pairs, pair_log_probs
-from qvlib.errors import QvlibError
-from qvlib.preferences import Pair
-from qvlib.q_model import LogRatio
-from qvlib.types import State, Step, Task
+from qvlib.base.errors import QvlibError
+from qvlib.core.preferences import Pair
+from qvlib.core.types import State, Step, Task
+from qvlib.estimators import step_dpo as dpo
+from qvlib.estimators import step_dpo_trl as trl_training
+from qvlib.estimators.log_ratio import LogRatio
+from qvlib.estimators.step_dpo import (
+    PairIds,
+    action_log_probs,
+    dpo_loss,
+    encode_pairs,
+    pair_log_probs,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 LN2 = math.log(2)
-SETTINGS = {"beta": 0.1, "lr": 3e-3, "epochs": 1, "batch": 8, "rule": "sum", "seed": 0, "schedule": "linear"}
+SETTINGS = {
+    "beta": 0.1,
+    "lr": 3e-3,
+    "epochs": 1,
+    "batch": 8,
+    "rule": "sum",
+    "seed": 0,
+    "schedule": "linear",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +48,10 @@ def lm():
 
 def preference(shop, i):
     """A taste that can be learnt: searching is better than going back, items are better than searching."""
-    good, bad = ((shop.admissible[2], "search[red cotton]"), ("search[oak table]", "click[back to search]"))[i % 2]
+    good, bad = (
+        (shop.admissible[2], "search[red cotton]"),
+        ("search[oak table]", "click[back to search]"),
+    )[i % 2]
     return Pair(shop.task.id, "", (), good, bad, 1.0, 0.0, 2, 2)
 
 
@@ -72,7 +90,9 @@ def test_loss_properties(values, beta):
     swapped = dpo_loss(l, w, rl, rw, beta)
     gap = beta * ((w - rw) - (l - rl))
     assert torch.allclose(loss - swapped, -gap, atol=1e-9)  # -log s(x) + log s(-x) = -x
-    assert torch.allclose(dpo_loss(w, l, w, l, beta), torch.tensor(LN2, dtype=torch.float64), atol=1e-12)
+    assert torch.allclose(
+        dpo_loss(w, l, w, l, beta), torch.tensor(LN2, dtype=torch.float64), atol=1e-12
+    )
     assert torch.allclose(dpo_loss(w - 3, l - 3, rw, rl, beta), loss, atol=1e-9)
 
 
@@ -82,9 +102,13 @@ def test_log_probs_of_actions_by_hand(lm, pairs, rule):
     with torch.no_grad():
         batched = action_log_probs(lm.model, rows, rule, lm.end)
         for (prompt, action), got in zip(rows, batched, strict=True):
-            log_p = torch.log_softmax(lm.model(input_ids=torch.tensor([prompt + action])).logits[0], -1)
+            log_p = torch.log_softmax(
+                lm.model(input_ids=torch.tensor([prompt + action])).logits[0], -1
+            )
             tokens = [float(log_p[len(prompt) + i - 1, token]) for i, token in enumerate(action)]
-            assert float(got) == pytest.approx(sum(tokens) / (len(tokens) if rule == "mean" else 1), abs=1e-10)
+            assert float(got) == pytest.approx(
+                sum(tokens) / (len(tokens) if rule == "mean" else 1), abs=1e-10
+            )
     assert len({len(p) for p, _ in rows}) > 1 and len({len(a) for _, a in rows}) > 1
 
 
@@ -95,12 +119,22 @@ def test_log_probs_of_actions_by_hand(lm, pairs, rule):
 def test_packed_pairs_are_those_of_separate_passes(lm, pairs, rule):
     """The two actions share the prompt and do not see each other; nor does padding or the order of rows matter."""
     chosen, rejected = pair_log_probs(lm.model, pairs, rule, lm.end)
-    for found, actions in ((chosen, [p.chosen for p in pairs]), (rejected, [p.rejected for p in pairs])):
-        alone = [action_log_probs(lm.model, [(p.prompt, a)], rule, lm.end) for p, a in zip(pairs, actions, strict=True)]
+    for found, actions in (
+        (chosen, [p.chosen for p in pairs]),
+        (rejected, [p.rejected for p in pairs]),
+    ):
+        alone = [
+            action_log_probs(lm.model, [(p.prompt, a)], rule, lm.end)
+            for p, a in zip(pairs, actions, strict=True)
+        ]
         torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
     swapped = [replace(p, chosen=p.rejected, rejected=p.chosen) for p in pairs]
-    torch.testing.assert_close(torch.stack(pair_log_probs(lm.model, swapped, rule, lm.end)), torch.stack((rejected, chosen)),
-                               atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.stack(pair_log_probs(lm.model, swapped, rule, lm.end)),
+        torch.stack((rejected, chosen)),
+        atol=1e-5,
+        rtol=0,
+    )
     single = [pair_log_probs(lm.model, [p], rule, lm.end)[0] for p in pairs]
     torch.testing.assert_close(torch.cat(single), chosen, atol=1e-5, rtol=0)
 
@@ -111,22 +145,37 @@ def test_trained_tokens_are_exactly_the_action(lm):
     chosen = [preference(s, i) for i, s in enumerate(shops)]
     rows = encode_pairs(lm, shops, chosen)
     collator = DataCollatorForPreference(pad_token_id=lm.end)
-    batch = collator([{"prompt_ids": list(r.prompt), "chosen_ids": list(r.chosen), "rejected_ids": list(r.rejected)} for r in rows])
+    batch = collator(
+        [
+            {
+                "prompt_ids": list(r.prompt),
+                "chosen_ids": list(r.chosen),
+                "rejected_ids": list(r.rejected),
+            }
+            for r in rows
+        ]
+    )
     for i, shop in enumerate(shops):
         prompt, ids = lm.prompt(shop)
         for action, row in ((chosen[i].chosen, i), (chosen[i].rejected, i + len(rows))):
             trained = batch["input_ids"][row][batch["completion_mask"][row] == 1].tolist()
-            assert trained[-1] == lm.end and lm.tokenizer.decode(trained[:-1]) == prompt.encode(action)
+            assert trained[-1] == lm.end and lm.tokenizer.decode(trained[:-1]) == prompt.encode(
+                action
+            )
             assert prompt.decode(lm.tokenizer.decode(trained[:-1])) == action
-            seen = batch["input_ids"][row][(batch["completion_mask"][row] == 0) & (batch["attention_mask"][row] == 1)]
+            seen = batch["input_ids"][row][
+                (batch["completion_mask"][row] == 0) & (batch["attention_mask"][row] == 1)
+            ]
             assert tuple(seen.tolist()) == ids and lm.tokenizer.decode(seen) == prompt.text
 
 
 def starts_with_its_prompt(lm, state: State, action: str) -> None:
     prompt, ids = lm.prompt(state)
-    together = lm.tokenizer(prompt.text + prompt.encode(action), add_special_tokens=False)["input_ids"]
+    together = lm.tokenizer(prompt.text + prompt.encode(action), add_special_tokens=False)[
+        "input_ids"
+    ]
     assert tuple(together[: len(ids)]) == ids
-    assert (*together[len(ids):], lm.end) == lm.action_ids(prompt, action)
+    assert (*together[len(ids) :], lm.end) == lm.action_ids(prompt, action)
 
 
 def test_prompt_is_a_prefix_of_prompt_and_action(lm):
@@ -136,13 +185,31 @@ def test_prompt_is_a_prefix_of_prompt_and_action(lm):
 
 
 HOSTILE = st.text(st.characters(codec="utf-8"), max_size=25) | st.sampled_from(
-    ["<act>", "<end>", " <task> <page>", "#1 #2", "click[]", "search[a [SEP] b]", "b012345678", "\n\t", "ｆｕｌｌ ｗｉｄｔｈ", "é́", "🙂🙂"])
+    [
+        "<act>",
+        "<end>",
+        " <task> <page>",
+        "#1 #2",
+        "click[]",
+        "search[a [SEP] b]",
+        "b012345678",
+        "\n\t",
+        "ｆｕｌｌ ｗｉｄｔｈ",
+        "é́",
+        "🙂🙂",
+    ]
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(instruction=HOSTILE, page=HOSTILE, did=HOSTILE, action=HOSTILE)
 def test_prompt_is_a_prefix_whatever_the_texts(lm, instruction, page, did, action):
-    state = State(Task("t", instruction), page, (Step(f"search[{did}]", page),), ("search[<query>]", "click[buy now]"))
+    state = State(
+        Task("t", instruction),
+        page,
+        (Step(f"search[{did}]", page),),
+        ("search[<query>]", "click[buy now]"),
+    )
     starts_with_its_prompt(lm, state, action)
     starts_with_its_prompt(lm, state, f"search[{action}]")
 
@@ -151,7 +218,9 @@ def test_prompt_is_a_prefix_whatever_the_texts(lm, instruction, page, did, actio
 
 
 def trl(lm, pairs, held_out, folder, rank=0, **changes):
-    return trl_training.train(lm, pairs, held_out, **SETTINGS | changes, lora_rank=rank, folder=folder)
+    return trl_training.train(
+        lm, pairs, held_out, **SETTINGS | changes, lora_rank=rank, folder=folder
+    )
 
 
 def weights(lm):
@@ -161,7 +230,9 @@ def weights(lm):
 @pytest.mark.parametrize("rule", ["sum", "mean"])
 def test_loss_equals_trls_on_the_same_batch(lm, pairs, tmp_path, rule):
     """TRL's own, unchanged compute_loss on a policy that has moved, against ours. TRL's logarithms are float32."""
-    trainer = trl_training.make_trainer(lm, pairs[:9], (), **{**SETTINGS, "rule": rule}, lora_rank=0, folder=tmp_path, label="")
+    trainer = trl_training.make_trainer(
+        lm, pairs[:9], (), **{**SETTINGS, "rule": rule}, lora_rank=0, folder=tmp_path, label=""
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in trainer.model.parameters():
@@ -200,9 +271,15 @@ def test_a_batch_in_several_passes_is_the_same_batch(lm, pairs, held_out, tmp_pa
     cut = small_lm()
     cut.batch_tokens = 200
     assert [len(pairs[:8][part]) for part in dpo.passes(pairs[:8], 200)] != [8]
-    assert trl_training.pairs_together(pairs, 8, 200) in (1, 2, 4) and trl_training.pairs_together(pairs, 8, 1) == 1
+    assert (
+        trl_training.pairs_together(pairs, 8, 200) in (1, 2, 4)
+        and trl_training.pairs_together(pairs, 8, 1) == 1
+    )
     whole = dpo.train(lm, pairs, held_out, **SETTINGS)[1]
-    for curve in (dpo.train(cut, pairs, held_out, **SETTINGS)[1], trl(cut, pairs, held_out, tmp_path)[1]):
+    for curve in (
+        dpo.train(cut, pairs, held_out, **SETTINGS)[1],
+        trl(cut, pairs, held_out, tmp_path)[1],
+    ):
         for x, y in zip(curve, whole, strict=True):
             assert (x["step"], x["split"], x["pairs"]) == (y["step"], y["split"], y["pairs"])
             assert (x["loss"], x["margin"]) == pytest.approx((y["loss"], y["margin"]), abs=2e-5)
@@ -216,8 +293,10 @@ def test_passes_hold_every_row_once_and_no_more_tokens_than_asked():
 
 
 def test_first_row_is_ln_2_and_training_helps(lm, pairs, held_out, tmp_path):
-    runs = {"loop": dpo.train(lm, pairs, held_out, **SETTINGS | {"epochs": 2}),
-            "lora": trl(lm, pairs, held_out, tmp_path, rank=4, lr=2e-2, epochs=2)}
+    runs = {
+        "loop": dpo.train(lm, pairs, held_out, **SETTINGS | {"epochs": 2}),
+        "lora": trl(lm, pairs, held_out, tmp_path, rank=4, lr=2e-2, epochs=2),
+    }
     untuned = LogRatio(lm, lm)
     shops = states(13, seed=3)
     actions = [[p.chosen, p.rejected] for p in (preference(s, i) for i, s in enumerate(shops))]
@@ -239,7 +318,9 @@ def test_reference_does_not_move_by_one_bit(lm, pairs, tmp_path):
     before = four(lm, pairs[:8], "sum")
     dpo.train(lm, pairs, (), **SETTINGS)
     assert all(torch.equal(x, y) for x, y in zip(before, four(lm, pairs[:8], "sum"), strict=True))
-    trainer = trl_training.make_trainer(lm, pairs, (), **SETTINGS, lora_rank=4, folder=tmp_path, label="")
+    trainer = trl_training.make_trainer(
+        lm, pairs, (), **SETTINGS, lora_rank=4, folder=tmp_path, label=""
+    )
     assert trainer.ref_model is None
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
     start = trainer.compute_ref_log_probs(trainer.model, batch)
@@ -248,7 +329,9 @@ def test_reference_does_not_move_by_one_bit(lm, pairs, tmp_path):
     assert all(torch.equal(x, y) for x, y in zip(start, end, strict=True))
     with torch.no_grad():
         rows = [(p.prompt, p.chosen) for p in pairs[:8]]
-        assert not torch.allclose(action_log_probs(trainer.model, rows, "sum", lm.end), before[0], atol=1e-3)
+        assert not torch.allclose(
+            action_log_probs(trainer.model, rows, "sum", lm.end), before[0], atol=1e-3
+        )
     assert all(torch.equal(x, y) for x, y in zip(before, four(lm, pairs[:8], "sum"), strict=True))
 
 
@@ -261,7 +344,11 @@ def test_merged_policy_is_the_adapted_model_and_a_plain_one(lm, pairs, tmp_path)
     again = PeftModel.from_pretrained(small_lm().model, tmp_path / "adapter").merge_and_unload()
     rows = [(p.prompt, p.rejected) for p in pairs[:6]]
     with torch.no_grad():
-        assert torch.allclose(action_log_probs(again, rows, "sum", lm.end), action_log_probs(tuned.model, rows, "sum", lm.end), atol=1e-9)
+        assert torch.allclose(
+            action_log_probs(again, rows, "sum", lm.end),
+            action_log_probs(tuned.model, rows, "sum", lm.end),
+            atol=1e-9,
+        )
     assert set(tuned.model.state_dict()) == set(lm.model.state_dict())
     # The policy can be tuned further: no part of TRL is left in it.
     further, curve = dpo.train(tuned, pairs[:8], (), **SETTINGS)
@@ -289,13 +376,19 @@ def test_a_killed_training_goes_on(lm, pairs, held_out, tmp_path, rank, stop, mo
     (work / "checkpoint-99" / "model.safetensors").write_bytes(b"half")
     steps = []
     forward = trl_training.StepDPO.training_step
-    monkeypatch.setattr(trl_training.StepDPO, "training_step", lambda *a, **k: (steps.append(1), forward(*a, **k))[1])
+    monkeypatch.setattr(
+        trl_training.StepDPO,
+        "training_step",
+        lambda *a, **k: (steps.append(1), forward(*a, **k))[1],
+    )
     resumed, again = trl(lm, pairs, held_out, tmp_path / "killed", rank, epochs=2)
     assert len(steps) == 12 - (stop - 1)  # the step that was killed had not been saved
     assert again == curve
     for p, q in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(p, q)
-    trl(lm, pairs, held_out, tmp_path / "killed", rank, epochs=1)  # other settings never take these checkpoints
+    trl(
+        lm, pairs, held_out, tmp_path / "killed", rank, epochs=1
+    )  # other settings never take these checkpoints
     assert len(steps) == 12 - (stop - 1) + 6
 
 
@@ -306,7 +399,9 @@ def test_pairs_beyond_the_context_are_dropped(lm, pairs, held_out, tmp_path):
     fits = PairIds((pairs[0].prompt * 60)[: limit - 6], (5,) * 5 + (lm.end,), (6, lm.end))
     given = [long, *pairs[:3], fits, PairIds((7, *fits.prompt), fits.chosen, fits.rejected)]
     assert dpo.fitting(lm, given) == [*pairs[:3], fits]
-    assert len(fits.prompt + fits.chosen + fits.rejected) > limit  # as one row of the loop's, which is no longer for the model
+    assert (
+        len(fits.prompt + fits.chosen + fits.rejected) > limit
+    )  # as one row of the loop's, which is no longer for the model
     for train in (dpo.train, functools.partial(trl_training.train, folder=tmp_path)):
         _, curve = train(lm, given, [long, *held_out[:2]], **SETTINGS)
         assert [(row["split"], row["pairs"]) for row in curve] == [("train", 4), ("held-out", 2)]
@@ -316,13 +411,23 @@ def test_pairs_beyond_the_context_are_dropped(lm, pairs, held_out, tmp_path):
 
 
 def test_ids_reach_the_model_untouched(lm, pairs, tmp_path):
-    trainer = trl_training.make_trainer(lm, pairs, (), **SETTINGS, lora_rank=0, folder=tmp_path, label="")
+    trainer = trl_training.make_trainer(
+        lm, pairs, (), **SETTINGS, lora_rank=0, folder=tmp_path, label=""
+    )
     for row, pair in zip(trainer.train_dataset, pairs, strict=True):
-        assert (tuple(row["prompt_ids"]), tuple(row["chosen_ids"]), tuple(row["rejected_ids"])) == (pair.prompt, pair.chosen, pair.rejected)
+        assert (tuple(row["prompt_ids"]), tuple(row["chosen_ids"]), tuple(row["rejected_ids"])) == (
+            pair.prompt,
+            pair.chosen,
+            pair.rejected,
+        )
     first = next(iter(trainer.get_train_dataloader()))
     widest = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs)
     assert first["input_ids"].shape[0] == 16 and first["input_ids"].shape[1] <= widest
-    assert trainer.args.max_length is None and not trainer.args.bf16 and not trainer.args.gradient_checkpointing
+    assert (
+        trainer.args.max_length is None
+        and not trainer.args.bf16
+        and not trainer.args.gradient_checkpointing
+    )
 
 
 def test_training_leaves_the_given_tokenizer_alone(lm, pairs, tmp_path):

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import transformers
 
-from qvlib import dry, dry_server
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
 from qvlib.cli import main
-from qvlib.dry_server import completion, serving
-from qvlib.errors import QvlibError
 from qvlib.models.api_client import ApiClient
-from qvlib.params import load as load_params
-from qvlib.params import make
 from qvlib.pipeline import arm_names
 from qvlib.pipeline.models import load
-from qvlib.seeding import generator
+from qvlib.pipeline.params import load as load_params
+from qvlib.pipeline.params import make
+from qvlib.tools import dry, dry_server
+from qvlib.tools.dry_server import completion, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 PAPER = sorted((Path(__file__).parents[1] / "params" / "paper").glob("*.yml"))
@@ -32,8 +32,10 @@ def folder(tmp_path_factory) -> Path:
 def test_every_stage_runs(tmp_path, capsys):
     """Phi-3 with thoughts and an example, warm-started, a Phi-1.5 Q model as an adapter."""
     file = tmp_path / "phi3.yml"
-    file.write_text("name: phi3\nagent: microsoft/Phi-3-mini-4k-instruct\nq_base: microsoft/phi-1_5\ndevice: cuda\ndtype: bfloat16\n"
-                    "other_demonstrations: 0\ntrainer: trl\nlora_rank: 4\nexamples: 1\ndata_dir: data/webshop\nwarm_start: true\n")
+    file.write_text(
+        "name: phi3\nagent: microsoft/Phi-3-mini-4k-instruct\nq_base: microsoft/phi-1_5\ndevice: cuda\ndtype: bfloat16\n"
+        "other_demonstrations: 0\ntrainer: trl\nlora_rank: 4\nexamples: 1\ndata_dir: data/webshop\nwarm_start: true\n"
+    )
     assert main(["run", str(file), "--dry", "-p", "test_tasks", "500"]) == 0
     printed = capsys.readouterr().out
     assert "| q_n10" in printed and "| mcts" in printed and "all stages done" in printed
@@ -44,18 +46,29 @@ def test_every_stage_runs(tmp_path, capsys):
 def test_the_papers_files_run(folder, path, monkeypatch):
     """All arms are played, and an agent behind a server is asked over HTTP."""
     asked = []
-    monkeypatch.setattr(dry_server, "completion", lambda lm, body: (asked.append(body["model"]), completion(lm, body))[1])
+    monkeypatch.setattr(
+        dry_server,
+        "completion",
+        lambda lm, body: (asked.append(body["model"]), completion(lm, body))[1],
+    )
     params = load_params(path)
     arms = dry.run(params, folder).set_index("arm")
     assert set(arms.index) == {name.split("/")[0] for name in arm_names(params)}
     assert (arms["prompt_tokens"] > 100).all() and (arms["tokens"] > 0).all()
     agents = (params.agent, *([params.other_agent] if params.other_demonstrations else []))
-    assert {f"api:{model}" for model in asked} == {name for name in agents if name.startswith("api:")}
+    assert {f"api:{model}" for model in asked} == {
+        name for name in agents if name.startswith("api:")
+    }
 
 
-@pytest.mark.parametrize(("name", "architecture"), [
-    ("microsoft/Phi-3-mini-4k-instruct", transformers.Phi3ForCausalLM), ("microsoft/phi-1_5", transformers.PhiForCausalLM),
-    ("meta-llama/Llama-3.1-8B-Instruct", transformers.LlamaForCausalLM)])
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("microsoft/Phi-3-mini-4k-instruct", transformers.Phi3ForCausalLM),
+        ("microsoft/phi-1_5", transformers.PhiForCausalLM),
+        ("meta-llama/Llama-3.1-8B-Instruct", transformers.LlamaForCausalLM),
+    ],
+)
 @pytest.mark.parametrize("environment", ["webshop", "hotpotqa"])
 def test_models_are_of_the_architecture_they_stand_for(folder, name, architecture, environment):
     given = make({"agent": name, "other_demonstrations": 0, "environment": environment})
@@ -67,31 +80,56 @@ def test_models_are_of_the_architecture_they_stand_for(folder, name, architectur
 
 
 def test_a_served_model_keeps_its_name_and_is_sent_no_key(folder):
-    params = dry.dry(make({"agent": "api:gpt-4o-mini", "q_base": "microsoft/phi-1_5", "other_demonstrations": 0}), folder)
+    params = dry.dry(
+        make(
+            {"agent": "api:gpt-4o-mini", "q_base": "microsoft/phi-1_5", "other_demonstrations": 0}
+        ),
+        folder,
+    )
     assert params.agent == "api:gpt-4o-mini" and params.api_key_variable == ""
 
 
 def test_the_server_answers_as_its_model_samples(folder):
-    params = dry.dry(make({"agent": "meta-llama/Llama-3.1-8B-Instruct", "other_demonstrations": 0}), folder)
+    params = dry.dry(
+        make({"agent": "meta-llama/Llama-3.1-8B-Instruct", "other_demonstrations": 0}), folder
+    )
     lm = load(params, params.agent)
-    messages = [{"role": "system", "content": "Buy a lamp."}, {"role": "user", "content": "Observation: Search"}]
+    messages = [
+        {"role": "system", "content": "Buy a lamp."},
+        {"role": "user", "content": "Observation: Search"},
+    ]
     text = "<|system|>\nBuy a lamp.<|end|>\n<|user|>\nObservation: Search<|end|>\n<|assistant|>\n"
     prompt = tuple(lm.tokenizer(text)["input_ids"])
-    body = {"model": "gpt", "messages": messages, "temperature": 1.0, "top_p": 0.9, "max_tokens": 24}
+    body = {
+        "model": "gpt",
+        "messages": messages,
+        "temperature": 1.0,
+        "top_p": 0.9,
+        "max_tokens": 24,
+    }
     with serving(lm) as url:
         client = ApiClient("gpt", url, key_variable="")
         replies = client.complete(body, 3, lambda redraw: 7)
         assert client.complete(body, 3, lambda redraw: 7) == replies
         assert client.complete(body, 1, lambda redraw: 8) != replies[:1]
-        (greedy,) = client.complete({**body, "temperature": 0.0, "stop": [" "]}, 1, lambda redraw: 7)
+        (greedy,) = client.complete(
+            {**body, "temperature": 0.0, "stop": [" "]}, 1, lambda redraw: 7
+        )
     (drawn,) = lm.sample([prompt], [[generator(7, "served", i).random for i in range(3)]], 1.0, 0.9)
-    assert [reply.text for reply in replies] == [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in drawn]
+    assert [reply.text for reply in replies] == [
+        lm.tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in drawn
+    ]
     assert sum(reply.completion_tokens for reply in replies) == sum(len(ids) for ids, _ in drawn)
     assert sum(reply.prompt_tokens for reply in replies) == len(prompt)
     ((ids, _),) = lm.sample([prompt], [[None]], 1.0, 0.9)[0]
-    assert greedy.text == lm.tokenizer.decode(ids, skip_special_tokens=True).split(" ")[0] and " " not in greedy.text
+    assert (
+        greedy.text == lm.tokenizer.decode(ids, skip_special_tokens=True).split(" ")[0]
+        and " " not in greedy.text
+    )
 
 
 def test_a_family_that_is_not_known_is_told(tmp_path):
-    with pytest.raises(QvlibError, match="acme/Rocket-1: no dry run for its family; known are gpt2, llama"):
+    with pytest.raises(
+        QvlibError, match="acme/Rocket-1: no dry run for its family; known are gpt2, llama"
+    ):
         dry.dry(make({"agent": "acme/Rocket-1"}), tmp_path)

@@ -6,24 +6,37 @@ import numpy as np
 import pytest
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.evaluate import COSTS, best_episode, bootstrap_mean, compare, episode, tree_episode
-from qvlib.lockstep import lockstep
-from qvlib.mcts import SearchConfig, search
-from qvlib.reranker import Reranked
+from qvlib.core.episodes import COSTS, best_episode, bootstrap_mean, compare, episode, tree_episode
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import SearchConfig, search
+from qvlib.core.reranker import Reranked
 
 MAZE = Maze(max_steps=5)
 TASKS = MAZE.tasks("test")
 
 
 def play(agent, maze=MAZE, tasks=TASKS, seed=0, **options):
-    return {r["task"]: r for r in lockstep((episode(maze, t, seed, **options) for t in tasks), agent, 4)}
+    return {
+        r["task"]: r for r in lockstep((episode(maze, t, seed, **options) for t in tasks), agent, 4)
+    }
 
 
 def test_an_episode_by_hand():
     agent = Fixed(["a"])
     record = play(agent)["test-3"]
-    assert record == {"task": "test-3", "group": "test-1", "proposals": 3, "tokens": 3, "prompt_tokens": 15, "refused": 0,
-                      "unparsable": 0, "reward": MAZE.reward(TASKS[3], ("a", "a", "a")), "done": True, "env_steps": 3, "actions": ["a"] * 3}
+    assert record == {
+        "task": "test-3",
+        "group": "test-1",
+        "proposals": 3,
+        "tokens": 3,
+        "prompt_tokens": 15,
+        "refused": 0,
+        "unparsable": 0,
+        "reward": MAZE.reward(TASKS[3], ("a", "a", "a")),
+        "done": True,
+        "env_steps": 3,
+        "actions": ["a"] * 3,
+    }
 
 
 def test_cut_off_episodes_earn_nothing():
@@ -55,11 +68,16 @@ def test_arms_see_the_same_first_samples():
 
 def test_the_best_of_several_episodes_begins_with_the_sample_and_pays_for_all():
     trials = [play(Scripted(), trial=k) for k in range(4)]
-    found = {r["task"]: r for r in lockstep((best_episode(MAZE, t, 0, 4) for t in TASKS), Scripted(), 4)}
+    found = {
+        r["task"]: r for r in lockstep((best_episode(MAZE, t, 0, 4) for t in TASKS), Scripted(), 4)
+    }
     assert trials[0] == play(Scripted()) != trials[1]
     for task, record in found.items():
         assert record["reward"] == max(trial[task]["reward"] for trial in trials)
-        assert all(record[cost] == sum(trial[task][cost] for trial in trials) for cost in (*COSTS, "env_steps"))
+        assert all(
+            record[cost] == sum(trial[task][cost] for trial in trials)
+            for cost in (*COSTS, "env_steps")
+        )
     assert sum(r["reward"] for r in found.values()) > sum(r["reward"] for r in trials[0].values())
 
 
@@ -109,25 +127,41 @@ def test_chains_widen_an_interval_by_the_luck_of_training():
     assert bootstrap_mean(alike, groups, 2000, chains=chains) == pytest.approx(one)
     mean, low, high = bootstrap_mean(apart, groups, 2000, chains=chains)
     assert mean == pytest.approx(one[0] + 0.1) and high - low > 3 * (one[2] - one[1])
-    assert low >= min(alike) and (low, high) == pytest.approx((mean - 0.1, mean + 0.1), abs=0.03)  # three times the same chain
+    assert low >= min(alike) and (low, high) == pytest.approx(
+        (mean - 0.1, mean + 0.1), abs=0.03
+    )  # three times the same chain
 
 
 def test_compare_is_paired_within_a_chain():
     def arm(shift):
-        return [{"task": f"t{i}", "group": f"g{i}", "seed": s, "reward": 0.1 * s + shift} for i in range(9) for s in (0, 1)]
+        return [
+            {"task": f"t{i}", "group": f"g{i}", "seed": s, "reward": 0.1 * s + shift}
+            for i in range(9)
+            for s in (0, 1)
+        ]
+
     gain = compare({"sample": arm(0.2), "better": arm(0.3)[::-1]}, "sample", 200)["better"]
-    assert gain["ci95"] == pytest.approx([0.1, 0.1]) and gain["relative"] == pytest.approx(0.1 / 0.25)
+    assert gain["ci95"] == pytest.approx([0.1, 0.1]) and gain["relative"] == pytest.approx(
+        0.1 / 0.25
+    )
 
 
 def test_compare_is_paired():
     rng = np.random.default_rng(0)
     base = rng.random(60)
+
     def arm(shift):
-        return [{"task": f"t{i}", "group": f"g{i // 2}", "reward": r + shift} for i, r in enumerate(base)]
+        return [
+            {"task": f"t{i}", "group": f"g{i // 2}", "reward": r + shift}
+            for i, r in enumerate(base)
+        ]
+
     gains = compare({"sample": arm(0.0), "better": arm(0.1), "same": arm(0.0)[::-1]}, "sample", 500)
     assert gains.keys() == {"better", "same"}
     assert gains["better"]["mean"] == pytest.approx(0.1)
-    assert gains["better"]["ci95"] == pytest.approx([0.1, 0.1])  # paired: the tasks' own spread is gone
+    assert gains["better"]["ci95"] == pytest.approx(
+        [0.1, 0.1]
+    )  # paired: the tasks' own spread is gone
     assert gains["better"]["relative"] == pytest.approx(0.1 / base.mean())
     assert gains["same"]["mean"] == 0 and gains["same"]["ci95"] == [0, 0]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from qvlib import pipeline
-from qvlib.errors import QvlibError
-from qvlib.params import Params, make
-from qvlib.runs import read_stage, stage_path
-from qvlib.seeding import generator
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.pipeline.params import Params, make
+from qvlib.runs.stage import read_stage, stage_path
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
@@ -20,7 +20,14 @@ from faulty_server import FaultyServer  # noqa: E402
 from test_api_agent import KEY, PASSING, SEEN  # noqa: E402
 from test_remote import SMALL, shopper  # noqa: E402
 
-REFUSED = {"400": "HTTP 400", "401": "HTTP 401", "403": "HTTP 403", "404": "HTTP 404", "422": "HTTP 422", "402": "HTTP 402"}
+REFUSED = {
+    "400": "HTTP 400",
+    "401": "HTTP 401",
+    "403": "HTTP 403",
+    "404": "HTTP 404",
+    "422": "HTTP 422",
+    "402": "HTTP 402",
+}
 TASKS = 3
 
 
@@ -43,8 +50,18 @@ def params(server, tmp_path):
 
 
 def small(server: FaultyServer, folder: Path) -> Params:
-    return make({**SMALL, "api_base_url": server.base_url, "runs_dir": str(folder), "train_tasks": TASKS, "iterations": 3, "batch_size": 1,
-                 "api_retries": 3, "api_timeout": 0.5})
+    return make(
+        {
+            **SMALL,
+            "api_base_url": server.base_url,
+            "runs_dir": str(folder),
+            "train_tasks": TASKS,
+            "iterations": 3,
+            "batch_size": 1,
+            "api_retries": 3,
+            "api_timeout": 0.5,
+        }
+    )
 
 
 def collect(params: Params) -> list[dict]:
@@ -64,24 +81,40 @@ def test_faults_that_pass_leave_no_trace(server, params, undisturbed):
     """Each of them thrice, in a mixed order; a refusal to answer is drawn again, and so changes what is found."""
     assert len(undisturbed) == TASKS and sum(len(tree["nodes"]) for tree in undisturbed) > 4 * TASKS
     faults = [fault for fault in PASSING if fault != "null"] * 3
-    server.faults = deque(fault for i in generator(0, "faults").permutation(len(faults)) for fault in (faults[i], None))
+    server.faults = deque(
+        fault
+        for i in generator(0, "faults").permutation(len(faults))
+        for fault in (faults[i], None)
+    )
     assert collect(params) == undisturbed
-    assert not server.faults and pipeline.models.remote(params, params.agent).client.usage["retries"] == len(faults)
+    assert not server.faults and pipeline.models.remote(params, params.agent).client.usage[
+        "retries"
+    ] == len(faults)
 
 
 def test_refusals_to_answer_end_in_a_finished_stage(server, params, undisturbed):
     server.faults = deque(["null", None] * 10)
     trees = collect(params)
-    assert [tree["task"] for tree in trees] == [tree["task"] for tree in undisturbed] and trees != undisturbed
+    assert [tree["task"] for tree in trees] == [
+        tree["task"] for tree in undisturbed
+    ] and trees != undisturbed
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *REFUSED])
-def test_a_fault_that_stays_is_told_once_and_the_stage_goes_on_when_it_is_gone(server, params, undisturbed, fault):
+def test_a_fault_that_stays_is_told_once_and_the_stage_goes_on_when_it_is_gone(
+    server, params, undisturbed, fault
+):
     second = pipeline.uses(params, pipeline.world(params)).search[1].instruction
-    server.always = lambda body: fault if any(second in message["content"] for message in body["messages"]) else None
+    server.always = lambda body: (
+        fault if any(second in message["content"] for message in body["messages"]) else None
+    )
     with pytest.raises(QvlibError, match={**SEEN, **REFUSED}[fault]) as caught:
         collect(params)
-    assert "\n" not in str(caught.value) and server.base_url in str(caught.value) and "run again to go on" in str(caught.value)
+    assert (
+        "\n" not in str(caught.value)
+        and server.base_url in str(caught.value)
+        and "run again to go on" in str(caught.value)
+    )
     file = stage_path(params, "trees") / "trees.jsonl"
     finished = file.read_bytes()
     assert finished.count(b"\n") == 1 and json.loads(finished)["nodes"]
@@ -89,4 +122,6 @@ def test_a_fault_that_stays_is_told_once_and_the_stage_goes_on_when_it_is_gone(s
     server.always, server.seen = lambda body: None, []
     assert collect(params) == undisturbed
     assert file.read_bytes().startswith(finished)
-    assert asked and not asked & {json.dumps(body) for body in server.seen}, "what was answered was asked for again"
+    assert asked and not asked & {json.dumps(body) for body in server.seen}, (
+        "what was answered was asked for again"
+    )

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from qvlib import figures, siblings, tree_view
-from qvlib.params import make
+from qvlib.pipeline.params import make
+from qvlib.report import figures, siblings, tree_view
 
 HOSTILE = "search[</text><script>alert('&\"')</script>\x00\x1b]]>"
 VOID = {"meta", "br"}
@@ -20,39 +20,75 @@ def params(tmp_path):
 
 def arms():
     names = ["sample", "q_n5", "control_q_n5", "mcts"]
-    return pd.DataFrame({"arm": names, "reward": [0, 0.5, 0.2, 0.7], "reward_low": [0, 0.4, 0.1, 0.6],
-                         "reward_high": [0, 0.6, 0.3, 0.8], "tasks": 9})
+    return pd.DataFrame(
+        {
+            "arm": names,
+            "reward": [0, 0.5, 0.2, 0.7],
+            "reward_low": [0, 0.4, 0.1, 0.6],
+            "reward_high": [0, 0.6, 0.3, 0.8],
+            "tasks": 9,
+        }
+    )
 
 
 def curve():
-    row = {"loss": 0.69, "margin": 0.0, "accuracy": 0.5, "log_prob_chosen": -3.0, "log_prob_rejected": -4.0}
-    return pd.DataFrame([{"step": i, "split": "train", **row} for i in range(3)] + [{"step": 3, "split": "held-out", **row}])
+    row = {
+        "loss": 0.69,
+        "margin": 0.0,
+        "accuracy": 0.5,
+        "log_prob_chosen": -3.0,
+        "log_prob_rejected": -4.0,
+    }
+    return pd.DataFrame(
+        [{"step": i, "split": "train", **row} for i in range(3)]
+        + [{"step": 3, "split": "held-out", **row}]
+    )
 
 
 def nodes():
-    return pd.DataFrame({"depth": [0, 1, 1, 2], "visits": [9, 5, 3, 0], "value": [0.2, 0.5, -0.5, 0.0]})
+    return pd.DataFrame(
+        {"depth": [0, 1, 1, 2], "visits": [9, 5, 3, 0], "value": [0.2, 0.5, -0.5, 0.0]}
+    )
 
 
 def pairs():
-    return pd.DataFrame({"path": [(), ("a",), ("a",)], "chosen_value": [0.5, 0.6, 1.0], "rejected_value": [0.0, 0.5, -1.0]})
+    return pd.DataFrame(
+        {
+            "path": [(), ("a",), ("a",)],
+            "chosen_value": [0.5, 0.6, 1.0],
+            "rejected_value": [0.0, 0.5, -1.0],
+        }
+    )
 
 
 def scored():
-    return pd.DataFrame({"value_centred": [i / 20 - 0.5 for i in range(20)], "q_centred": [i / 10 - 1 for i in range(20)]})
+    return pd.DataFrame(
+        {
+            "value_centred": [i / 20 - 0.5 for i in range(20)],
+            "q_centred": [i / 10 - 1 for i in range(20)],
+        }
+    )
 
 
 FIGURES = {
     "reward": lambda: figures.reward_by_arm(arms()),
-    "gains": lambda: figures.gains(arms().rename(columns={"reward": "gain", "reward_low": "low", "reward_high": "high"})
-                                   .assign(against="sample")),
+    "gains": lambda: figures.gains(
+        arms()
+        .rename(columns={"reward": "gain", "reward_low": "low", "reward_high": "high"})
+        .assign(against="sample")
+    ),
     "pairs": lambda: figures.pairs_by_depth(pairs()),
     "nodes": lambda: figures.nodes_by_depth(nodes()),
-    "cloning": lambda: figures.cloning({"agent": pd.DataFrame({"step": [0, 1], "action_loss": [3.0, 2.0]})}),
+    "cloning": lambda: figures.cloning(
+        {"agent": pd.DataFrame({"step": [0, 1], "action_loss": [3.0, 2.0]})}
+    ),
     "training": lambda: figures.training(curve(), curve()),
     "training without held-out pairs": lambda: figures.training(curve()[:3]),
     "calibration": lambda: figures.calibration(scored()),
     "calibration of few": lambda: figures.calibration(scored()[:2]),
-    "lines": lambda: figures.lines(arms(), "tasks", "reward", "t", "x", "y", "reward_low", "reward_high"),
+    "lines": lambda: figures.lines(
+        arms(), "tasks", "reward", "t", "x", "y", "reward_low", "reward_high"
+    ),
 }
 
 
@@ -69,8 +105,21 @@ def test_a_figure_is_written_titled_and_labelled(params, name):
 def tree():
     """A root with four children, one of them with a terminal child; no more keys than a tree must have, but for two."""
     rows = [{"node": "", "parent": None, "action": "", "visits": 9, "value": 0.3}]
-    rows += [{"node": str(i), "parent": "", "action": HOSTILE, "visits": 4 - i, "value": 0.2 * i} for i in range(4)]
-    rows += [{"node": "0.0", "parent": "0", "action": "click[buy now]", "visits": 2, "value": 1.0, "terminal": True, "reward": 1.0}]
+    rows += [
+        {"node": str(i), "parent": "", "action": HOSTILE, "visits": 4 - i, "value": 0.2 * i}
+        for i in range(4)
+    ]
+    rows += [
+        {
+            "node": "0.0",
+            "parent": "0",
+            "action": "click[buy now]",
+            "visits": 2,
+            "value": 1.0,
+            "terminal": True,
+            "reward": 1.0,
+        }
+    ]
     rows += [{"node": "0.1", "parent": "0", "action": "click[x]", "visits": 0, "value": 0.0}]
     return {"task": "t", "instruction": HOSTILE, "nodes": rows}
 
@@ -79,7 +128,11 @@ def test_the_svg_is_well_formed_whatever_the_texts():
     root = ElementTree.fromstring(tree_view.svg(tree()))
     texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert len(texts) == 2 * 5  # root, three of four children, the visited grandchild
-    assert "N 9 · V 0.30 · +1 more" in texts and "N 2 · V 1.00 · r 1.00" in texts and "N 4 · V 0.00 · +1 more" in texts
+    assert (
+        "N 9 · V 0.30 · +1 more" in texts
+        and "N 2 · V 1.00 · r 1.00" in texts
+        and "N 4 · V 0.00 · +1 more" in texts
+    )
     assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
 
 
@@ -114,22 +167,43 @@ def test_the_html_holds_the_whole_tree():
 
 
 def test_side_by_side_marks_what_was_executed(params):
-    candidates = [{"action": a, "q": q, "log_prob": -1.0} for a, q in ((HOSTILE, 0.1), ("click[b]", 2.0), ("click[b]", 2.0))]
-    with_q = {"task": "t", "reward": 1.0, "actions": ["click[b]"], "trace": [{"action": "click[b]", "candidates": candidates}]}
+    candidates = [
+        {"action": a, "q": q, "log_prob": -1.0}
+        for a, q in ((HOSTILE, 0.1), ("click[b]", 2.0), ("click[b]", 2.0))
+    ]
+    with_q = {
+        "task": "t",
+        "reward": 1.0,
+        "actions": ["click[b]"],
+        "trace": [{"action": "click[b]", "candidates": candidates}],
+    }
     without = {"task": "t", "reward": 0.25, "actions": [HOSTILE, "click[c]"]}
     text = tree_view.side_by_side(with_q, without, HOSTILE)
     parser = Balanced()
     parser.feed(text)
     assert not parser.open and "script" not in parser.seen
-    assert text.count("&#9654;") == 1 and "<code>click[b]</code> &times;2" in text and "Q +2.00" in text
+    assert (
+        text.count("&#9654;") == 1
+        and "<code>click[b]</code> &times;2" in text
+        and "Q +2.00" in text
+    )
     assert "reward 1.00" in text and "reward 0.25" in text and "click[c]" in text
     worse = {**with_q, "task": "u", "reward": 0.0}
-    assert tree_view.clearest([worse, with_q], [without, {**without, "task": "u"}]) == (with_q, without)
+    assert tree_view.clearest([worse, with_q], [without, {**without, "task": "u"}]) == (
+        with_q,
+        without,
+    )
     assert tree_view.save(params, "e.html", text).read_text().startswith("<!doctype html>")
 
 
 def test_agreement_counts_ordered_pairs_of_a_state():
-    table = pd.DataFrame({"task": ["t"] * 5, "node": ["", "", "", "0", "0"], "value": [0.0, 0.5, 1.0, 0.3, 0.3],
-                          "q": [-1.0, 2.0, 1.0, 0.0, 1.0]})
+    table = pd.DataFrame(
+        {
+            "task": ["t"] * 5,
+            "node": ["", "", "", "0", "0"],
+            "value": [0.0, 0.5, 1.0, 0.3, 0.3],
+            "q": [-1.0, 2.0, 1.0, 0.0, 1.0],
+        }
+    )
     assert siblings.agreement(table) == {"pairs": 3, "agreement": pytest.approx(2 / 3)}
     assert siblings.agreement(table, min_margin=0.7) == {"pairs": 1, "agreement": 1.0}

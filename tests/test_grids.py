@@ -5,9 +5,12 @@ import shutil
 import pandas as pd
 import pytest
 
-from qvlib import ablations, figures, grids, pipeline, preferences, reading, report, siblings
-from qvlib.errors import QvlibError
-from qvlib.runs import read_stage, stage_path
+from qvlib import pipeline
+from qvlib.base.errors import QvlibError
+from qvlib.core import preferences
+from qvlib.pipeline import grids
+from qvlib.report import ablations, figures, numbers, sentences, siblings
+from qvlib.runs.stage import read_stage, stage_path
 
 GRID = """
 # comments are welcome
@@ -23,34 +26,69 @@ def params(undisturbed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
     shutil.copytree(undisturbed.runs_dir, folder / "runs")
     (folder / "grid.yml").write_text(GRID)
-    return undisturbed.model_copy(update={"runs_dir": str(folder / "runs"), "grid": str(folder / "grid.yml"), "trial_tasks": 6,
-                                          "trial_n": 3, "rule_tasks": 5, "rule_n": 3})
+    return undisturbed.model_copy(
+        update={
+            "runs_dir": str(folder / "runs"),
+            "grid": str(folder / "grid.yml"),
+            "trial_tasks": 6,
+            "trial_n": 3,
+            "rule_tasks": 5,
+            "rule_n": 3,
+        }
+    )
 
 
 def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
     table = grids.run(params)
-    assert list(table["axis"]) == ["the run", "beta", "candidates", "training tasks", "training tasks"]
-    assert list(table["choice"])[1:] == ["beta 0.3", "trial_n 2", "train_tasks 4", "train_tasks 100000"]
+    assert list(table["axis"]) == [
+        "the run",
+        "beta",
+        "candidates",
+        "training tasks",
+        "training tasks",
+    ]
+    assert list(table["choice"])[1:] == [
+        "beta 0.3",
+        "trial_n 2",
+        "train_tasks 4",
+        "train_tasks 100000",
+    ]
     assert "lower them" in table["failed"].iloc[-1] and (table["failed"].iloc[:-1] == "").all()
     assert table["change"].iloc[0] == 0 and table["tasks"].iloc[0] == 6
-    assert table["pairs"].iloc[0] == table["pairs"].iloc[2] > table["pairs"].iloc[3]  # fewer trees, fewer pairs
+    assert (
+        table["pairs"].iloc[0] == table["pairs"].iloc[2] > table["pairs"].iloc[3]
+    )  # fewer trees, fewer pairs
     for row in table.iloc[:-1].to_dict("records"):
-        assert row["gain_low"] <= row["gain"] <= row["gain_high"] and row["gain"] == pytest.approx(row["reward"] - row["sample"])
+        assert row["gain_low"] <= row["gain"] <= row["gain_high"] and row["gain"] == pytest.approx(
+            row["reward"] - row["sample"]
+        )
     for step in ("fit_q", "try_cell", "make_pairs"):
-        monkeypatch.setattr(pipeline, step, lambda one: pytest.fail("a finished cell was tried again"))
+        monkeypatch.setattr(
+            pipeline, step, lambda one: pytest.fail("a finished cell was tried again")
+        )
     pd.testing.assert_frame_equal(grids.run(params), table)
-    text = reading.grid(table.to_dict("records"))
+    text = sentences.grid(table.to_dict("records"))
     assert "Of 3 comparisons" in text and "train_tasks 100000" in text
     assert len(ablations.grid_shown(table)) == 5
-    figures.grid_changes(table), figures.grid_curves(table, {"training tasks": ("train_tasks", "searched tasks (count)")})
+    (
+        figures.grid_changes(table),
+        figures.grid_curves(table, {"training tasks": ("train_tasks", "searched tasks (count)")}),
+    )
 
 
 def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_changes(params):
     grids.run(params)
     cells = grids.read(params)
-    table = grids.table(cells, 50, {cells[0].params.digest("trial"): "no memory", cells[-1].params.digest("trial"): "lower them"})
+    table = grids.table(
+        cells,
+        50,
+        {
+            cells[0].params.digest("trial"): "no memory",
+            cells[-1].params.digest("trial"): "lower them",
+        },
+    )
     assert table["change"].isna().all() and table["gain"].notna().sum() == 3
-    text = reading.grid(table.to_dict("records"))
+    text = sentences.grid(table.to_dict("records"))
     assert "Of 0 comparisons" in text and "the run: as it is (no memory)" in text
     figures.grid_changes(table), ablations.grid_shown(table)
     fewer = grids.Cell("tasks", "trial_tasks 3", params.model_copy(update={"trial_tasks": 3}))
@@ -76,22 +114,34 @@ def test_cells_share_what_they_have_in_common(params):
     assert len({cell.params.digest("trial") for cell in cells}) == 5
 
 
-@pytest.mark.parametrize("text, message", [
-    (None, "no such grid"), ("[1, 2]", "mapping of axes"), ("beta: 3", "axis 'beta' is neither"), ("a: [3]", "axis 'a' is neither"),
-    ("a: {betta: [1.0]}", "did you mean 'beta'"), ("a: {beta: [-1.0]}", "'beta'"), ("a: [", "not YAML"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "no such grid"),
+        ("[1, 2]", "mapping of axes"),
+        ("beta: 3", "axis 'beta' is neither"),
+        ("a: [3]", "axis 'a' is neither"),
+        ("a: {betta: [1.0]}", "did you mean 'beta'"),
+        ("a: {beta: [-1.0]}", "'beta'"),
+        ("a: [", "not YAML"),
+    ],
+)
 def test_bad_grids_are_refused(params, tmp_path, text, message):
     path = tmp_path / "grid.yml"
     if text is not None:
         path.write_text(text)
     with pytest.raises(QvlibError) as caught:
         grids.read(params.model_copy(update={"grid": str(path)}))
-    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        message in str(caught.value)
+        and str(path) in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 def test_the_grid_of_the_project_is_sound():
-    from qvlib.params import load
-    from qvlib.paths import resolve
+    from qvlib.base.paths import resolve
+    from qvlib.pipeline.params import load
 
     cells = grids.read(load(resolve("params/ablations.yml")))
     assert len({cell.params.digest("trial") for cell in cells}) == len(cells) > 20
@@ -102,7 +152,10 @@ def test_every_scoring_rule_has_its_control_and_its_twin(params):
     assert list(table["rule"]) == [rule.name for rule in pipeline.RULES]
     assert set(table["verdict"]) <= {"reranking", "Q as a policy", "no gain shown"}
     played = pd.read_parquet(stage_path(params, "rules") / "episodes.parquet")
-    assert set(played["arm"]) == set(pipeline.rule_names(params)) and played.groupby("arm").size().eq(5).all()
+    assert (
+        set(played["arm"]) == set(pipeline.rule_names(params))
+        and played.groupby("arm").size().eq(5).all()
+    )
     dev = {t.id for t in pipeline.world(params).tasks("dev")}
     assert set(played["task"]) <= dev  # a rule is chosen here, so no test task is touched
     means = played.assign(reward=played["reward"]).groupby("arm")["reward"].mean()
@@ -113,21 +166,36 @@ def test_every_scoring_rule_has_its_control_and_its_twin(params):
     figures.rule_gains(table)
 
 
-@pytest.mark.parametrize("q_low, control_low, verdict", [
-    (0.1, -0.1, "reranking"), (0.1, 0.01, "Q as a policy"), (-0.1, -0.1, "no gain shown"), (-0.1, 0.1, "Q as a policy")])
+@pytest.mark.parametrize(
+    "q_low, control_low, verdict",
+    [
+        (0.1, -0.1, "reranking"),
+        (0.1, 0.01, "Q as a policy"),
+        (-0.1, -0.1, "no gain shown"),
+        (-0.1, 0.1, "Q as a policy"),
+    ],
+)
 def test_what_fails_its_control_is_no_reranking(q_low, control_low, verdict):
-    assert reading.rule_verdict({"q_low": q_low, "control_low": control_low}) == verdict
+    assert sentences.rule_verdict({"q_low": q_low, "control_low": control_low}) == verdict
 
 
 def test_a_second_round_searches_new_tasks_guided_by_the_first(params):
     second = params.model_copy(update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0})
     first = second.round_before()
-    assert second.digest("trees") != first.digest("trees") and second.digest("agent") == first.digest("agent")
-    other = second.model_copy(update={"beta": 0.5})  # another Q model guides it, so its trees are others
-    assert other.digest("trees") != second.digest("trees") and other.digest("pairs") != second.digest("pairs")
+    assert second.digest("trees") != first.digest("trees") and second.digest(
+        "agent"
+    ) == first.digest("agent")
+    other = second.model_copy(
+        update={"beta": 0.5}
+    )  # another Q model guides it, so its trees are others
+    assert other.digest("trees") != second.digest("trees") and other.digest(
+        "pairs"
+    ) != second.digest("pairs")
     pipeline.collect(second)
     pipeline.make_pairs(second)
-    new, old = ({t["task"] for t in read_stage(p, "trees").records("trees")} for p in (second, first))
+    new, old = (
+        {t["task"] for t in read_stage(p, "trees").records("trees")} for p in (second, first)
+    )
     assert len(new) == len(old) == 3 and not new & old
     assert {t["task"] for t in pipeline.load_trees(second)} == new | old
     assert read_stage(second, "pairs").facts["trees"] == 6
@@ -135,30 +203,59 @@ def test_a_second_round_searches_new_tasks_guided_by_the_first(params):
 
 
 def test_what_is_reported_is_of_all_rounds(params):
-    second = params.model_copy(update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0, "name": "second"})
-    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
+    second = params.model_copy(
+        update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0, "name": "second"}
+    )
+    for stage in (
+        pipeline.train_agents,
+        pipeline.collect,
+        pipeline.make_pairs,
+        pipeline.train_q,
+        pipeline.play,
+    ):
         stage(second)
     trees = pipeline.load_trees(second)
-    assert report.metrics(second)["cost"]["collecting_tokens"] == sum(t["tokens"] for t in trees)
-    assert report.uses_table(second).set_index("used for").loc["search", "tasks"] == 6
-    made = report.stage_table(second)
-    assert (made["stage"] == "trees").sum() == (made["stage"] == "q_model").sum() == 2 and made["digest"].is_unique
+    assert numbers.metrics(second)["cost"]["collecting_tokens"] == sum(t["tokens"] for t in trees)
+    assert numbers.uses_table(second).set_index("used for").loc["search", "tasks"] == 6
+    made = numbers.stage_table(second)
+    assert (made["stage"] == "trees").sum() == (made["stage"] == "q_model").sum() == 2 and made[
+        "digest"
+    ].is_unique
     assert {t["task"] for t in siblings.held_out_trees(second)} <= {t["task"] for t in trees}
-    held = {p.task for p in preferences.hold_out(pipeline.load_pairs(second), second.heldout_share, second.seed)[1]}
+    held = {
+        p.task
+        for p in preferences.hold_out(
+            pipeline.load_pairs(second), second.heldout_share, second.seed
+        )[1]
+    }
     assert held <= {t["task"] for t in siblings.held_out_trees(second)}
 
 
 def test_two_chains_are_pooled(params):
     both = params.model_copy(update={"seeds": 2, "name": "two"})
-    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
-        assert stage(both).manifest["digest"] == params.digest(stage(both).manifest["stage"])  # gives the first chain's
-    found, chains = report.metrics(both), [report.metrics(one) for one in both.each_seed()]
+    for stage in (
+        pipeline.train_agents,
+        pipeline.collect,
+        pipeline.make_pairs,
+        pipeline.train_q,
+        pipeline.play,
+    ):
+        assert stage(both).manifest["digest"] == params.digest(
+            stage(both).manifest["stage"]
+        )  # gives the first chain's
+    found, chains = numbers.metrics(both), [numbers.metrics(one) for one in both.each_seed()]
     assert found["seeds"] == [0, 1] and [row["seed"] for row in found["by_seed"]] == [0, 1]
     for arm, entry in found["arms"].items():
         each = [one["arms"][arm]["reward_mean"] for one in chains]
-        assert entry["reward_mean"] == pytest.approx(sum(each) / 2) and entry["tasks"] == 10 and entry["seeds"] == [0, 1]
+        assert (
+            entry["reward_mean"] == pytest.approx(sum(each) / 2)
+            and entry["tasks"] == 10
+            and entry["seeds"] == [0, 1]
+        )
     assert found["preferences"]["pairs"] == sum(one["preferences"]["pairs"] for one in chains)
     assert len(found["control_shuffles"]["control_q_n5"]) == 2
     assert found["cost"]["tokens"] == sum(one["cost"]["tokens"] for one in chains)
-    assert "Seed by seed" in reading.verdict(found) and "2 seeds" in reading.limits(found)
-    assert "Seed by seed" not in reading.verdict(chains[0]) and "One seed" in reading.limits(chains[0])
+    assert "Seed by seed" in sentences.verdict(found) and "2 seeds" in sentences.limits(found)
+    assert "Seed by seed" not in sentences.verdict(chains[0]) and "One seed" in sentences.limits(
+        chains[0]
+    )

@@ -5,15 +5,15 @@ from collections import Counter
 
 import pytest
 
+from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import episode
+from qvlib.core.lockstep import lockstep
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa import words
 from qvlib.environments.hotpotqa.corpus import pieces
 from qvlib.environments.hotpotqa.generator import FILES, LONGEST, write_encyclopaedia
 from qvlib.environments.hotpotqa.metric import normalise
 from qvlib.environments.hotpotqa.reader import Reader
-from qvlib.evaluate import episode
-from qvlib.errors import QvlibError
-from qvlib.lockstep import lockstep
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,12 @@ def test_sizes(world, questions):
 
 def test_every_question_is_solved_by_its_gold_path(world, questions):
     tasks = [task for split in ("train", "dev", "test") for task in world.tasks(split)]
-    records = list(lockstep((episode(world, task, 0) for task in tasks), Reader(world, gold=True), 64))
-    assert {r["reward"] for r in records} == {1.0} and max(r["env_steps"] for r in records) <= LONGEST == world.max_steps
+    records = list(
+        lockstep((episode(world, task, 0) for task in tasks), Reader(world, gold=True), 64)
+    )
+    assert {r["reward"] for r in records} == {1.0} and max(
+        r["env_steps"] for r in records
+    ) <= LONGEST == world.max_steps
     looked = sum(any(a.startswith("lookup") for a in r["actions"]) for r in records)
     assert 0.1 < looked / len(records) < 0.4  # facts that a search does not show
 
@@ -63,8 +67,14 @@ def test_articles_are_short_and_state_what_is_asked(world, questions):
 
 
 def test_an_unseen_question_needs_unseen_articles(world):
-    needed = {split: {t for task in world.tasks(split) for t in task.goal.titles} for split in ("train", "dev", "test")}
-    assert not needed["test"] & (needed["train"] | needed["dev"]) and not needed["dev"] & needed["train"]
+    needed = {
+        split: {t for task in world.tasks(split) for t in task.goal.titles}
+        for split in ("train", "dev", "test")
+    }
+    assert (
+        not needed["test"] & (needed["train"] | needed["dev"])
+        and not needed["dev"] & needed["train"]
+    )
     assert all(len({task.group for task in world.tasks(split)}) > 1 for split in needed)
 
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from qvlib.base.errors import QvlibError
 from qvlib.environments.hotpotqa import build, files
 from qvlib.environments.hotpotqa.questions import Question
 from qvlib.environments.hotpotqa.splits import SPLITS, group, split_tasks
-from qvlib.errors import QvlibError
 
 NAME = "hotpot_tiny_v1.json"
 
@@ -19,10 +19,17 @@ def as_lines(official):
     records, articles = [], {}
     for record in official[NAME]:
         articles.update({title: " ".join(sentences) for title, sentences in record["context"]})
-        records.append({"id": record["_id"], **{k: v for k, v in record.items() if k not in ("_id", "context")}})
+        records.append(
+            {
+                "id": record["_id"],
+                **{k: v for k, v in record.items() if k not in ("_id", "context")},
+            }
+        )
     corpus = [{"title": title, "text": text} for title, text in articles.items()]
-    return {name: "".join(json.dumps(r) + "\n" for r in rows)
-            for name, rows in (("questions.jsonl", records), ("corpus.jsonl", corpus))}
+    return {
+        name: "".join(json.dumps(r) + "\n" for r in rows)
+        for name, rows in (("questions.jsonl", records), ("corpus.jsonl", corpus))
+    }
 
 
 def test_both_formats_plain_and_gzip_are_the_same(hotpot, tmp_path):
@@ -33,45 +40,79 @@ def test_both_formats_plain_and_gzip_are_the_same(hotpot, tmp_path):
             folder.mkdir()
             for name, content in contents.items():
                 data = (content if isinstance(content, str) else json.dumps(content)).encode()
-                (folder / f"{name}{'.gz' if zipped else ''}").write_bytes(gzip.compress(data) if zipped else data)
+                (folder / f"{name}{'.gz' if zipped else ''}").write_bytes(
+                    gzip.compress(data) if zipped else data
+                )
             loaded.append(files.load(folder))
-            assert set(loaded[-1].data_hashes()) == {f"{n}{'.gz' if zipped else ''}" for n in contents}
-    assert all(one.questions == loaded[0].questions and one.corpus.texts == loaded[0].corpus.texts for one in loaded)
+            assert set(loaded[-1].data_hashes()) == {
+                f"{n}{'.gz' if zipped else ''}" for n in contents
+            }
+    assert all(
+        one.questions == loaded[0].questions and one.corpus.texts == loaded[0].corpus.texts
+        for one in loaded
+    )
     question = loaded[0].questions[0]
-    assert (question.id, question.answer, question.titles) == ("q1", "Arl", ("The Bell", "Ann Moor"))
+    assert (question.id, question.answer, question.titles) == (
+        "q1",
+        "Arl",
+        ("The Bell", "Ann Moor"),
+    )
 
 
 def test_sentences_join_with_one_blank(hotpot, write):
-    hotpot[NAME][2]["context"][0][1] = ["Bob Lane was born in Ode.", " He left.", " "]  # as the official file has them
+    hotpot[NAME][2]["context"][0][1] = [
+        "Bob Lane was born in Ode.",
+        " He left.",
+        " ",
+    ]  # as the official file has them
     assert files.load(write(hotpot)).corpus.text("Bob Lane") == "Bob Lane was born in Ode. He left."
 
 
 def test_a_corpus_beside_the_official_file_comes_first(hotpot, write):
-    loaded = files.load(write({**hotpot, "corpus.jsonl": '{"title": "The Bell", "text": "Another text."}\n'}))
+    loaded = files.load(
+        write({**hotpot, "corpus.jsonl": '{"title": "The Bell", "text": "Another text."}\n'})
+    )
     assert loaded.corpus.text("The Bell") == "Another text." and "Ann Moor" in loaded.corpus.texts
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda r: r.pop("answer"), "record 1: key 'answer' is missing"),
-    (lambda r: r.update(question=7), "record 1: key 'question' is 7, not a text"),
-    (lambda r: r.update(_id=" "), "record 1: key '_id' is ' '"),
-    (lambda r: r.update(supporting_facts=[["Bob Lane"]]), "record 1: key 'supporting_facts'"),
-    (lambda r: r.update(supporting_facts=[["Nobody", 0]]), "supported by 'Nobody', which is no article"),
-    (lambda r: r.update(context={"Bob Lane": []}), "record 1: key 'context'"),
-    (lambda r: r.update(split="valid"), "record 1: key 'split' is 'valid', not one of train, dev, test"),
-    (lambda r: r.update(_id="q1"), "question id 'q1' comes twice"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("answer"), "record 1: key 'answer' is missing"),
+        (lambda r: r.update(question=7), "record 1: key 'question' is 7, not a text"),
+        (lambda r: r.update(_id=" "), "record 1: key '_id' is ' '"),
+        (lambda r: r.update(supporting_facts=[["Bob Lane"]]), "record 1: key 'supporting_facts'"),
+        (
+            lambda r: r.update(supporting_facts=[["Nobody", 0]]),
+            "supported by 'Nobody', which is no article",
+        ),
+        (lambda r: r.update(context={"Bob Lane": []}), "record 1: key 'context'"),
+        (
+            lambda r: r.update(split="valid"),
+            "record 1: key 'split' is 'valid', not one of train, dev, test",
+        ),
+        (lambda r: r.update(_id="q1"), "question id 'q1' comes twice"),
+    ],
+)
 def test_broken_records_are_named(hotpot, write, change, message):
     change(hotpot[NAME][1])
     with pytest.raises(QvlibError) as caught:
         files.load(write(hotpot))
-    assert message in str(caught.value) and NAME in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        message in str(caught.value) and NAME in str(caught.value) and "\n" not in str(caught.value)
+    )
 
 
 def test_missing_files_are_named_with_what_to_fetch_and_where(hotpot, write, tmp_path):
-    with pytest.raises(QvlibError, match="no such folder; put hotpot_dev_distractor_v1.json of hotpotqa.github.io into a folder"):
+    with pytest.raises(
+        QvlibError,
+        match="no such folder; put hotpot_dev_distractor_v1.json of hotpotqa.github.io into a folder",
+    ):
         files.load(tmp_path / "nowhere")
-    with pytest.raises(QvlibError, match="fetch hotpot_dev_distractor_v1.json of hotpotqa.github.io into this folder"):
+    with pytest.raises(
+        QvlibError,
+        match="fetch hotpot_dev_distractor_v1.json of hotpotqa.github.io into this folder",
+    ):
         files.load(tmp_path)
     with pytest.raises(QvlibError, match="questions.jsonl needs the articles in corpus.jsonl"):
         files.load(write({"questions.jsonl": as_lines(hotpot)["questions.jsonl"]}))
@@ -79,7 +120,10 @@ def test_missing_files_are_named_with_what_to_fetch_and_where(hotpot, write, tmp
 
 def test_several_or_empty_or_cut_off_files(hotpot, write):
     folder = write({**hotpot, "hotpot_other.json": []})
-    with pytest.raises(QvlibError, match="several files for hotpot_.*hotpot_other.json, hotpot_tiny_v1.json; keep the one"):
+    with pytest.raises(
+        QvlibError,
+        match="several files for hotpot_.*hotpot_other.json, hotpot_tiny_v1.json; keep the one",
+    ):
         files.load(folder)
     (folder / NAME).unlink()
     with pytest.raises(QvlibError, match="no questions in it"):
@@ -89,9 +133,15 @@ def test_several_or_empty_or_cut_off_files(hotpot, write):
         files.load(folder)
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ('{"title": "X"}', "record 2: key 'text' is missing"), ("[]", "record 2: it is not an object"),
-    ('{"title": "The Bell", "text": ""}', "record 2: the title 'The Bell' comes twice"), ("{", "line 2 is not JSON")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"title": "X"}', "record 2: key 'text' is missing"),
+        ("[]", "record 2: it is not an object"),
+        ('{"title": "The Bell", "text": ""}', "record 2: the title 'The Bell' comes twice"),
+        ("{", "line 2 is not JSON"),
+    ],
+)
 def test_broken_articles_are_named(hotpot, write, line, message):
     folder = write({**hotpot, "corpus.jsonl": '{"title": "The Bell", "text": "x"}\n' + line + "\n"})
     with pytest.raises(QvlibError, match=message) as caught:
@@ -104,32 +154,60 @@ def question(id, *titles, split=""):
 
 
 def test_groups_hang_together_by_articles():
-    asked = [question("1", "b", "c"), question("2", "c", "d"), question("3", "d", "a"), question("4", "e"), question("5")]
+    asked = [
+        question("1", "b", "c"),
+        question("2", "c", "d"),
+        question("3", "d", "a"),
+        question("4", "e"),
+        question("5"),
+    ]
     assert group(asked) == {"1": "a", "2": "a", "3": "a", "4": "e", "5": "5"}
 
 
 def test_groups_are_dealt_out_whole():
     asked = [question(f"{i}{k}", f"t{i}", f"u{i}{k}") for i in range(100) for k in range(3)]
     splits = split_tasks(asked, 0.1, 0.3, 0)
-    assert {name: len(tasks) for name, tasks in splits.items()} == {"train": 180, "dev": 30, "test": 90}
-    titles = {name: {t for task in tasks for t in task.goal.titles} for name, tasks in splits.items()}
-    assert not titles["train"] & titles["test"] and not titles["train"] & titles["dev"] and not titles["dev"] & titles["test"]
+    assert {name: len(tasks) for name, tasks in splits.items()} == {
+        "train": 180,
+        "dev": 30,
+        "test": 90,
+    }
+    titles = {
+        name: {t for task in tasks for t in task.goal.titles} for name, tasks in splits.items()
+    }
+    assert (
+        not titles["train"] & titles["test"]
+        and not titles["train"] & titles["dev"]
+        and not titles["dev"] & titles["test"]
+    )
     assert splits == split_tasks(asked, 0.1, 0.3, 0) != split_tasks(asked, 0.1, 0.3, 1)
     few = split_tasks(asked[:30], 0.1, 0.3, 0)
     assert {name: len(tasks) for name, tasks in few.items()} == {"train": 18, "dev": 3, "test": 9}
 
 
 def test_given_splits_stand_and_train_gives_way():
-    asked = [question("1", "a", split="train"), question("2", "a", "b", split="test"), question("3", "b", "c", split="dev"),
-             question("4", "c", split="train"), question("5", "d", split="train"), question("6", split="dev")]
-    splits = {name: {t.goal.id for t in tasks} for name, tasks in split_tasks(asked, 0.1, 0.3, 0).items()}
+    asked = [
+        question("1", "a", split="train"),
+        question("2", "a", "b", split="test"),
+        question("3", "b", "c", split="dev"),
+        question("4", "c", split="train"),
+        question("5", "d", split="train"),
+        question("6", split="dev"),
+    ]
+    splits = {
+        name: {t.goal.id for t in tasks} for name, tasks in split_tasks(asked, 0.1, 0.3, 0).items()
+    }
     assert splits == {"train": {"4", "5"}, "dev": {"6"}, "test": {"2"}}
 
 
 def test_one_great_group_is_cut():
-    asked = [question(f"{i:03}", f"t{i}", f"t{i + 1}") for i in range(300)]  # a chain: all hang together
+    asked = [
+        question(f"{i:03}", f"t{i}", f"t{i + 1}") for i in range(300)
+    ]  # a chain: all hang together
     splits = split_tasks(asked, 0.1, 0.3, 0)
-    assert all(len(splits[name]) > 9 for name in SPLITS) and 150 < sum(map(len, splits.values())) < 300
+    assert (
+        all(len(splits[name]) > 9 for name in SPLITS) and 150 < sum(map(len, splits.values())) < 300
+    )
     groups = [{t.group for t in tasks} for tasks in splits.values()]
     assert sum(map(len, groups)) == len(set().union(*groups))
 
@@ -138,7 +216,11 @@ def test_the_real_data(hotpotqa_data):
     start = time.process_time()
     world = build(hotpotqa_data)
     assert time.process_time() - start < 5 and len(world.corpus) == 23065
-    assert {name: len(world.tasks(name)) for name in SPLITS} == {"train": 1412, "dev": 252, "test": 368} and world.skipped == 36
+    assert {name: len(world.tasks(name)) for name in SPLITS} == {
+        "train": 1412,
+        "dev": 252,
+        "test": 368,
+    } and world.skipped == 36
     assert set(world.data_hashes()) == {"questions.jsonl.gz", "corpus.jsonl.gz"}
 
 

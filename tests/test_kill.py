@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 
 import pytest
-
 from killing import course, differences, disturb, finished, missing, outcome, repeated, tiny
 
 TARGETS = ("agent", "trees", "trees", "q_model", "episodes", "episodes")
@@ -20,8 +19,12 @@ def test_kills_lose_nothing_repeat_nothing_and_leave_the_same_tables(undisturbed
     params = tiny(tmp_path)
     found = disturb(params, TARGETS, course(undisturbed), random.Random(0))
     assert len(found.kills) == len(TARGETS)
-    assert len({kill.struck for kill in found.kills}) >= 3, "the kills were meant to strike several stages"
-    assert len({kill.finished for kill in found.kills}) >= 4, "the kills were meant to come amid finished records"
+    assert len({kill.struck for kill in found.kills}) >= 3, (
+        "the kills were meant to strike several stages"
+    )
+    assert len({kill.finished for kill in found.kills}) >= 4, (
+        "the kills were meant to come amid finished records"
+    )
     assert (found.lost, found.repeated) == (0, 0)
     assert differences(outcome(undisturbed), outcome(params)) == {}
 
@@ -40,13 +43,18 @@ def test_the_check_sees_what_is_lost_repeated_or_changed(undisturbed, tmp_path):
     assert missing(kept, {**kept, manifest: [kept[manifest][0] + b" "]}) == 1
     right = outcome(undisturbed)
     wrong = right["arms"].assign(reward=right["arms"]["reward"] + 1e-3)
-    assert list(differences(right, {**right, "arms": wrong})) == ["arms"] and not differences(right, right, tolerance=0)
+    assert list(differences(right, {**right, "arms": wrong})) == ["arms"] and not differences(
+        right, right, tolerance=0
+    )
     episodes = right["episodes/episodes.parquet"].copy(deep=True)
     at = episodes.index[episodes["arm"] == "q_n5"][0]
     episodes.at[at, "trace"] = copy.deepcopy(episodes.at[at, "trace"])
     episodes.at[at, "trace"][0]["candidates"][0]["q"] += 1e-6
     found = differences(right, {**right, "episodes/episodes.parquet": episodes})
-    assert list(found) == ["episodes/episodes.parquet"] and "candidates[0].q" in found["episodes/episodes.parquet"]
+    assert (
+        list(found) == ["episodes/episodes.parquet"]
+        and "candidates[0].q" in found["episodes/episodes.parquet"]
+    )
     weights = next(name for name in right if name.endswith(".safetensors"))
     assert list(differences(right, {**right, weights: "other"})) == [weights]
     assert list(differences(right, {k: v for k, v in right.items() if k != weights})) == [weights]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from toy import small_lm, states
 
-from qvlib.errors import QvlibError
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.core.types import Request
 from qvlib.models import local
 from qvlib.models.local import LocalAgent, LocalModel, load, nucleus_of
-from qvlib.seeding import generator
-from qvlib.types import Request
 
 STATES = states(6)
 
@@ -36,7 +36,9 @@ def fresh(lm: LocalModel, **options) -> LocalModel:
 def naive(lm: LocalModel, prompt, reply) -> float:
     with torch.no_grad():
         logits = lm.model(input_ids=torch.tensor([prompt + reply])).logits[0].double()
-    token = torch.log_softmax(logits, -1)[len(prompt) - 1: -1].gather(1, torch.tensor(reply)[:, None])
+    token = torch.log_softmax(logits, -1)[len(prompt) - 1 : -1].gather(
+        1, torch.tensor(reply)[:, None]
+    )
     return float(token.sum())
 
 
@@ -59,7 +61,9 @@ def drawn(lm, n=3, calls=None):
 
 def same(a, b):
     assert [[ids for ids, _ in row] for row in a] == [[ids for ids, _ in row] for row in b]
-    np.testing.assert_allclose([p for row in a for _, p in row], [p for row in b for _, p in row], atol=1e-9)
+    np.testing.assert_allclose(
+        [p for row in a for _, p in row], [p for row in b for _, p in row], atol=1e-9
+    )
 
 
 class Counted:
@@ -72,6 +76,7 @@ class Counted:
         def call(*arguments):
             self.calls += 1
             return self.method(owner, *arguments)
+
         return call
 
 
@@ -110,10 +115,15 @@ def test_replies_of_several_prefills_are_extended_together(lm, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(model.model, "forward", counted)
-            found[name] = model.sample(prompts, [[generator(i, k).random for k in range(3)] for i in range(2)], 1.0, 0.9)
+            found[name] = model.sample(
+                prompts, [[generator(i, k).random for k in range(3)] for i in range(2)], 1.0, 0.9
+            )
     same(found["together"], found["apart"])
     longest = [max(len(ids) for ids, _ in row) - 1 for row in found["apart"]]
-    assert passes == {"together": {"prompt": 2, "token": max(longest)}, "apart": {"prompt": 2, "token": sum(longest)}}
+    assert passes == {
+        "together": {"prompt": 2, "token": max(longest)},
+        "apart": {"prompt": 2, "token": sum(longest)},
+    }
 
 
 def test_what_is_remembered_is_not_computed_again(lm):
@@ -127,20 +137,39 @@ def test_what_is_remembered_is_not_computed_again(lm):
 def test_the_logits_of_a_batch_are_bounded(lm, monkeypatch):
     """A long reply among short ones makes its whole batch as wide: 64 states of a large vocabulary would fill the memory."""
     ids = [lm.prompt(state)[1] for state in STATES]
-    rows = [(prompt, reply) for prompt in ids for reply in ((5, 6), (7,))] + [(ids[3], tuple(range(5, 25)))]
+    rows = [(prompt, reply) for prompt in ids for reply in ((5, 6), (7,))] + [
+        (ids[3], tuple(range(5, 25)))
+    ]
     model = fresh(lm)
-    together, = model.batches(rows)
+    (together,) = model.batches(rows)
     whole = model.log_probs(ids, [[reply for prompt, reply in rows if prompt == p] for p in ids])
     size = 8 * lm.model.get_output_embeddings().weight.shape[0]
     with monkeypatch.context() as patch:
-        patch.setattr(LocalModel, "_of_similar_length", lambda self, starts, passes: [sorted(starts, key=ids.index)])
+        patch.setattr(
+            LocalModel,
+            "_of_similar_length",
+            lambda self, starts, passes: [sorted(starts, key=ids.index)],
+        )
         model = fresh(lm)
         model._most_bytes = 8 * size
         parts = model.batches(rows)
-        assert [row for part in parts for row in part] == sorted(together, key=lambda row: ids.index(row[0]))
-        assert [len(part) for part in parts] == [4, 2, 3, 4]  # the long reply's prompt is alone: nothing of it can be left out
-        assert all(len(part) * max(len(reply) for _, reply in part) <= 8 for part in parts if part[0][0] != ids[3])
-        again = model.log_probs(ids, [[reply for prompt, reply in rows if prompt == p] for p in ids])
+        assert [row for part in parts for row in part] == sorted(
+            together, key=lambda row: ids.index(row[0])
+        )
+        assert [len(part) for part in parts] == [
+            4,
+            2,
+            3,
+            4,
+        ]  # the long reply's prompt is alone: nothing of it can be left out
+        assert all(
+            len(part) * max(len(reply) for _, reply in part) <= 8
+            for part in parts
+            if part[0][0] != ids[3]
+        )
+        again = model.log_probs(
+            ids, [[reply for prompt, reply in rows if prompt == p] for p in ids]
+        )
     for a, b in zip(whole, again, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
@@ -191,8 +220,12 @@ def test_greedy_takes_the_likeliest_token(lm):
         reply = ()
         while len(reply) < 8 and model.end not in reply:
             with torch.no_grad():
-                reply += (int(model.model(input_ids=torch.tensor([ids + reply])).logits[0, -1].argmax()),)
-        text = model.tokenizer.decode(reply[:-1] if reply[-1] == model.end else reply, skip_special_tokens=True)
+                reply += (
+                    int(model.model(input_ids=torch.tensor([ids + reply])).logits[0, -1].argmax()),
+                )
+        text = model.tokenizer.decode(
+            reply[:-1] if reply[-1] == model.end else reply, skip_special_tokens=True
+        )
         assert proposal.action == prompt.decode(text) and proposal.tokens == len(reply)
 
 
@@ -203,7 +236,9 @@ def test_frequencies_are_those_of_the_nucleus(lm, temperature, top_p):
     rng = np.random.default_rng(0)
     (row,) = model.sample([prompt], [[rng.random] * n], temperature, top_p)
     with torch.no_grad():
-        p = torch.softmax(model.model(input_ids=torch.tensor([prompt])).logits[0, -1].double() / temperature, -1).numpy()
+        p = torch.softmax(
+            model.model(input_ids=torch.tensor([prompt])).logits[0, -1].double() / temperature, -1
+        ).numpy()
     p = np.where(np.isin(np.arange(len(p)), naive_nucleus(p, top_p)), p, 0)
     counts = Counter(ids[0] for ids, _ in row)
     assert set(counts) <= set(np.flatnonzero(p))
@@ -214,7 +249,9 @@ def test_frequencies_are_those_of_the_nucleus(lm, temperature, top_p):
     if rest > 5:
         expected, observed = [*expected, rest], [*observed, n - sum(observed)]
     assert len(common) >= 3
-    assert stats.chisquare(observed, np.array(expected) * sum(observed) / sum(expected)).pvalue > 0.001
+    assert (
+        stats.chisquare(observed, np.array(expected) * sum(observed) / sum(expected)).pvalue > 0.001
+    )
 
 
 def test_proposals_are_the_same_alone_and_in_a_batch(lm):
@@ -222,10 +259,16 @@ def test_proposals_are_the_same_alone_and_in_a_batch(lm):
     for request, row in zip(requests(), together, strict=True):
         (alone,) = LocalAgent(fresh(lm), 1.0, 0.9).propose([request])
         assert [p.action for p in alone] == [p.action for p in row]
-        assert [(p.tokens, p.prompt_tokens) for p in alone] == [(p.tokens, p.prompt_tokens) for p in row]
-        assert row[0].prompt_tokens == len(lm.prompt(request.state)[1]) and row[1].prompt_tokens == 0
+        assert [(p.tokens, p.prompt_tokens) for p in alone] == [
+            (p.tokens, p.prompt_tokens) for p in row
+        ]
+        assert (
+            row[0].prompt_tokens == len(lm.prompt(request.state)[1]) and row[1].prompt_tokens == 0
+        )
     other = LocalAgent(fresh(lm), 1.0, 0.9).propose(requests(seed=1))
-    assert [[p.action for p in row] for row in other] != [[p.action for p in row] for row in together]
+    assert [[p.action for p in row] for row in other] != [
+        [p.action for p in row] for row in together
+    ]
 
 
 # -- the nucleus ------------------------------------------------------------------------------
@@ -243,8 +286,11 @@ def naive_nucleus(p: np.ndarray, top_p: float) -> list[int]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(logits=st.lists(st.integers(-12, 6), min_size=1, max_size=40), top_p=st.sampled_from([0.05, 0.3, 0.5, 0.9, 0.99, 1.0]),
-       temperature=st.sampled_from([0.5, 1.0, 1.7]))
+@given(
+    logits=st.lists(st.integers(-12, 6), min_size=1, max_size=40),
+    top_p=st.sampled_from([0.05, 0.3, 0.5, 0.9, 0.99, 1.0]),
+    temperature=st.sampled_from([0.5, 1.0, 1.7]),
+)
 def test_nucleus_is_that_of_a_plain_sort(logits, top_p, temperature):
     log_probs = torch.log_softmax(torch.tensor(logits, dtype=torch.float64) / 2, -1).numpy()
     nucleus = nucleus_of(log_probs, temperature, top_p)
@@ -254,7 +300,11 @@ def test_nucleus_is_that_of_a_plain_sort(logits, top_p, temperature):
     if top_p < 1 or len(nucleus.tokens) == len(logits):
         assert nucleus.tokens.tolist() == expected[: len(nucleus.tokens)]
     assert abs(len(nucleus.tokens) - len(expected)) <= (top_p == 1)  # the sum to 1 may round
-    np.testing.assert_allclose(np.diff(nucleus.cumulative, prepend=0), p[nucleus.tokens] / p[nucleus.tokens].sum(), atol=1e-12)
+    np.testing.assert_allclose(
+        np.diff(nucleus.cumulative, prepend=0),
+        p[nucleus.tokens] / p[nucleus.tokens].sum(),
+        atol=1e-12,
+    )
     assert nucleus.cumulative[-1] == 1
     np.testing.assert_array_equal(nucleus.log_probs, log_probs[nucleus.tokens])
 
@@ -264,8 +314,10 @@ def test_nucleus_is_that_of_a_plain_sort(logits, top_p, temperature):
 
 def candidates(lm):
     rows = [lm.prompt(s) for s in STATES]
-    replies = [[lm.action_ids(p, a) for a in (*s.admissible[1:], f"search[{'red cotton ' * (i % 4 + 1)}]")]
-               for i, (s, (p, _)) in enumerate(zip(STATES, rows, strict=True))]
+    replies = [
+        [lm.action_ids(p, a) for a in (*s.admissible[1:], f"search[{'red cotton ' * (i % 4 + 1)}]")]
+        for i, (s, (p, _)) in enumerate(zip(STATES, rows, strict=True))
+    ]
     return [ids for _, ids in rows], replies
 
 
@@ -288,7 +340,9 @@ def test_scores_when_some_are_remembered(lm):
     model = fresh(lm)
     expected = fresh(lm).log_probs(prompts, replies)
     model.log_probs(prompts[::2], [rs[:1] for rs in replies[::2]])
-    np.testing.assert_allclose(np.array(model.log_probs(prompts, replies)), np.array(expected), atol=1e-9)
+    np.testing.assert_allclose(
+        np.array(model.log_probs(prompts, replies)), np.array(expected), atol=1e-9
+    )
     computed = model.usage["computed_tokens"]
     model.log_probs(prompts, replies)
     assert model.usage["computed_tokens"] == computed
@@ -297,7 +351,9 @@ def test_scores_when_some_are_remembered(lm):
 def test_the_same_state_twice_and_one_token_replies(lm):
     model = fresh(lm, batch_tokens=1)
     prompt = model.prompt(STATES[0])[1]
-    rows = model.log_probs([prompt, prompt, prompt], [[(model.end,)], [(model.end,), (5, model.end)], []])
+    rows = model.log_probs(
+        [prompt, prompt, prompt], [[(model.end,)], [(model.end,), (5, model.end)], []]
+    )
     assert rows[0][0] == rows[1][0] == pytest.approx(naive(model, prompt, (model.end,)))
     assert rows[1][1] == pytest.approx(naive(model, prompt, (5, model.end))) and rows[2] == []
     assert model.log_probs([], []) == []
@@ -308,7 +364,9 @@ def test_a_shared_prompt_is_paid_for_once(lm):
     model = fresh(lm)
     model.log_probs(prompts, replies)
     full = sum(len(p) + len(r) for p, rs in zip(prompts, replies, strict=True) for r in rs)
-    shared = sum(len(p) + sum(len(r) - 1 for r in rs) for p, rs in zip(prompts, replies, strict=True))
+    shared = sum(
+        len(p) + sum(len(r) - 1 for r in rs) for p, rs in zip(prompts, replies, strict=True)
+    )
     assert model.usage["computed_tokens"] == shared < full / 2
     sampler = fresh(lm)
     drawn(sampler, n=5)

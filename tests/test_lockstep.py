@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import REFUSED, Maze, Scripted
 
-from qvlib.evaluate import episode
-from qvlib.lockstep import lockstep
-from qvlib.reranker import Filtered
-from qvlib.types import Request, State, Task
+from qvlib.core.episodes import episode
+from qvlib.core.lockstep import lockstep
+from qvlib.core.reranker import Filtered
+from qvlib.core.types import Request, State, Task
 
 
 def counter(name: str, length: int):
@@ -66,10 +66,17 @@ def test_redraws_share_calls_with_other_jobs_and_change_nothing():
 
     maze, actions = Maze(max_steps=5), ("a", "b", REFUSED, REFUSED)
     shared, apart = Scripted(actions), Scripted(actions)
-    found = [sorted(lockstep((episode(maze, t, 0) for t in maze.tasks("test")), agent, 8), key=lambda r: r["task"])
-             for agent in (Filtered(shared, maze), Hidden(Filtered(apart, maze)))]
+    found = [
+        sorted(
+            lockstep((episode(maze, t, 0) for t in maze.tasks("test")), agent, 8),
+            key=lambda r: r["task"],
+        )
+        for agent in (Filtered(shared, maze), Hidden(Filtered(apart, maze)))
+    ]
     assert found[0] == found[1] and sum(r["refused"] for r in found[0]) > 10
-    assert sum(map(len, shared.calls)) == sum(map(len, apart.calls)) and len(shared.calls) < len(apart.calls)
+    assert sum(map(len, shared.calls)) == sum(map(len, apart.calls)) and len(shared.calls) < len(
+        apart.calls
+    )
 
 
 def test_no_jobs_no_calls():
@@ -98,6 +105,14 @@ def test_an_agent_that_answers_too_few_is_an_error():
 @pytest.mark.parametrize("width", [1, 3, 64])
 def test_episodes_are_the_same_at_any_width(width):
     maze = Maze(max_steps=5)
-    by_task = {r["task"]: r for r in lockstep((episode(maze, t, 0) for t in maze.tasks("test")), Scripted(("a", "b", "loop")), width)}
-    alone = {t.id: next(lockstep([episode(maze, t, 0)], Scripted(("a", "b", "loop")), 1)) for t in maze.tasks("test")}
+    by_task = {
+        r["task"]: r
+        for r in lockstep(
+            (episode(maze, t, 0) for t in maze.tasks("test")), Scripted(("a", "b", "loop")), width
+        )
+    }
+    alone = {
+        t.id: next(lockstep([episode(maze, t, 0)], Scripted(("a", "b", "loop")), 1))
+        for t in maze.tasks("test")
+    }
     assert by_task == alone

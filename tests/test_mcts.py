@@ -13,9 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import REFUSED, Fixed, Maze, Scripted
 
-from qvlib.lockstep import lockstep
-from qvlib.mcts import Node, SearchConfig, backup, best_trajectory, search, select, tree_record, uct
-from qvlib.types import State, Task
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import (
+    Node,
+    SearchConfig,
+    backup,
+    best_trajectory,
+    search,
+    select,
+    tree_record,
+    uct,
+)
+from qvlib.core.types import State, Task
 
 GOLDEN = Path(__file__).parent / "golden"
 TASK = Task("train-0", "go", "train-0")
@@ -57,13 +66,17 @@ def test_without_preference_values_are_those_of_the_rollout_policy():
     for child in tree.root.children:
         assert child.value == pytest.approx(maze.uniform(TASK, (child.action,)), abs=0.03)
         for grandchild in child.children:
-            assert grandchild.value == pytest.approx(maze.uniform(TASK, (child.action, grandchild.action)), abs=0.03)
+            assert grandchild.value == pytest.approx(
+                maze.uniform(TASK, (child.action, grandchild.action)), abs=0.03
+            )
 
 
 def test_a_terminal_node_has_exactly_its_reward():
     maze = Maze(depth=1)
     tree = grow(maze, Scripted(), SearchConfig(30, 12))
-    assert {c.action: c.value for c in tree.root.children} == {a: pytest.approx(maze.reward(TASK, (a,))) for a in "abc"}
+    assert {c.action: c.value for c in tree.root.children} == {
+        a: pytest.approx(maze.reward(TASK, (a,))) for a in "abc"
+    }
 
 
 def test_refused_actions_get_their_value_and_no_children():
@@ -79,16 +92,22 @@ def test_running_out_of_steps_has_its_value():
     assert [n.state.depth for n in tree.root.walk()] == [0, 1, 2]
     assert all(n.value == -0.5 for n in tree.root.walk())
     deepest = list(tree.root.walk())[-1]
-    assert deepest.visits == 4 and not deepest.children  # rolled out from depth 1 once, then selected
+    assert (
+        deepest.visits == 4 and not deepest.children
+    )  # rolled out from depth 1 once, then selected
     tree = grow(Maze(max_steps=2), Fixed(["loop"]), SearchConfig(5, 1, timeout_value=-0.25))
     assert tree.root.value == -0.25
 
 
 def test_stops_at_success_only_when_asked():
     maze = Maze(depth=1, choices=("a", "b"), levels=5)
-    sure = type("Sure", (Maze,), {"reward": lambda self, task, world: float(world[0] == "b")})(depth=1, choices=("a", "b"))
+    sure = type("Sure", (Maze,), {"reward": lambda self, task, world: float(world[0] == "b")})(
+        depth=1, choices=("a", "b")
+    )
     assert grow(sure, Fixed(["a", "b"]), SearchConfig(30, 2)).iterations == 2
-    assert grow(sure, Fixed(["a", "b"]), SearchConfig(30, 2, stop_at_success=False)).iterations == 30
+    assert (
+        grow(sure, Fixed(["a", "b"]), SearchConfig(30, 2, stop_at_success=False)).iterations == 30
+    )
     assert grow(maze, Fixed(["a", "b"]), SearchConfig(30, 2)).iterations == 30
     # a success inside a rollout is no node of the tree
     deep = type("Deep", (Maze,), {"reward": lambda self, task, world: 1.0})(depth=3, choices=("a",))
@@ -98,13 +117,31 @@ def test_stops_at_success_only_when_asked():
 
 def test_the_best_trajectory_of_a_record():
     def node(name, parent, action, reward=0.0, terminal=False):
-        return {"node": name, "parent": parent, "action": action, "reward": reward, "terminal": terminal, "best_reward": 0.8}
+        return {
+            "node": name,
+            "parent": parent,
+            "action": action,
+            "reward": reward,
+            "terminal": terminal,
+            "best_reward": 0.8,
+        }
+
     root, a = node("", None, ""), node("0", "", "a")
-    ends = [node("0.0", "0", "b", 0.7, True), node("0.1", "0", "c", 0.7, True), node("1", "", "d", 0.5, True)]
+    ends = [
+        node("0.0", "0", "b", 0.7, True),
+        node("0.1", "0", "c", 0.7, True),
+        node("1", "", "d", 0.5, True),
+    ]
     older = {"nodes": [root, a, *ends]}
     assert best_trajectory(older) == (0.7, ("a", "b"))  # the first by node
-    assert best_trajectory({"nodes": [root, a, *ends[:2], {**ends[2], "reward": 0.7}]}) == (0.7, ("d",))  # the shortest
-    assert best_trajectory({**older, "best_actions": ["a", "e", "f"]}) == (0.8, ("a", "e", "f"))  # of a rollout
+    assert best_trajectory({"nodes": [root, a, *ends[:2], {**ends[2], "reward": 0.7}]}) == (
+        0.7,
+        ("d",),
+    )  # the shortest
+    assert best_trajectory({**older, "best_actions": ["a", "e", "f"]}) == (
+        0.8,
+        ("a", "e", "f"),
+    )  # of a rollout
     assert best_trajectory({"nodes": [{**root, "best_reward": 0.0}, a], "best_actions": []}) is None
 
 
@@ -137,7 +174,9 @@ def test_uct_by_hand_and_as_published():
     little = SearchConfig(exploration=0.1)
     assert select(parent, little) is often
     published = SearchConfig(exploration=0.1, uct="published_code")
-    assert uct(often, parent, published) == pytest.approx(0.8 / 16 + 0.1 * math.sqrt(math.log(20) / 16))
+    assert uct(often, parent, published) == pytest.approx(
+        0.8 / 16 + 0.1 * math.sqrt(math.log(20) / 16)
+    )
     assert select(parent, published) is seldom  # exploitation has faded: 0.05 against 0.125
 
 
@@ -146,7 +185,11 @@ def test_discounted_backup_by_hand():
     child = Node("0", State(TASK, ""), root, "a")
     grandchild = Node("0.0", State(TASK, ""), child, "b")
     backup(grandchild, 0.8, 0.8, discount=0.5)
-    assert (grandchild.value, child.value, root.value) == (0.8, 0.4, 0.2) and root.best_reward == 0.8
+    assert (grandchild.value, child.value, root.value) == (
+        0.8,
+        0.4,
+        0.2,
+    ) and root.best_reward == 0.8
     backup(child, -0.5, 0.0, discount=0.5)  # a penalty is no smaller for being far
     assert (child.value_sum, root.value_sum) == (0.4 - 0.5, 0.2 - 0.5)
 
@@ -173,12 +216,19 @@ def test_backup_reaches_the_root_once():
     child = Node("0", State(TASK, ""), root)
     backup(child, -0.5, 0.0)
     backup(child, 1.0, 1.0)
-    assert (root.visits, root.value, root.best_reward) == (child.visits, child.value, child.best_reward) == (2, 0.25, 1.0)
+    assert (
+        (root.visits, root.value, root.best_reward)
+        == (child.visits, child.value, child.best_reward)
+        == (2, 0.25, 1.0)
+    )
 
 
 def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
     maze = Maze(depth=4, max_steps=5)
-    plain, rerooted = (grow(maze, Scripted(), SearchConfig(24, 3, stop_at_success=False, reroot_after=after)) for after in (0, 8))
+    plain, rerooted = (
+        grow(maze, Scripted(), SearchConfig(24, 3, stop_at_success=False, reroot_after=after))
+        for after in (0, 8)
+    )
 
     def mean_depth(tree):
         visited = [node for node in tree.root.walk() if node.visits]
@@ -195,9 +245,17 @@ def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), iterations=st.integers(1, 60), expand=st.integers(1, 6), c=st.floats(0, 3),
-       rule=st.sampled_from(["mean", "published_code"]), stop=st.booleans(), max_steps=st.integers(1, 4),
-       actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5), reroot=st.integers(0, 20))
+@given(
+    seed=st.integers(0, 10**6),
+    iterations=st.integers(1, 60),
+    expand=st.integers(1, 6),
+    c=st.floats(0, 3),
+    rule=st.sampled_from(["mean", "published_code"]),
+    stop=st.booleans(),
+    max_steps=st.integers(1, 4),
+    actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5),
+    reroot=st.integers(0, 20),
+)
 def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions, reroot):
     maze = Maze(seed=seed, max_steps=max_steps)
     config = SearchConfig(iterations, expand, c, rule, stop, reroot_after=reroot)
@@ -248,7 +306,11 @@ def test_a_tree_is_the_same_alone_and_in_company(width, seed):
 
 CASES = {
     "plain": (Maze(), Scripted(), SearchConfig(24, 3)),
-    "refused_and_cut_off": (Maze(max_steps=3), Scripted(("a", "b", "loop", REFUSED)), SearchConfig(20, 4)),
+    "refused_and_cut_off": (
+        Maze(max_steps=3),
+        Scripted(("a", "b", "loop", REFUSED)),
+        SearchConfig(20, 4),
+    ),
     "published_code": (Maze(seed=5), Scripted(), SearchConfig(24, 3, uct="published_code")),
 }
 
@@ -258,8 +320,22 @@ def test_kept_trees(name):
     """Set QVLIB_REGENERATE=1 to write the trees anew, and read the difference before committing it."""
     maze, agent, config = CASES[name]
     made = tree_record(grow(maze, agent, config))
-    made["nodes"] = [{k: row[k] for k in ("node", "action", "visits", "value_sum", "reward", "valid", "samples", "best_reward")}
-                     for row in made["nodes"]]
+    made["nodes"] = [
+        {
+            k: row[k]
+            for k in (
+                "node",
+                "action",
+                "visits",
+                "value_sum",
+                "reward",
+                "valid",
+                "samples",
+                "best_reward",
+            )
+        }
+        for row in made["nodes"]
+    ]
     file = GOLDEN / f"tree_{name}.json"
     if os.environ.get("QVLIB_REGENERATE"):
         head, nodes = {k: v for k, v in made.items() if k != "nodes"}, made["nodes"]
@@ -268,5 +344,7 @@ def test_kept_trees(name):
     kept = json.loads(file.read_text())
     for row, old in zip(made["nodes"], kept["nodes"], strict=True):
         assert row | {"value_sum": pytest.approx(row["value_sum"])} == old
-    assert {k: v for k, v in made.items() if k != "nodes"} == {k: v for k, v in kept.items() if k != "nodes"}
+    assert {k: v for k, v in made.items() if k != "nodes"} == {
+        k: v for k, v in kept.items() if k != "nodes"
+    }
     assert 20 <= len(kept["nodes"]) <= 40

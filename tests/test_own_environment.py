@@ -10,9 +10,9 @@ import nbformat
 import pytest
 
 from qvlib import environments
+from qvlib.base.errors import QvlibError
 from qvlib.environments import own
-from qvlib.errors import QvlibError
-from qvlib.params import Params, make
+from qvlib.pipeline.params import Params, make
 from qvlib.pipeline.world import world
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,9 @@ def test_by_import_path(tmp_path, module):
     assert list(environments.data_hashes(given, environment)) == [file.name]
     assert world(given).tasks("test") == environment.tasks("test")  # from the stage on disk
     others = (f"{name}:bare", "webshop")
-    assert given.digest("data") not in {Params(environment=other, max_steps=3).digest("data") for other in others}
+    assert given.digest("data") not in {
+        Params(environment=other, max_steps=3).digest("data") for other in others
+    }
 
 
 def test_what_the_environment_itself_tells_is_kept(tmp_path, module):
@@ -73,7 +75,11 @@ def test_what_the_environment_itself_tells_is_kept(tmp_path, module):
     given = params(tmp_path, f"{name}:hashed")
     world(given)
     manifest = (next((tmp_path / "runs").glob("data-*")) / "manifest.json").read_text()
-    assert '"streets.txt": "0"' in manifest and '"skipped_goals": 3' in manifest and file.name in manifest
+    assert (
+        '"streets.txt": "0"' in manifest
+        and '"skipped_goals": 3' in manifest
+        and file.name in manifest
+    )
 
 
 def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
@@ -88,9 +94,17 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
         world(given)
 
 
-@pytest.mark.parametrize(("function", "message"), [
-    ("absent", "no function 'absent'; write `def absent"), ("Maze.x", "parameter 'environment'"),
-    ("nothing", "has no name, max_steps, timeout_value, tasks, reset, step, accepts; see qvlib.types.Environment")])
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("absent", "no function 'absent'; write `def absent"),
+        ("Maze.x", "parameter 'environment'"),
+        (
+            "nothing",
+            "has no name, max_steps, timeout_value, tasks, reset, step, accepts; see qvlib.core.types.Environment",
+        ),
+    ],
+)
 def test_what_is_wrong_is_named(tmp_path, module, function, message):
     with pytest.raises(QvlibError, match=message):
         world(make({"environment": f"{module[0]}:{function}", "runs_dir": str(tmp_path / "runs")}))
@@ -123,7 +137,9 @@ def test_how_often_its_demonstrator_errs_is_for_itself_to_say(tmp_path, module):
 
 @pytest.mark.parametrize("wrong", ["webshp", "kitchen:", ":make", "a b:make", "kitchen.py"])
 def test_neither_a_name_nor_a_path(wrong):
-    with pytest.raises(QvlibError, match="'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"):
+    with pytest.raises(
+        QvlibError, match="'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"
+    ):
         make({"environment": wrong})
 
 
@@ -136,13 +152,22 @@ def test_the_notebook_is_clean_and_an_argument(notebook):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
-    assert notebook.metadata.kernelspec.name == "python3" and set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3" and set(notebook.metadata) == {
+        "kernelspec",
+        "language_info",
+    }
     assert 20 <= len(notebook.cells) <= 32 and 0.4 <= 1 - len(code) / len(notebook.cells) <= 0.6
     assert "**Question.**" in notebook.cells[0].source and "**Method.**" in notebook.cells[0].source
     assert "does not show" in notebook.cells[-1].source
-    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [
+        i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
+    ]
     assert tagged == [1]
-    assert all(len(cell.source.splitlines()) <= 16 for cell in code if "parameters" not in cell.metadata.get("tags", []))
+    assert all(
+        len(cell.source.splitlines()) <= 16
+        for cell in code
+        if "parameters" not in cell.metadata.get("tags", [])
+    )
 
 
 def test_its_parameters_are_real(notebook):
@@ -158,15 +183,46 @@ def test_its_parameters_are_real(notebook):
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
     """From writing the world to the table of arms, in a folder that has nothing of the project."""
-    small = {"demonstrations": 120, "train_tasks": 8, "iterations": 6, "test_tasks": 6, "mcts_iterations": 2, "bootstrap": 100}
+    small = {
+        "demonstrations": 120,
+        "train_tasks": 8,
+        "iterations": 6,
+        "test_tasks": 6,
+        "mcts_iterations": 2,
+        "bootstrap": 100,
+    }
     given = [word for name, value in small.items() for word in ("-p", name, str(value))]
-    done = subprocess.run([sys.executable, "-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", *given, "--cwd", tmp_path,
-                           "--no-progress-bar"], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            NOTEBOOK,
+            tmp_path / "out.ipynb",
+            *given,
+            "--cwd",
+            tmp_path,
+            "--no-progress-bar",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
-    shown = "\n".join(str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", ""))
-                      for cell in cells if cell.cell_type == "code" for out in cell.outputs)
-    assert re.search(r"Every rule holds in the \d+ states", shown) and re.search(r"rewards: .* 0.5 before the end", shown)
+    shown = "\n".join(
+        str(out.get("text", "")) + str(out.get("data", {}).get("text/markdown", ""))
+        for cell in cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+    )
+    assert re.search(r"Every rule holds in the \d+ states", shown) and re.search(
+        r"rewards: .* 0.5 before the end", shown
+    )
     assert "no module 'kitchn'" in shown and "no function 'build'" in shown
     assert all(f"| {arm} " in shown for arm in ("sample", "q_n5", "control_q_n5", "mcts"))
-    assert len([line for line in (tmp_path / "kitchen.py").read_text().splitlines() if line.strip()]) <= 65
+    assert (
+        len([line for line in (tmp_path / "kitchen.py").read_text().splitlines() if line.strip()])
+        <= 65
+    )

@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [Requirement(line) for line in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
-UNPINNED = ("spacy", "textworld", "jericho", "scienceworld")  # large, or of use with Java only: whoever wants one installs it
+UNPINNED = (
+    "spacy",
+    "textworld",
+    "jericho",
+    "scienceworld",
+)  # large, or of use with Java only: whoever wants one installs it
 
 
 def pins():
@@ -37,7 +42,9 @@ def versions():
 
 
 def test_make_installs_exactly_the_pins_of_env_yml():
-    made = subprocess.run(["make", "-s", "pins"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    made = subprocess.run(
+        ["make", "-s", "pins"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert made == pins() and len(set(made)) == len(made)
 
 
@@ -47,17 +54,25 @@ def test_env_yml_has_the_supported_python():
     assert "python=3.11" in environment["dependencies"] and PROJECT["requires-python"] == ">=3.11"
 
 
-@pytest.mark.parametrize("requirement", [r for r in DECLARED if r.name not in UNPINNED], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "requirement", [r for r in DECLARED if r.name not in UNPINNED], ids=lambda r: r.name
+)
 def test_pins_lie_in_the_declared_ranges(requirement):
     pinned = versions()
-    assert canonicalize_name(requirement.name) in pinned, f"{requirement.name} is declared but not pinned in env.yml"
+    assert canonicalize_name(requirement.name) in pinned, (
+        f"{requirement.name} is declared but not pinned in env.yml"
+    )
     assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
 
 
 @pytest.mark.parametrize("name", ["textworld", "jericho"])
 def test_make_installs_textworld_in_the_declared_range(name):
     (version,) = re.findall(rf"\b{name}==([\d.]+)", (ROOT / "Makefile").read_text())
-    assert EXTRAS["textworld"] and all(Requirement(line).specifier.contains(version) for line in EXTRAS["textworld"] if line.startswith(name))
+    assert EXTRAS["textworld"] and all(
+        Requirement(line).specifier.contains(version)
+        for line in EXTRAS["textworld"]
+        if line.startswith(name)
+    )
 
 
 def test_nothing_is_pinned_that_is_not_declared():
@@ -83,13 +98,19 @@ def imported(folder):
 def test_every_third_party_import_is_declared(folder):
     declared = {canonicalize_name(r.name) for r in DECLARED}
     distributions = metadata.packages_distributions()
-    third_party = {n: p for n, p in imported(ROOT / folder).items()
-                   if n not in sys.stdlib_module_names and n not in ("qvlib", "conftest")
-                   and not (ROOT / folder / f"{n}.py").exists()}
+    third_party = {
+        n: p
+        for n, p in imported(ROOT / folder).items()
+        if n not in sys.stdlib_module_names
+        and n not in ("qvlib", "conftest")
+        and not (ROOT / folder / f"{n}.py").exists()
+    }
     assert "yaml" in third_party  # the search finds something
     for name, path in third_party.items():
         owners = {canonicalize_name(d) for d in distributions.get(name, [name])}
-        assert owners & declared, f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not declare"
+        assert owners & declared, (
+            f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not declare"
+        )
 
 
 def test_versions_agree():
@@ -99,6 +120,13 @@ def test_versions_agree():
 
 
 def test_the_command_line_starts_without_heavy_imports():
-    code = ("import sys, qvlib.cli, qvlib.params; "
-            "print([m for m in ('torch', 'pandas', 'wandb', 'papermill') if m in sys.modules])")
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+    code = (
+        "import sys, qvlib.cli, qvlib.pipeline.params; "
+        "print([m for m in ('torch', 'pandas', 'wandb', 'papermill') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+        == "[]\n"
+    )

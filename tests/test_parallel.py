@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qvlib.errors import QvlibError
-from qvlib.parallel import cores, process_count, slices, stream
+from qvlib.base.errors import QvlibError
+from qvlib.base.executors.processes import cores, process_count, slices, stream
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +44,11 @@ def test_where_cores_cannot_be_bound_all_count(monkeypatch):
 def test_slices_deal_out_everything():
     assert slices(range(7), 3) == [[0, 3, 6], [1, 4], [2, 5]]
     assert slices([1], 4) == [[1]] and slices([], 2) == []
-    assert process_count(3, "cpu") == 3 and process_count(0, "cuda") == 1 and process_count(0, "cpu") >= 1
+    assert (
+        process_count(3, "cpu") == 3
+        and process_count(0, "cuda") == 1
+        and process_count(0, "cpu") >= 1
+    )
 
 
 def test_everything_arrives_in_the_order_of_each_process():
@@ -60,11 +64,14 @@ def test_one_part_runs_here():
     assert list(stream(numbers, [])) == []
 
 
-@pytest.mark.parametrize("kind, error, message", [
-    ("user", QvlibError, "^no such file; fetch it$"),
-    ("bug", RuntimeError, "(?s)in a worker process.*fails.*deep inside"),
-    ("killed", QvlibError, "worker process died"),
-])
+@pytest.mark.parametrize(
+    "kind, error, message",
+    [
+        ("user", QvlibError, "^no such file; fetch it$"),
+        ("bug", RuntimeError, "(?s)in a worker process.*fails.*deep inside"),
+        ("killed", QvlibError, "worker process died"),
+    ],
+)
 def test_a_failure_ends_the_others_and_is_told(kind, error, message):
     started = time.monotonic()
     with pytest.raises(error, match=message):
@@ -74,14 +81,16 @@ def test_a_failure_ends_the_others_and_is_told(kind, error, message):
 
 def test_workers_end_with_a_killed_parent(tmp_path):
     code = textwrap.dedent(f"""
-        import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]
+        import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
         from test_parallel import waits
-        from qvlib.parallel import stream
+        from qvlib.base.executors.processes import stream
         if __name__ == "__main__":
             for pid in stream(waits, [(0,), (1,)]):
                 print(pid, flush=True)""")
     (tmp_path / "parent.py").write_text(code)
-    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
+    )
     pids = [int(parent.stdout.readline()) for _ in range(2)]
     parent.kill()
     parent.wait()

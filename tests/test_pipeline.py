@@ -7,17 +7,27 @@ import numpy as np
 import pytest
 import torch
 
-from qvlib import pipeline, reading, report
-from qvlib.errors import QvlibError
+from qvlib import pipeline
+from qvlib.base.errors import QvlibError
+from qvlib.core.preferences import hold_out
+from qvlib.core.types import Request, Task
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
-from qvlib.params import make
-from qvlib.preferences import hold_out
-from qvlib.runs import read_stage, stage_path
-from qvlib.types import Request, Task
+from qvlib.pipeline.params import make
+from qvlib.report import numbers, sentences
+from qvlib.runs.stage import read_stage, stage_path
 
-SMALL = {"catalogue_products": 200, "catalogue_seed": 3, "demonstrations": 5, "other_demonstrations": 0, "train_tasks": 5,
-         "test_tasks": 5, "dev_share": 0.2, "processes": 1, "wandb_mode": "disabled"}
+SMALL = {
+    "catalogue_products": 200,
+    "catalogue_seed": 3,
+    "demonstrations": 5,
+    "other_demonstrations": 0,
+    "train_tasks": 5,
+    "test_tasks": 5,
+    "dev_share": 0.2,
+    "processes": 1,
+    "wandb_mode": "disabled",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +55,16 @@ def test_splits_share_no_product_and_say_what_they_are(params, world):
     assert [r["split"] for r in rows] == ["train", "dev", "test"] and all(r["tasks"] for r in rows)
     groups = [{t.group for t in world.tasks(s)} for s in ("train", "dev", "test")]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    assert rows[0] == pipeline.split_row("train", world.tasks("train")[::-1])  # the hash is of the sorted ids
+    assert rows[0] == pipeline.split_row(
+        "train", world.tasks("train")[::-1]
+    )  # the hash is of the sorted ids
     assert rows[0]["ids"] != pipeline.split_row("train", world.tasks("train")[1:])["ids"]
 
 
 def test_a_shared_product_is_refused():
     def task(name, group):
         return Task(name, "buy", group)
+
     pipeline.check_disjoint({"train": [task("a", "x")], "test": [task("b", "y")]})
     with pytest.raises(QvlibError, match="train and test share 1 groups, such as 'x'"):
         pipeline.check_disjoint({"train": [task("a", "x")], "test": [task("b", "x")]})
@@ -59,25 +72,40 @@ def test_a_shared_product_is_refused():
 
 def test_no_task_has_two_uses(params, world):
     dealt = pipeline.uses(make({**params.model_dump(), "other_demonstrations": 7}), world)
-    used = [t.id for part in (dealt.demonstrations, dealt.other_demonstrations, dealt.search, dealt.test) for t in part]
+    used = [
+        t.id
+        for part in (dealt.demonstrations, dealt.other_demonstrations, dealt.search, dealt.test)
+        for t in part
+    ]
     assert len(used) == len(set(used)) == 5 + 7 + 5 + 5
 
 
 def test_test_tasks_that_choices_were_judged_on_can_be_left_out(params, world):
-    seen, fresh = (pipeline.uses(make({**params.model_dump(), "test_skip": skip}), world).test for skip in (0, 5))
+    seen, fresh = (
+        pipeline.uses(make({**params.model_dump(), "test_skip": skip}), world).test
+        for skip in (0, 5)
+    )
     assert len(fresh) == len(seen) == 5 and not {t.id for t in seen} & {t.id for t in fresh}
 
 
 def test_a_gpu_that_is_not_there_is_told_before_anything_is_made(params, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     missing = params.model_copy(update={"device": "cuda:1", "runs_dir": str(tmp_path / "none")})
-    with pytest.raises(QvlibError, match="device: cuda:1, but torch .* finds 1 GPUs here; set device: cpu"):
+    with pytest.raises(
+        QvlibError, match="device: cuda:1, but torch .* finds 1 GPUs here; set device: cpu"
+    ):
         pipeline.train_agents(missing)
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("change, names", [({"test_tasks": 10**6}, "test_tasks"), ({"test_skip": 10**6}, "test_skip"),
-                                           ({"train_tasks": 10**6}, "train_tasks")])
+@pytest.mark.parametrize(
+    "change, names",
+    [
+        ({"test_tasks": 10**6}, "test_tasks"),
+        ({"test_skip": 10**6}, "test_skip"),
+        ({"train_tasks": 10**6}, "train_tasks"),
+    ],
+)
 def test_splits_that_are_too_small_are_told(params, world, change, names):
     with pytest.raises(QvlibError, match=f"{names}.* = .*raise catalogue_products"):
         pipeline.uses(make({**params.model_dump(), **change}), world)
@@ -104,7 +132,9 @@ def test_a_given_model_is_the_agent(params, world, given):
     assert agent.propose([Request(state, 2, (0, state.task.id, ""))])[0][0].log_prob < 0
 
 
-@pytest.mark.parametrize("missing, message", [("tokenizer*", "no tokenizer"), ("model*", "no causal language model")])
+@pytest.mark.parametrize(
+    "missing, message", [("tokenizer*", "no tokenizer"), ("model*", "no causal language model")]
+)
 def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
     for file in given.glob(missing):
         file.unlink()
@@ -117,26 +147,42 @@ def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
 def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, trainer):
     """A Q model whose base reads half of the pairs: the run tells how many it was trained on and how many were dropped."""
     environment, agent = pipeline.world(undisturbed), pipeline.load_model(undisturbed)
-    train, held = hold_out(pipeline.load_pairs(undisturbed), undisturbed.heldout_share, undisturbed.seed)
-    lengths = [[len(row.prompt) + max(len(row.chosen), len(row.rejected)) for row in pipeline.encode(environment, agent, rows)]
-               for rows in (train, held)]
+    train, held = hold_out(
+        pipeline.load_pairs(undisturbed), undisturbed.heldout_share, undisturbed.seed
+    )
+    lengths = [
+        [
+            len(row.prompt) + max(len(row.chosen), len(row.rejected))
+            for row in pipeline.encode(environment, agent, rows)
+        ]
+        for rows in (train, held)
+    ]
     longest = int(np.median(lengths[0]))
     shutil.copytree(stage_path(undisturbed, "agent") / "model", tmp_path / "base")
     config = tmp_path / "base" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": longest}))
-    params = undisturbed.model_copy(update={"q_base": str(tmp_path / "base"), "trainer": trainer, "dpo_epochs": 1})
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "max_position_embeddings": longest})
+    )
+    params = undisturbed.model_copy(
+        update={"q_base": str(tmp_path / "base"), "trainer": trainer, "dpo_epochs": 1}
+    )
     facts = pipeline.train_q(params).facts
     long = [sum(length > longest for length in part) for part in lengths]
     assert 0 < long[0] < len(train)
     assert (facts["dropped_pairs"], facts["dropped_held_out_pairs"]) == tuple(long)
     assert (facts["pairs"], facts["held_out_pairs"]) == (len(train) - long[0], len(held) - long[1])
     assert read_stage(params, "control").facts["controls"][0]["dropped_pairs"] == long[0]
-    assert f"({long[0]} longer than its context were dropped)" in (stage_path(params, "q_model") / "model" / "README.md").read_text()
+    assert (
+        f"({long[0]} longer than its context were dropped)"
+        in (stage_path(params, "q_model") / "model" / "README.md").read_text()
+    )
     said = f"{long[0]} training and {long[1]} held-out pairs are longer than the model's context and were dropped."
     assert capsys.readouterr().out == f"{said}\n"
-    found = report.preferences(params)
-    assert reading.accuracy(found).endswith(said)
-    assert "dropped" not in str(report.preferences(undisturbed)) + reading.accuracy(report.preferences(undisturbed))
+    found = numbers.preferences(params)
+    assert sentences.accuracy(found).endswith(said)
+    assert "dropped" not in str(numbers.preferences(undisturbed)) + sentences.accuracy(
+        numbers.preferences(undisturbed)
+    )
 
 
 def test_a_stage_names_the_notebook_that_is_missing(params, world):

@@ -7,10 +7,26 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaFo
 from qvlib.models.precision import in_own_precision
 
 IDS = torch.arange(1, 61).view(2, 30)
-SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
-READERS = tuple(f"{name}.weight" for name in (  # of the hidden channels, in their columns
-    "embed_tokens", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head"))
+READERS = tuple(
+    f"{name}.weight"
+    for name in (  # of the hidden channels, in their columns
+        "embed_tokens",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "gate_proj",
+        "up_proj",
+        "lm_head",
+    )
+)
 WRITERS = tuple(f"{name}.weight" for name in ("o_proj", "down_proj", "norm"))  # in their rows
 
 
@@ -24,7 +40,9 @@ def parts(model):
     found = set()
 
     def see(module, given, made):
-        found.update(x.dtype for x in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(x))
+        found.update(
+            x.dtype for x in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(x)
+        )
 
     handles = [module.register_forward_hook(see) for module in model.modules()]
     logits = model(input_ids=IDS).logits
@@ -61,8 +79,11 @@ def test_the_sums_no_longer_hang_on_their_order():
     assert moved(in_own_precision) < 1e-12 < 1e-10 < moved(lambda model: model)
 
 
-@pytest.mark.parametrize("model", [llama("float32"), GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)).double()],
-                         ids=["float32", "another kind"])
+@pytest.mark.parametrize(
+    "model",
+    [llama("float32"), GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)).double()],
+    ids=["float32", "another kind"],
+)
 def test_other_models_are_left_as_they_are(model):
     modules = list(model.modules())
     assert list(in_own_precision(model).modules()) == modules

@@ -10,11 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import Maze, Scripted
 
-from qvlib.dpo import rebuild
-from qvlib.errors import QvlibError
-from qvlib.lockstep import lockstep
-from qvlib.mcts import SearchConfig, search, tree_record
-from qvlib.preferences import Pair, accuracy, build_pairs, compared, hold_out, kind, shuffle_winners
+from qvlib.base.errors import QvlibError
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import SearchConfig, search, tree_record
+from qvlib.core.preferences import (
+    Pair,
+    accuracy,
+    build_pairs,
+    compared,
+    hold_out,
+    kind,
+    shuffle_winners,
+)
+from qvlib.estimators.step_dpo import rebuild
 
 
 def node(name, parent, action, visits, value):
@@ -27,10 +35,16 @@ def tree(*nodes, task="t"):
 
 BY_HAND = tree(
     node("", None, "", 20, 0.4),
-    node("0", "", "left", 9, 0.2), node("1", "", "right", 8, 0.6), node("2", "", "never", 0, 0.0), node("3", "", "once", 1, -1.0),
-    node("0.0", "0", "l-low", 4, 0.1), node("0.1", "0", "l-high", 4, 0.3),
-    node("1.0", "1", "r-same", 3, 0.6), node("1.1", "1", "r-too", 4, 0.6),
-    node("1.1.0", "1.1", "deep-bad", 2, 0.55), node("1.1.1", "1.1", "deep-good", 2, 0.65),
+    node("0", "", "left", 9, 0.2),
+    node("1", "", "right", 8, 0.6),
+    node("2", "", "never", 0, 0.0),
+    node("3", "", "once", 1, -1.0),
+    node("0.0", "0", "l-low", 4, 0.1),
+    node("0.1", "0", "l-high", 4, 0.3),
+    node("1.0", "1", "r-same", 3, 0.6),
+    node("1.1", "1", "r-too", 4, 0.6),
+    node("1.1.0", "1.1", "deep-bad", 2, 0.55),
+    node("1.1.1", "1.1", "deep-good", 2, 0.65),
 )
 
 
@@ -38,10 +52,16 @@ def test_states_in_which_actions_tie():
     assert compared([BY_HAND]) == {"states": 4, "ties": 1}  # after right: 0.6 and 0.6
     assert compared([BY_HAND], min_margin=0.15) == {"states": 4, "ties": 2}
     assert compared([BY_HAND, BY_HAND], min_margin=0.25, min_visits=4) == {"states": 4, "ties": 2}
-    assert compared([tree(node("", None, "", 1, 0.0), node("0", "", "left", 1, 0.0))]) == {"states": 0, "ties": 0}
+    assert compared([tree(node("", None, "", 1, 0.0), node("0", "", "left", 1, 0.0))]) == {
+        "states": 0,
+        "ties": 0,
+    }
 
 
-@pytest.mark.parametrize(("action", "verb"), [("search[a b]", "search"), ("take knife from table", "take"), ("look", "look"), ("", "")])
+@pytest.mark.parametrize(
+    ("action", "verb"),
+    [("search[a b]", "search"), ("take knife from table", "take"), ("look", "look"), ("", "")],
+)
 def test_the_kind_of_an_action(action, verb):
     assert kind(action) == verb
 
@@ -51,30 +71,56 @@ def found(**options):
 
 
 def test_all_nodes_by_hand():
-    assert found() == [((), "right", "once"), (("left",), "l-high", "l-low"), (("right", "r-too"), "deep-good", "deep-bad")]
+    assert found() == [
+        ((), "right", "once"),
+        (("left",), "l-high", "l-low"),
+        (("right", "r-too"), "deep-good", "deep-bad"),
+    ]
 
 
 def test_best_path_by_hand():
     """right is best; its children tie in value, and the more visited goes on."""
-    assert found(rule="best_path") == [((), "right", "once"), (("right", "r-too"), "deep-good", "deep-bad")]
+    assert found(rule="best_path") == [
+        ((), "right", "once"),
+        (("right", "r-too"), "deep-good", "deep-bad"),
+    ]
 
 
 def test_all_siblings_by_hand():
     pairs = found(rule="all_siblings", min_margin=0.05)
     assert pairs[:3] == [((), "right", "left"), ((), "left", "once"), ((), "right", "once")]
-    assert set(pairs[3:]) == {(("left",), "l-high", "l-low"), (("right", "r-too"), "deep-good", "deep-bad")}
-    assert len(found(rule="all_siblings", min_margin=0.5)) == 2 and set(found()) <= set(found(rule="all_siblings"))
+    assert set(pairs[3:]) == {
+        (("left",), "l-high", "l-low"),
+        (("right", "r-too"), "deep-good", "deep-bad"),
+    }
+    assert len(found(rule="all_siblings", min_margin=0.5)) == 2 and set(found()) <= set(
+        found(rule="all_siblings")
+    )
 
 
 def test_every_pair_of_a_node_has_its_own_coin():
-    pairs = build_pairs([tree(node("r", None, "", 40, 0), *(node(str(i), "r", f"a{i}", 3, i / 10) for i in range(9)))], "all_siblings")
+    pairs = build_pairs(
+        [
+            tree(
+                node("r", None, "", 40, 0),
+                *(node(str(i), "r", f"a{i}", 3, i / 10) for i in range(9)),
+            )
+        ],
+        "all_siblings",
+    )
     turned = [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0)]
     assert len(pairs) == 36 and 8 < sum(turned) < 28
-    assert [not t for t in turned] == [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0, 1)]
+    assert [not t for t in turned] == [
+        p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0, 1)
+    ]
 
 
 def test_filters():
-    assert found(min_visits=2) == [((), "right", "left"), (("left",), "l-high", "l-low"), (("right", "r-too"), "deep-good", "deep-bad")]
+    assert found(min_visits=2) == [
+        ((), "right", "left"),
+        (("left",), "l-high", "l-low"),
+        (("right", "r-too"), "deep-good", "deep-bad"),
+    ]
     assert found(min_visits=3) == [((), "right", "left"), (("left",), "l-high", "l-low")]
     assert found(min_margin=0.15) == [((), "right", "once"), (("left",), "l-high", "l-low")]
     assert found(min_margin=1.6) == [((), "right", "once")]
@@ -89,27 +135,67 @@ def test_a_pair_tells_where_it_is_from():
 
 
 def test_unvisited_siblings_and_single_children_make_no_pair():
-    assert build_pairs([tree(node("r", None, "", 3, 0), node("a", "r", "a", 3, 1.0), node("b", "r", "b", 0, 0.0))]) == []
+    assert (
+        build_pairs(
+            [
+                tree(
+                    node("r", None, "", 3, 0),
+                    node("a", "r", "a", 3, 1.0),
+                    node("b", "r", "b", 0, 0.0),
+                )
+            ]
+        )
+        == []
+    )
 
 
 def test_siblings_of_the_same_text_make_no_pair():
-    assert build_pairs([tree(node("r", None, "", 3, 0), node("a", "r", "x", 3, 1.0), node("b", "r", "x", 3, 0.0))]) == []
+    assert (
+        build_pairs(
+            [
+                tree(
+                    node("r", None, "", 3, 0),
+                    node("a", "r", "x", 3, 1.0),
+                    node("b", "r", "x", 3, 0.0),
+                )
+            ]
+        )
+        == []
+    )
 
 
 def test_trees_with_other_names_and_extra_keys():
-    foreign = tree({**node("root-17", None, "", 5, 0.0), "colour": "red"}, node("k", "root-17", "go", 2, 0.9),
-                   node("m", "root-17", "stay", 3, 0.1), task="elsewhere")
+    foreign = tree(
+        {**node("root-17", None, "", 5, 0.0), "colour": "red"},
+        node("k", "root-17", "go", 2, 0.9),
+        node("m", "root-17", "stay", 3, 0.1),
+        task="elsewhere",
+    )
     for rule in ("best_path", "all_nodes"):
         (pair,) = build_pairs([foreign], rule)
-        assert (pair.task, pair.node, pair.path, pair.chosen, pair.rejected) == ("elsewhere", "root-17", (), "go", "stay")
+        assert (pair.task, pair.node, pair.path, pair.chosen, pair.rejected) == (
+            "elsewhere",
+            "root-17",
+            (),
+            "go",
+            "stay",
+        )
 
 
-@pytest.mark.parametrize("broken", [
-    {"task": "t"}, {"task": "t", "nodes": []}, {"nodes": [node("", None, "", 1, 0)]},
-    tree(node("", None, "", 1, 0), node("0.0", "0", "a", 1, 0)),
-    tree(node("0", "", "a", 1, 0), node("", None, "", 1, 0)),
-    *(tree({k: v for k, v in node("", None, "", 1, 0.0).items() if k != key}) for key in ("node", "parent", "action", "visits", "value")),
-])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"task": "t"},
+        {"task": "t", "nodes": []},
+        {"nodes": [node("", None, "", 1, 0)]},
+        tree(node("", None, "", 1, 0), node("0.0", "0", "a", 1, 0)),
+        tree(node("0", "", "a", 1, 0), node("", None, "", 1, 0)),
+        *(
+            tree({k: v for k, v in node("", None, "", 1, 0.0).items() if k != key})
+            for key in ("node", "parent", "action", "visits", "value")
+        ),
+    ],
+)
 def test_broken_trees_are_named(broken):
     with pytest.raises(QvlibError) as error:
         build_pairs([broken])
@@ -119,7 +205,9 @@ def test_broken_trees_are_named(broken):
 def test_paths_rebuild_the_states_of_real_trees():
     maze = Maze()
     tasks = {t.id: t for t in maze.tasks("train")}
-    trees = list(lockstep([search(maze, t, SearchConfig(40, 4), 0) for t in tasks.values()], Scripted(), 4))
+    trees = list(
+        lockstep([search(maze, t, SearchConfig(40, 4), 0) for t in tasks.values()], Scripted(), 4)
+    )
     pairs = build_pairs([tree_record(t) for t in trees])
     assert len(pairs) > 20
     nodes = {(t.task.id, n.id): n for t in trees for n in t.root.walk()}
@@ -128,8 +216,15 @@ def test_paths_rebuild_the_states_of_real_trees():
         assert rebuild(maze, tasks[p.task], p.path) == here.state and p.depth == here.depth
         children = {c.action: c for c in here.children if c.visits}
         assert p.chosen_value == children[p.chosen].value == max(c.value for c in children.values())
-        assert p.rejected_value == children[p.rejected].value == min(c.value for c in children.values())
-        assert p.margin > 0 and (p.chosen_visits, p.rejected_visits) == (children[p.chosen].visits, children[p.rejected].visits)
+        assert (
+            p.rejected_value
+            == children[p.rejected].value
+            == min(c.value for c in children.values())
+        )
+        assert p.margin > 0 and (p.chosen_visits, p.rejected_visits) == (
+            children[p.chosen].visits,
+            children[p.rejected].visits,
+        )
     best = build_pairs([tree_record(t) for t in trees], "best_path")
     assert set(best) < set(pairs)
 
@@ -143,16 +238,24 @@ def many(n, tasks=40):
 def test_shuffling_keeps_pairs_and_flips_half(seed):
     pairs = many(400)
     shuffled = shuffle_winners(pairs, seed)
-    assert Counter(frozenset((p.chosen, p.rejected)) for p in shuffled) == Counter(frozenset((p.chosen, p.rejected)) for p in pairs)
+    assert Counter(frozenset((p.chosen, p.rejected)) for p in shuffled) == Counter(
+        frozenset((p.chosen, p.rejected)) for p in pairs
+    )
     flipped = [a != b for a, b in zip(pairs, shuffled, strict=True)]
     assert 150 < sum(flipped) < 250  # 5 standard deviations
     for a, b, f in zip(pairs, shuffled, flipped, strict=True):
         if f:
-            assert (b.chosen, b.chosen_value, b.chosen_visits) == (a.rejected, a.rejected_value, a.rejected_visits)
+            assert (b.chosen, b.chosen_value, b.chosen_visits) == (
+                a.rejected,
+                a.rejected_value,
+                a.rejected_visits,
+            )
             assert (b.task, b.node, b.path, b.margin) == (a.task, a.node, a.path, -a.margin)
     assert shuffle_winners(pairs, seed) == shuffled != shuffle_winners(pairs, seed + 1)
     opposite, third = shuffle_winners(pairs, seed, 1), shuffle_winners(pairs, seed, 2)
-    assert all((a != b) != (a != c) for a, b, c in zip(pairs, shuffled, opposite, strict=True))  # turned in one of the two
+    assert all(
+        (a != b) != (a != c) for a, b, c in zip(pairs, shuffled, opposite, strict=True)
+    )  # turned in one of the two
     assert third not in (shuffled, opposite)
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from toy import small_lm
 from transformers import MistralConfig, MistralForCausalLM
 
+from qvlib.base.seeding import generator
 from qvlib.models.local import LocalModel
 from qvlib.models.prefixes import Prefixes
-from qvlib.seeding import generator
 
 VOCABULARY = 420
 
@@ -25,7 +25,9 @@ def base() -> LocalModel:
 
 
 def fresh(lm: LocalModel, cache_tokens: int) -> LocalModel:
-    made = LocalModel(lm.model, lm.tokenizer, max_action_tokens=6, cache_tokens=cache_tokens, batch_tokens=400)
+    made = LocalModel(
+        lm.model, lm.tokenizer, max_action_tokens=6, cache_tokens=cache_tokens, batch_tokens=400
+    )
     made._joins = True  # as a large model does
     return made
 
@@ -53,8 +55,13 @@ def played(lm: LocalModel, steps):
         draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
         samples = lm.sample(prompts, draws, 1.0, 0.9)
         replies = [[(10 + i + step, 11, lm.end), (12, lm.end)] for i in range(len(prompts))]
-        found.append(([[ids for ids, _ in row] for row in samples], [[p for _, p in row] for row in samples],
-                      lm.log_probs(prompts, replies)))
+        found.append(
+            (
+                [[ids for ids, _ in row] for row in samples],
+                [[p for _, p in row] for row in samples],
+                lm.log_probs(prompts, replies),
+            )
+        )
     return found
 
 
@@ -72,7 +79,9 @@ def test_a_growing_prompt_pays_for_its_new_end_alone(base):
     new = sum(map(len, steps[-1])) - 2 * 90  # the header once, then every token once
     # The rest is replies, and the last token of prompts that are scored after they were sampled from.
     assert cached.usage["computed_tokens"] - new < 0.2 * plain.usage["computed_tokens"]
-    assert cached.usage["prompt_tokens"] == plain.usage["prompt_tokens"] + 90  # the header was asked for by itself
+    assert (
+        cached.usage["prompt_tokens"] == plain.usage["prompt_tokens"] + 90
+    )  # the header was asked for by itself
     assert cached.usage["computed_tokens"] < plain.usage["computed_tokens"] / 3
 
 
@@ -81,7 +90,9 @@ def test_prompts_of_one_call_serve_each_other(base):
     prompts = [prompt for step in conversations() for prompt in step]
     replies = [[(10, 11, base.end)] for _ in prompts]
     plain, cached = fresh(base, 0), fresh(base, 10_000)
-    np.testing.assert_allclose(plain.log_probs(prompts, replies), cached.log_probs(prompts, replies), atol=1e-4)
+    np.testing.assert_allclose(
+        plain.log_probs(prompts, replies), cached.log_probs(prompts, replies), atol=1e-4
+    )
     assert cached.usage["computed_prompt_tokens"] < plain.usage["computed_prompt_tokens"] / 3
 
 
@@ -103,7 +114,11 @@ def played_one(lm, steps, step):
     draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
     samples = lm.sample(prompts, draws, 1.0, 0.9)
     replies = [[(10 + i + step, 11, lm.end), (12, lm.end)] for i in range(len(prompts))]
-    return [[ids for ids, _ in row] for row in samples], [[p for _, p in row] for row in samples], lm.log_probs(prompts, replies)
+    return (
+        [[ids for ids, _ in row] for row in samples],
+        [[p for _, p in row] for row in samples],
+        lm.log_probs(prompts, replies),
+    )
 
 
 def layers(start: int, end: int):
@@ -115,11 +130,17 @@ def test_a_prompt_is_kept_as_what_it_adds():
     known.put((1, 2, 3), 0, layers(0, 3))
     known.put((1, 2, 3, 4, 5), 3, layers(3, 5))
     known.put((1, 2, 3, 6), 3, layers(3, 4))
-    assert known.held == 6 and known.known((1, 2, 3, 4, 5, 6)) == 5 and known.known((1, 2, 3, 9)) == 3
+    assert (
+        known.held == 6 and known.known((1, 2, 3, 4, 5, 6)) == 5 and known.known((1, 2, 3, 9)) == 3
+    )
     assert known.known((1, 2, 3, 4, 5)) == 4  # its last token is computed again, for its logits
     assert known.longest((2, 3)) == (0, []) and known.known((1, 2)) == 0
-    for ids, pieces in {(1, 2, 3, 4, 5, 6): [[0, 1, 2], [3, 4]], (1, 2, 3, 4, 5): [[0, 1, 2], [3]], (1, 2, 3): [[0, 1]],
-                        (1, 2, 3, 6): [[0, 1, 2]]}.items():
+    for ids, pieces in {
+        (1, 2, 3, 4, 5, 6): [[0, 1, 2], [3, 4]],
+        (1, 2, 3, 4, 5): [[0, 1, 2], [3]],
+        (1, 2, 3): [[0, 1]],
+        (1, 2, 3, 6): [[0, 1, 2]],
+    }.items():
         assert [k.flatten().tolist() for ((k, _),) in known.longest(ids)[1]] == pieces
     known.put((8, 9, 1, 2), 3, layers(3, 4))  # what is before it is not known
     assert known.known((8, 9, 1, 2, 3)) == 0 and known.held == 6
@@ -137,15 +158,24 @@ def test_the_oldest_goes_and_nothing_loses_its_start():
     assert known.held == 9 and known.known((1, 2, 3, 4, 5, 6)) == 3
     known.put((9, 9), 0, layers(0, 2))
     assert known.held == 8 and known.known((1, 2, 3, 4)) == 0
-    known.put(tuple(range(11)), 0, layers(0, 11))  # more than it may hold: not kept, and nothing goes for it
+    known.put(
+        tuple(range(11)), 0, layers(0, 11)
+    )  # more than it may hold: not kept, and nothing goes for it
     assert known.held == 8
     known.clear()
     assert known.held == 0 and known.known((7, 7, 7, 7, 7, 8)) == 0
 
 
 def test_a_model_that_forgets_its_window_is_not_reused(base):
-    config = MistralConfig(vocab_size=len(base.tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-                           num_key_value_heads=1, sliding_window=20)
+    config = MistralConfig(
+        vocab_size=len(base.tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=20,
+    )
     torch.manual_seed(0)
     lm = replace(fresh(base, 0), model=MistralForCausalLM(config))
     steps = conversations(header=70)

@@ -4,24 +4,36 @@ from dataclasses import replace
 
 import pytest
 
+from qvlib.core.types import Request, State, Step, Task
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa.generator import write_encyclopaedia
 from qvlib.environments.hotpotqa.reader import Reader
 from qvlib.models.prompts import ACT, compact
 from qvlib.models.proper_names import MOST, Names
 from qvlib.models.small import Demonstration, _encode, train_tokenizer
-from qvlib.types import Request, State, Step, Task
 
 
-@pytest.mark.parametrize(("text", "hidden"), [
-    ("Who directed The Silver Garden?", "Who directed #1?"),
-    ("The film stars Ann Moor. It is set in Arl.", "The film stars #1. It is set in #2."),
-    ("Did Ann Moor and Bob Lane study at the University of Arl?", "Did #1 and #2 study at the #3?"),
-    ("The University of Arl is in Arl. Ann's town is not the University of Arl.", "#1 is in #2. #3's town is not the #1."),
-    ("Could not find [Moor]. Similar: ['Ann Moor', 'The Moor'].", "Could not find [#1]. Similar: ['#2', '#1']."),
-    ("In which year was it founded?", "In which year was it founded?"),
-    ("Jean-Luc Éluard was born in 1901.", "#1 was born in 1901."),
-])
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("Who directed The Silver Garden?", "Who directed #1?"),
+        ("The film stars Ann Moor. It is set in Arl.", "The film stars #1. It is set in #2."),
+        (
+            "Did Ann Moor and Bob Lane study at the University of Arl?",
+            "Did #1 and #2 study at the #3?",
+        ),
+        (
+            "The University of Arl is in Arl. Ann's town is not the University of Arl.",
+            "#1 is in #2. #3's town is not the #1.",
+        ),
+        (
+            "Could not find [Moor]. Similar: ['Ann Moor', 'The Moor'].",
+            "Could not find [#1]. Similar: ['#2', '#1'].",
+        ),
+        ("In which year was it founded?", "In which year was it founded?"),
+        ("Jean-Luc Éluard was born in 1901.", "#1 was born in 1901."),
+    ],
+)
 def test_what_is_a_name(text, hidden):
     names = Names()
     assert names.read(text).replace(" ", "") == hidden.replace(" ", "")
@@ -31,14 +43,24 @@ def test_what_is_a_name(text, hidden):
 def test_an_alias_is_shown_as_the_name_that_was_read_first():
     names = Names()
     names.read("It was made by The Bell of Arl, in Arl.")
-    assert names.show("search #1") == "search The Bell of Arl" and names.show("finish #2, #3") == "finish Arl, #3"
-    assert names.hide("search[Bell of Arl]") == "search[ #1]" and names.hide("search[Bell]") == "search[Bell]"
+    assert (
+        names.show("search #1") == "search The Bell of Arl"
+        and names.show("finish #2, #3") == "finish Arl, #3"
+    )
+    assert (
+        names.hide("search[Bell of Arl]") == "search[ #1]"
+        and names.hide("search[Bell]") == "search[Bell]"
+    )
 
 
 def test_names_beyond_the_last_alias_stay():
     names = Names()
     text = names.read(", ".join(f"Ann{i:03d}" for i in range(MOST + 2)))
-    assert f"#{MOST}," in text and f"Ann{MOST:03d}, Ann{MOST + 1:03d}" in text and len(names.aliases) == MOST
+    assert (
+        f"#{MOST}," in text
+        and f"Ann{MOST:03d}, Ann{MOST + 1:03d}" in text
+        and len(names.aliases) == MOST
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +75,9 @@ def walks(world, count):
     for task in world.tasks("train")[:count]:
         state, steps = world.reset(task), []
         while not state.done and len(steps) < world.max_steps:
-            (proposal,), = Reader(world).propose([Request(state, 1, (3, task.id, str(len(steps))))])
+            ((proposal,),) = Reader(world).propose(
+                [Request(state, 1, (3, task.id, str(len(steps))))]
+            )
             steps.append(Demonstration(state, proposal.action))
             state = world.step(state, proposal.action)
         yield steps
@@ -69,9 +93,11 @@ def test_a_transcript_starts_with_the_one_before_and_its_reply(world):
 def test_an_episode_is_one_row_with_a_loss_on_each_action(world):
     for steps in walks(world, 20):
         tokenizer = train_tokenizer(steps, 400)
-        (ids, on_action), = _encode(tokenizer, steps)
+        ((ids, on_action),) = _encode(tokenizer, steps)
         replies = [compact(d.state).encode(d.action) for d in steps]
-        learnt = tokenizer.decode([i for i, is_action in zip(ids, on_action, strict=True) if is_action])
+        learnt = tokenizer.decode(
+            [i for i, is_action in zip(ids, on_action, strict=True) if is_action]
+        )
         assert learnt == "".join(f"{reply}<end>" for reply in replies)
         assert tokenizer.decode(ids).count(ACT) == len(steps)
 
@@ -81,15 +107,25 @@ def test_no_name_is_left_in_a_prompt_of_the_encyclopaedia(world):
     for task in world.tasks("test")[:40]:
         text = compact(world.reset(task)).text
         for title in task.goal.titles:
-            assert title.removeprefix("The ").lower() not in text or title.lower() not in task.instruction.lower()
+            assert (
+                title.removeprefix("The ").lower() not in text
+                or title.lower() not in task.instruction.lower()
+            )
 
 
 def test_actions_that_a_world_does_not_list_stay_as_they_are():
     """Nothing tells a command of several words from ``verb[argument]`` there."""
-    state = State(Task("t", "Go out."), "A Hall with a door.", (Step("open door to hall", "A Hall with a door."),))
+    state = State(
+        Task("t", "Go out."),
+        "A Hall with a door.",
+        (Step("open door to hall", "A Hall with a door."),),
+    )
     for action in ("open door to kitchen", "search[red hall]", "look"):
         prompt = compact(state)
         assert prompt.decode(prompt.encode(action)) == action
     assert "open door to hall<end>" in prompt.text
     listed = compact(replace(state, admissible=("search[<words>]",)))
-    assert listed.decode(listed.encode("search[red hall]")) == "search[red hall]" and listed.encode("search[red]") == " search red"
+    assert (
+        listed.decode(listed.encode("search[red hall]")) == "search[red hall]"
+        and listed.encode("search[red]") == " search red"
+    )

@@ -10,13 +10,15 @@ import pytest
 import torch
 from toy import small_lm, states
 
+from qvlib.estimators.log_ratio import LogRatio
 from qvlib.models.local import LocalModel
 from qvlib.models.prompts import Prompt
-from qvlib.q_model import LogRatio
 
 SHOPS = states(5)
-ACTIONS = [[*shop.admissible[1:], "search[red cotton]", "search[red cotton shirt wool sofa]"][: 3 + i % 3]
-           for i, shop in enumerate(SHOPS)]
+ACTIONS = [
+    [*shop.admissible[1:], "search[red cotton]", "search[red cotton shirt wool sofa]"][: 3 + i % 3]
+    for i, shop in enumerate(SHOPS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +30,14 @@ def pair() -> tuple[LocalModel, LocalModel]:
 def full_logits(lm: LocalModel, prompt, reply) -> torch.Tensor:
     """[reply, V]: what predicts each token of the reply, from one pass over prompt and reply."""
     with torch.no_grad():
-        return lm.model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1: -1]
+        return lm.model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
 
 
 def by_hand(rule: str, policy: LocalModel, reference: LocalModel, prompt, reply) -> float:
-    z, z_ref = full_logits(policy, prompt, reply).numpy(), full_logits(reference, prompt, reply).numpy()
+    z, z_ref = (
+        full_logits(policy, prompt, reply).numpy(),
+        full_logits(reference, prompt, reply).numpy(),
+    )
 
     def log_softmax(x: np.ndarray) -> np.ndarray:
         return x - np.log(np.exp(x).sum(1, keepdims=True))
@@ -50,7 +55,9 @@ def test_every_form_is_that_of_full_passes(pair, rule):
     scores = LogRatio(*pair, rule).score(SHOPS, ACTIONS)
     for shop, actions, row in zip(SHOPS, ACTIONS, scores, strict=True):
         prompt, ids = policy.prompt(shop)
-        expected = [by_hand(rule, policy, reference, ids, policy.action_ids(prompt, a)) for a in actions]
+        expected = [
+            by_hand(rule, policy, reference, ids, policy.action_ids(prompt, a)) for a in actions
+        ]
         assert row == pytest.approx(expected, rel=1e-8, abs=1e-12)
     assert len({round(q, 9) for row in scores for q in row}) == sum(map(len, ACTIONS))
 
@@ -64,7 +71,9 @@ def test_published_score_is_the_log_ratio_less_the_sum_of_all_ratios(pair):
     ratio = logs[0] - logs[1]
     own = ratio[range(len(reply)), list(reply)]
     ((score,),) = LogRatio(*pair, "published_code").score(SHOPS[:1], [["search[red cotton]"]])
-    assert math.log(score) == pytest.approx(float((own - torch.logsumexp(ratio, -1)).mean()), abs=1e-9)
+    assert math.log(score) == pytest.approx(
+        float((own - torch.logsumexp(ratio, -1)).mean()), abs=1e-9
+    )
 
 
 def test_an_unmoved_policy_scores_every_action_alike(pair):
@@ -93,13 +102,20 @@ class Told(LocalModel):
 
     def reply_logits(self, rows):
         width = max(len(r) for _, r in rows)
-        return torch.tensor([[self.table[r[t - 1] if 0 < t < len(r) else None] for t in range(width)] for _, r in rows],
-                            dtype=torch.float64).log()
+        return torch.tensor(
+            [
+                [self.table[r[t - 1] if 0 < t < len(r) else None] for t in range(width)]
+                for _, r in rows
+            ],
+            dtype=torch.float64,
+        ).log()
 
 
 def told(**table) -> Told:
     lm, before = small_lm(), {"start": None, "a": A, "b": B, "x": X, "y": Y}
-    return Told(lm.model, lm.tokenizer, memory=0, table={before[name]: row for name, row in table.items()})
+    return Told(
+        lm.model, lm.tokenizer, memory=0, table={before[name]: row for name, row in table.items()}
+    )
 
 
 def test_the_published_form_ranks_two_actions_otherwise():
@@ -109,16 +125,30 @@ def test_the_published_form_ranks_two_actions_otherwise():
     of all ratios, which that far-off token makes 203 after ``a`` and which is 5.5 after ``b``.
     """
     sure = [0.95, 0.01, 0.01, 0.01, 0.01, 0.01]
-    reference = told(start=[0.1, 0.4, 0.4, 0.03, 0.03, 0.04], x=sure, y=sure,
-                     a=[0.2, 0.1, 0.1, 0.3, 0.299, 0.001], b=[0.2, 0.1, 0.1, 0.2, 0.3, 0.1])
-    policy = told(start=[0.1, 0.4, 0.4, 0.03, 0.03, 0.04], x=sure, y=sure,
-                  a=[0.05, 0.05, 0.05, 0.6, 0.05, 0.2], b=[0.2, 0.1, 0.1, 0.1, 0.45, 0.05])
+    reference = told(
+        start=[0.1, 0.4, 0.4, 0.03, 0.03, 0.04],
+        x=sure,
+        y=sure,
+        a=[0.2, 0.1, 0.1, 0.3, 0.299, 0.001],
+        b=[0.2, 0.1, 0.1, 0.2, 0.3, 0.1],
+    )
+    policy = told(
+        start=[0.1, 0.4, 0.4, 0.03, 0.03, 0.04],
+        x=sure,
+        y=sure,
+        a=[0.05, 0.05, 0.05, 0.6, 0.05, 0.2],
+        b=[0.2, 0.1, 0.1, 0.1, 0.45, 0.05],
+    )
     (summed,) = LogRatio(policy, reference).score(SHOPS[:1], [["ax", "by"]])
     (mean,) = LogRatio(policy, reference, "mean").score(SHOPS[:1], [["ax", "by"]])
     (published,) = LogRatio(policy, reference, "published_code").score(SHOPS[:1], [["ax", "by"]])
-    assert summed == pytest.approx([math.log(2), math.log(1.5)]) and mean == pytest.approx([q / 3 for q in summed])
+    assert summed == pytest.approx([math.log(2), math.log(1.5)]) and mean == pytest.approx(
+        [q / 3 for q in summed]
+    )
     after_a = 0.05 / 0.2 + 0.05 / 0.1 + 0.05 / 0.1 + 2 + 0.05 / 0.299 + 200
     after_b = 1 + 1 + 1 + 0.5 + 1.5 + 0.5
     # the first and the last token: all six ratios are 1
-    assert published == pytest.approx([(2 / after_a / 36) ** (1 / 3), (1.5 / after_b / 36) ** (1 / 3)])
+    assert published == pytest.approx(
+        [(2 / after_a / 36) ** (1 / 3), (1.5 / after_b / 36) ** (1 / 3)]
+    )
     assert summed[0] > summed[1] and mean[0] > mean[1] and published[0] < published[1]

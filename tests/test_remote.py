@@ -8,29 +8,57 @@ import pandas as pd
 import pytest
 from test_chat import told
 
-from qvlib import pipeline, report
-from qvlib.errors import QvlibError
-from qvlib.params import make
-from qvlib.runs import read_stage
-from qvlib.types import Request
+from qvlib import pipeline
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import Request
+from qvlib.pipeline.params import make
+from qvlib.report import numbers
+from qvlib.runs.stage import read_stage
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
 from faulty_server import FaultyServer  # noqa: E402
 
-SMALL = {"catalogue_products": 200, "catalogue_seed": 3, "demonstrations": 1, "other_demonstrations": 0, "train_tasks": 6,
-         "test_tasks": 6, "dev_share": 0.2, "processes": 2, "wandb_mode": "disabled", "agent": "api:shop-1", "iterations": 8,
-         "mcts_iterations": 6, "control_shuffles": 1, "max_steps": 6, "heldout_share": 0.3, "bootstrap": 100, "api_retries": 3,
-         "api_timeout": 10.0}
+SMALL = {
+    "catalogue_products": 200,
+    "catalogue_seed": 3,
+    "demonstrations": 1,
+    "other_demonstrations": 0,
+    "train_tasks": 6,
+    "test_tasks": 6,
+    "dev_share": 0.2,
+    "processes": 2,
+    "wandb_mode": "disabled",
+    "agent": "api:shop-1",
+    "iterations": 8,
+    "mcts_iterations": 6,
+    "control_shuffles": 1,
+    "max_steps": 6,
+    "heldout_share": 0.3,
+    "bootstrap": 100,
+    "api_retries": 3,
+    "api_timeout": 10.0,
+}
 
 
 def shopper(body, rng) -> str:
     """Searches a word of the task, opens what is listed, buys now and then, and sometimes writes no action at all."""
     page = body["messages"][-1]["content"]
     task = re.search("Task: (.*)", "\n".join(m["content"] for m in body["messages"]))[1]
-    words = [word for word in re.findall("[a-z]{4,}", task.lower()) if word not in ("find", "need", "want", "show", "price", "lower", "than")]
-    links = [f"click[{x.lower()}]" for x in re.findall(r"^(?:[A-Z]\d{6}\w+|Buy Now|Description)$", page, re.MULTILINE)]
-    choices = links if links and rng.random() < 0.8 else [f"search[{words[rng.integers(len(words))]}]", "hm, let me think"]
+    words = [
+        word
+        for word in re.findall("[a-z]{4,}", task.lower())
+        if word not in ("find", "need", "want", "show", "price", "lower", "than")
+    ]
+    links = [
+        f"click[{x.lower()}]"
+        for x in re.findall(r"^(?:[A-Z]\d{6}\w+|Buy Now|Description)$", page, re.MULTILINE)
+    ]
+    choices = (
+        links
+        if links and rng.random() < 0.8
+        else [f"search[{words[rng.integers(len(words))]}]", "hm, let me think"]
+    )
     said = choices[rng.integers(len(choices))]
     return f"Thought: it may do.\nAction: {said}" if rng.random() < 0.5 else said
 
@@ -45,32 +73,67 @@ def reference(tmp_path_factory):
 
 
 def run(params) -> dict[str, pd.DataFrame]:
-    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs, pipeline.train_q, pipeline.play):
+    for stage in (
+        pipeline.train_agents,
+        pipeline.collect,
+        pipeline.make_pairs,
+        pipeline.train_q,
+        pipeline.play,
+    ):
         stage(params)
-    return {"arms": report.arm_table(params), "gains": report.gain_table(params),
-            "episodes": read_stage(params, "episodes").table("episodes").drop(columns="trace")}
+    return {
+        "arms": numbers.arm_table(params),
+        "gains": numbers.gain_table(params),
+        "episodes": read_stage(params, "episodes").table("episodes").drop(columns="trace"),
+    }
 
 
 def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-this-test")
     with FaultyServer(reply=shopper) as server:
         server.faults.extend(["429", "500", "cut", "empty"])
-        given = {**SMALL, "q_base": reference, "api_base_url": server.base_url, "api_cache": str(tmp_path / "replies.jsonl")}
+        given = {
+            **SMALL,
+            "q_base": reference,
+            "api_base_url": server.base_url,
+            "api_cache": str(tmp_path / "replies.jsonl"),
+        }
         first = run(make({**given, "runs_dir": str(tmp_path / "one")}))
     asked = len(server.seen)
     arms = set(first["arms"]["arm"])
-    assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "mcts"} <= arms and "likely_n5" not in arms
+    assert {
+        "sample",
+        "greedy",
+        "q_n5",
+        "q_n10",
+        "tuned_policy",
+        "control_q_n5",
+        "mcts",
+    } <= arms and "likely_n5" not in arms
     assert first["arms"]["reward"].max() > 0 and asked > 50
     played, shares = first["episodes"], first["arms"].set_index("arm")["unparsable_share"]
-    assert (played["unparsable"] > 0).any() and (played["unparsable"] <= played["proposals"] + played["refused"]).all()
+    assert (played["unparsable"] > 0).any() and (
+        played["unparsable"] <= played["proposals"] + played["refused"]
+    ).all()
     assert 0 < shares["sample"] < 0.5 and shares["tuned_policy"] > 0  # the Q model is a random one
-    priced = make({**given, "runs_dir": str(tmp_path / "one"), "api_price_prompt": 2.0, "api_price_completion": 10.0})
-    costs = report.cost(priced, report.load_by_task(priced))
+    priced = make(
+        {
+            **given,
+            "runs_dir": str(tmp_path / "one"),
+            "api_price_prompt": 2.0,
+            "api_price_completion": 10.0,
+        }
+    )
+    costs = numbers.cost(priced, numbers.load_by_task(priced))
     asked_of_it = played[played["arm"] != "tuned_policy"]  # which is the Q model's own
-    usd = [frame["prompt_tokens"].sum() * 2.0 + frame["tokens"].sum() * 10.0
-           for frame in (asked_of_it, pd.DataFrame(read_stage(priced, "trees").records("trees")))]
+    usd = [
+        frame["prompt_tokens"].sum() * 2.0 + frame["tokens"].sum() * 10.0
+        for frame in (asked_of_it, pd.DataFrame(read_stage(priced, "trees").records("trees")))
+    ]
     assert costs["usd"] == pytest.approx(sum(usd) / 1e6) and costs["usd"] > 0
-    assert "usd" not in report.cost(make({**given, "runs_dir": str(tmp_path / "one")}), report.load_by_task(priced))
+    assert "usd" not in numbers.cost(
+        make({**given, "runs_dir": str(tmp_path / "one")}), numbers.load_by_task(priced)
+    )
     monkeypatch.delenv("OPENAI_API_KEY")
     second = run(make({**given, "runs_dir": str(tmp_path / "two"), "api_offline": True}))
     assert len(server.seen) == asked
@@ -81,7 +144,14 @@ def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
 
 
 def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
-    params = make({**SMALL, "runs_dir": str(tmp_path), "api_base_url": "http://127.0.0.1:9/v1", "q_base": reference})
+    params = make(
+        {
+            **SMALL,
+            "runs_dir": str(tmp_path),
+            "api_base_url": "http://127.0.0.1:9/v1",
+            "q_base": reference,
+        }
+    )
     with pytest.raises(QvlibError, match="warm_start: api:shop-1 is behind a server"):
         pipeline.train_agents(params.model_copy(update={"warm_start": True}))
     with pytest.raises(QvlibError, match="rft: api:shop-1 is behind a server"):
@@ -92,8 +162,11 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("system: You are shopping") and ids == ()
     with pytest.raises(QvlibError, match="127.0.0.1:9"):
-        pipeline.sampler(params.model_copy(update={"api_retries": 0}), world, pipeline.load_model(
-            params.model_copy(update={"api_retries": 0}))).propose([Request(state, 1, (0, state.task.id, ""))])
+        pipeline.sampler(
+            params.model_copy(update={"api_retries": 0}),
+            world,
+            pipeline.load_model(params.model_copy(update={"api_retries": 0})),
+        ).propose([Request(state, 1, (0, state.task.id, ""))])
     with pytest.raises(QvlibError, match="q_base is empty, and api:shop-1 is behind a server"):
         pipeline.models.load_reference(params.model_copy(update={"q_base": ""}))
     with pytest.raises(QvlibError, match="rule_tasks: scoring rules weigh log-probabilities"):

@@ -14,10 +14,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from killing import differences
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
 
-from killing import differences
 from qvlib import runner
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def pytest_collectstart(collector):
 """
 SHOWN = "<IPython.core.display.Markdown object>"
 OLD_PROCESSOR = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}  # no AVX
-STARTUP = "import qvlib.terminal; qvlib.terminal.use_text_progress(); del qvlib\n"
+STARTUP = "import qvlib.base.terminal; qvlib.base.terminal.use_text_progress(); del qvlib\n"
 
 
 def nbval(folder):
@@ -45,11 +45,38 @@ def nbval(folder):
     startup.mkdir(parents=True)
     (startup / "progress.py").write_text(STARTUP)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-rA",
-         "--color=no", "--nbval", "--nbval-current-env", "--nbval-sanitize-with", SANITIZE, "--nbval-cell-timeout=600",
-         folder], capture_output=True, text=True, cwd=folder, timeout=1200,
-        env={**os.environ, **runner.KERNEL_ENVIRONMENT, **OLD_PROCESSOR, "IPYTHONDIR": str(folder / "ipython"),
-             "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""})
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            folder,
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            "--color=no",
+            "--nbval",
+            "--nbval-current-env",
+            "--nbval-sanitize-with",
+            SANITIZE,
+            "--nbval-cell-timeout=600",
+            folder,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=1200,
+        env={
+            **os.environ,
+            **runner.KERNEL_ENVIRONMENT,
+            **OLD_PROCESSOR,
+            "IPYTHONDIR": str(folder / "ipython"),
+            "PYTHONPATH": str(ROOT),
+            "PYTEST_ADDOPTS": "",
+        },
+    )
 
 
 def read(folder, name):
@@ -58,7 +85,9 @@ def read(folder, name):
 
 def injected(notebook):
     """The cell in which papermill sets the parameters of the run."""
-    return next(cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
+    return next(
+        cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,22 +115,37 @@ def again(tmp_path_factory):
 def test_every_cell_prints_again_what_is_committed(again):
     folder, done = again
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{RENEW}, if the change is meant"
-    cells = sum(cell.cell_type == "code" for name in NAMES for cell in read(folder / "notebooks", name).cells)
+    cells = sum(
+        cell.cell_type == "code"
+        for name in NAMES
+        for cell in read(folder / "notebooks", name).cells
+    )
     assert re.search(rf"^=+ {cells} passed", done.stdout, re.MULTILINE), done.stdout[-500:]
 
 
 def tables(folder):
     """The tables and metrics that a run wrote, less what is of the process and not of the result."""
-    found = {path.name: pd.read_csv(path).drop(columns=OF_THE_PROCESS, errors="ignore")
-             for path in sorted((folder / "tables").glob("*.csv"))}
+    found = {
+        path.name: pd.read_csv(path).drop(columns=OF_THE_PROCESS, errors="ignore")
+        for path in sorted((folder / "tables").glob("*.csv"))
+    }
     metrics = pd.json_normalize(json.loads((folder / "metrics.json").read_text()))
-    return found | {"metrics.json": metrics.drop(columns=[c for c in metrics if c.endswith("seconds")])}
+    return found | {
+        "metrics.json": metrics.drop(columns=[c for c in metrics if c.endswith("seconds")])
+    }
 
 
 @pytest.mark.slow
 def test_two_smoke_runs_and_the_committed_one_have_the_same_tables(smoke, again):
     committed = tables(RENDERED)
-    assert {"arms.csv", "gains.csv", "splits.csv", "stages.csv", "summary.csv", "metrics.json"} <= set(committed)
+    assert {
+        "arms.csv",
+        "gains.csv",
+        "splits.csv",
+        "stages.csv",
+        "summary.csv",
+        "metrics.json",
+    } <= set(committed)
     for folder in (smoke, again[0]):
         assert differences(tables(folder / "results" / "smoke"), committed) == {}
 
@@ -126,11 +170,15 @@ def hidden(text):
     for line in text.splitlines():
         header = "" if not line.startswith("|") else header or line
         for digit in re.finditer(r"\d", line):
-            other = line[: digit.start()] + str((int(digit[0]) + 1) % 10) + line[digit.end():]
+            other = line[: digit.start()] + str((int(digit[0]) + 1) % 10) + line[digit.end() :]
             if sanitized(other) == sanitized(line):
                 row = line.split("|")
                 column = line[: digit.start()].count("|")
-                found.add((row[1] if len(row) == 4 else header.split("|")[column] if header else line).strip())
+                found.add(
+                    (
+                        row[1] if len(row) == 4 else header.split("|")[column] if header else line
+                    ).strip()
+                )
     return found
 
 
@@ -146,7 +194,10 @@ def test_strict_nbval_fails_for_one_changed_digit(tmp_path):
     text = next(text for text in printed() if "digest" in text and "commit" in text)
     row = next(line for line in text.splitlines() if line.startswith("| agent "))
     digest, seconds = re.search(r"[0-9a-f]{8}", row)[0], re.search(r"\d+\.\d", row)[0]
-    changed = {"seconds": text.replace(seconds, "98765.4"), "digest": text.replace(digest, digest[::-1])}
+    changed = {
+        "seconds": text.replace(seconds, "98765.4"),
+        "digest": text.replace(digest, digest[::-1]),
+    }
     source = f"from IPython.display import Markdown, display\ndisplay(Markdown({text!r}))"
     for name, remembered in changed.items():
         assert remembered != text
@@ -156,4 +207,7 @@ def test_strict_nbval_fails_for_one_changed_digit(tmp_path):
     done = nbval(tmp_path)
     assert done.returncode == 1 and "1 failed, 1 passed" in done.stdout, done.stdout[-3000:]
     assert re.search(r"^PASSED seconds.ipynb", done.stdout, re.MULTILINE)
-    assert re.search(r"^FAILED digest.ipynb", done.stdout, re.MULTILINE) and "Cell outputs differ" in done.stdout
+    assert (
+        re.search(r"^FAILED digest.ipynb", done.stdout, re.MULTILINE)
+        and "Cell outputs differ" in done.stdout
+    )

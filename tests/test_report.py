@@ -6,15 +6,40 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qvlib import reading, report, tables
-from qvlib.errors import QvlibError
-from qvlib.params import make
+from qvlib.base.errors import QvlibError
+from qvlib.pipeline.params import make
+from qvlib.report import numbers, sentences, tables
 
-REWARDS = {"sample": 0.2, "greedy": 0.3, "random_n5": 0.2, "likely_n5": 0.25, "q_n5": 0.5, "q_n10": 0.6, "tuned_policy": 0.4,
-           "mcts": 0.8, "other_agent_sample": 0.4, "other_agent_q_n5": 0.5, "control_q_n5/0": 0.1, "control_q_n5/1": 0.3,
-           "control_q_n10/0": 0.2, "control_q_n10/1": 0.2}
-ARMS = {"sample", "greedy", "random_n5", "likely_n5", "q_n5", "q_n10", "tuned_policy", "mcts", "other_agent_q_n5", "control_q_n5",
-        "control_q_n10", "other_agent_sample"}
+REWARDS = {
+    "sample": 0.2,
+    "greedy": 0.3,
+    "random_n5": 0.2,
+    "likely_n5": 0.25,
+    "q_n5": 0.5,
+    "q_n10": 0.6,
+    "tuned_policy": 0.4,
+    "mcts": 0.8,
+    "other_agent_sample": 0.4,
+    "other_agent_q_n5": 0.5,
+    "control_q_n5/0": 0.1,
+    "control_q_n5/1": 0.3,
+    "control_q_n10/0": 0.2,
+    "control_q_n10/1": 0.2,
+}
+ARMS = {
+    "sample",
+    "greedy",
+    "random_n5",
+    "likely_n5",
+    "q_n5",
+    "q_n10",
+    "tuned_policy",
+    "mcts",
+    "other_agent_q_n5",
+    "control_q_n5",
+    "control_q_n10",
+    "other_agent_sample",
+}
 
 
 def episodes(rewards=REWARDS, tasks=20):
@@ -23,8 +48,19 @@ def episodes(rewards=REWARDS, tasks=20):
     for arm, mean in rewards.items():
         for t in range(tasks):
             reward = 1.0 if (arm, t) == ("mcts", 0) else mean + (0.1 if t % 2 else -0.1)
-            rows.append({"arm": arm, "task": f"t{t:02}", "group": f"p{t // 2}", "reward": reward, "env_steps": 4, "proposals": 5,
-                         "tokens": 10, "prompt_tokens": 100, "refused": 5})
+            rows.append(
+                {
+                    "arm": arm,
+                    "task": f"t{t:02}",
+                    "group": f"p{t // 2}",
+                    "reward": reward,
+                    "env_steps": 4,
+                    "proposals": 5,
+                    "tokens": 10,
+                    "prompt_tokens": 100,
+                    "refused": 5,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -36,44 +72,85 @@ def stages(monkeypatch, tmp_path):
     episodes().to_parquet(folder / "episodes.parquet")
     test = {"split": "test", "tasks": 20, "groups": 10, "ids": "abcd1234"}
     facts = {
-        "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]}, "episodes": {"test": test},
-        "pairs": {"trees": 9, "tasks": 6}, "q_model": {"pairs": 30, "held_out_pairs": 4, "held_out_accuracy": 0.75},
-        "control": {"controls": [{"held_out_accuracy": 0.5}, {"held_out_accuracy": None}]}}
-    nodes = [{"node": name, "parent": parent, "action": name, "visits": 1, "value": value}
-             for name, parent, value in (("", None, 0.5), ("0", "", 0.5), ("1", "", 0.0), ("0.0", "0", 1.0), ("0.1", "0", 1.0))]
-    tree = {"task": "t", "nodes": nodes, "env_steps": 1, "proposals": 2, "tokens": 3, "prompt_tokens": 4, "refused": 5}
+        "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]},
+        "episodes": {"test": test},
+        "pairs": {"trees": 9, "tasks": 6},
+        "q_model": {"pairs": 30, "held_out_pairs": 4, "held_out_accuracy": 0.75},
+        "control": {"controls": [{"held_out_accuracy": 0.5}, {"held_out_accuracy": None}]},
+    }
+    nodes = [
+        {"node": name, "parent": parent, "action": name, "visits": 1, "value": value}
+        for name, parent, value in (
+            ("", None, 0.5),
+            ("0", "", 0.5),
+            ("1", "", 0.0),
+            ("0.0", "0", 1.0),
+            ("0.1", "0", 1.0),
+        )
+    ]
+    tree = {
+        "task": "t",
+        "nodes": nodes,
+        "env_steps": 1,
+        "proposals": 2,
+        "tokens": 3,
+        "prompt_tokens": 4,
+        "refused": 5,
+    }
 
     def read(params, stage):
-        manifest = {"digest": "d" * 8, "seconds": 1.5, "sessions": 1, "finished": "now", "git": {"commit": "c" * 40, "dirty": True}}
-        return SimpleNamespace(path=folder, facts=facts.get(stage, {}), manifest=manifest, records=lambda name: [tree, tree])
+        manifest = {
+            "digest": "d" * 8,
+            "seconds": 1.5,
+            "sessions": 1,
+            "finished": "now",
+            "git": {"commit": "c" * 40, "dirty": True},
+        }
+        return SimpleNamespace(
+            path=folder,
+            facts=facts.get(stage, {}),
+            manifest=manifest,
+            records=lambda name: [tree, tree],
+        )
 
-    monkeypatch.setattr(report, "read_stage", read)
-    monkeypatch.setattr(report.pipeline, "load_pairs", lambda params: [SimpleNamespace(depth=depth) for depth in [0] * 20 + [1] * 10 + [3] * 4])
+    monkeypatch.setattr(numbers, "read_stage", read)
+    monkeypatch.setattr(
+        numbers.pipeline,
+        "load_pairs",
+        lambda params: [SimpleNamespace(depth=depth) for depth in [0] * 20 + [1] * 10 + [3] * 4],
+    )
     return make({"name": "known", "results_dir": str(tmp_path / "results"), "bootstrap": 200})
 
 
 def test_shuffles_are_averaged_before_tasks():
-    rows = report.by_task(episodes()).set_index(["arm", "task"])
+    rows = numbers.by_task(episodes()).set_index(["arm", "task"])
     assert rows.loc[("control_q_n5", "t01"), "reward"] == pytest.approx((0.2 + 0.4) / 2)
-    assert rows.loc[("control_q_n5", "t01"), "shuffles"] == 2 and rows.loc[("q_n5", "t01"), "shuffles"] == 1
-    table = report.arm_rows(rows.reset_index(), 200).set_index("arm")
+    assert (
+        rows.loc[("control_q_n5", "t01"), "shuffles"] == 2
+        and rows.loc[("q_n5", "t01"), "shuffles"] == 1
+    )
+    table = numbers.arm_rows(rows.reset_index(), 200).set_index("arm")
     assert table.loc["control_q_n5", "tasks"] == 20 and set(table.index) == ARMS
     assert list(table.index)[:3] == ["sample", "greedy", "random_n5"]
 
 
 def test_intervals_are_of_groups_and_gains_are_paired():
-    rows = report.by_task(episodes())
-    table = report.arm_rows(rows, 400).set_index("arm")
+    rows = numbers.by_task(episodes())
+    table = numbers.arm_rows(rows, 400).set_index("arm")
     # Each product has one task above and one below the arm's mean, so resampling products changes nothing.
     assert table.loc["q_n5", ["reward_low", "reward_high"]].tolist() == pytest.approx([0.5, 0.5])
-    gain = report.gain_rows(rows, 400).set_index("arm").loc["q_n5"]
-    assert [gain["gain"], gain["low"], gain["high"], gain["relative"]] == pytest.approx([0.3, 0.3, 0.3, 1.5])
+    gain = numbers.gain_rows(rows, 400).set_index("arm").loc["q_n5"]
+    assert [gain["gain"], gain["low"], gain["high"], gain["relative"]] == pytest.approx(
+        [0.3, 0.3, 0.3, 1.5]
+    )
 
 
 def test_an_interval_covers_what_it_should():
     rng = np.random.default_rng(0)
-    frame = episodes({"sample": 0.5}, tasks=400).assign(reward=lambda f: rng.uniform(size=len(f)), group=lambda f: f["task"])
-    row = report.arm_rows(report.by_task(frame), 2000).iloc[0]
+    frame = episodes({"sample": 0.5}, tasks=400).assign(
+        reward=lambda f: rng.uniform(size=len(f)), group=lambda f: f["task"]
+    )
+    row = numbers.arm_rows(numbers.by_task(frame), 2000).iloc[0]
     half = 1.96 * frame["reward"].std() / np.sqrt(len(frame))
     assert row["reward_high"] - row["reward_low"] == pytest.approx(2 * half, rel=0.1)
 
@@ -81,57 +158,96 @@ def test_an_interval_covers_what_it_should():
 def test_an_arm_with_missing_tasks_is_refused():
     frame = episodes()
     with pytest.raises(QvlibError, match="'greedy' was played on 19 tasks"):
-        report.by_task(frame.drop(frame.index[(frame["arm"] == "greedy") & (frame["task"] == "t03")]))
+        numbers.by_task(
+            frame.drop(frame.index[(frame["arm"] == "greedy") & (frame["task"] == "t03")])
+        )
 
 
 def test_unparsable_replies_are_a_share_where_there_are_any():
     frame = episodes()
     frame["unparsable"] = [3 if arm == "q_n5" else 0 for arm in frame["arm"]]
-    frame.loc[frame.index[frame["arm"] == "q_n5"][0], "unparsable"] = None  # a record from before they were counted
-    table = report.arm_rows(report.by_task(frame), 200)
+    frame.loc[frame.index[frame["arm"] == "q_n5"][0], "unparsable"] = (
+        None  # a record from before they were counted
+    )
+    table = numbers.arm_rows(numbers.by_task(frame), 200)
     share = table.set_index("arm")["unparsable_share"]
     assert share["q_n5"] == pytest.approx(3 * 19 / (10 * 20)) and share["sample"] == 0
     shown = tables.arms_shown(table).set_index("arm")
     assert (shown.loc["q_n5", "unparsable"], shown.loc["sample", "unparsable"]) == ("28.5%", "0.0%")
-    without = report.arm_rows(report.by_task(episodes()), 200)
+    without = numbers.arm_rows(numbers.by_task(episodes()), 200)
     assert "unparsable_share" not in without and "unparsable" not in tables.arms_shown(without)
 
 
 def test_gap_closed():
-    assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
-    assert report.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None
 
 
 def test_the_layout_of_metrics(stages):
-    found = report.metrics(stages)
+    found = numbers.metrics(stages)
     assert set(found["arms"]) == ARMS and set(found["gains"]) == ARMS - {"sample"}
     assert set(found["gains_over_greedy"]) == ARMS - {"greedy"}
     for entry in found["arms"].values():
-        assert {"reward_mean", "success_rate", "ci95", "tasks", "seeds"} <= set(entry) and len(entry["ci95"]) == 2
+        assert {"reward_mean", "success_rate", "ci95", "tasks", "seeds"} <= set(entry) and len(
+            entry["ci95"]
+        ) == 2
     for group in (found["gains"], found["gains_over_greedy"], {"x": found["other_agent_gain"]}):
         assert all(set(entry) == {"mean", "ci95", "relative"} for entry in group.values())
-    assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"]["mean"] == pytest.approx(0.1)
+    assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"][
+        "mean"
+    ] == pytest.approx(0.1)
     assert found["arms"]["mcts"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
-    assert found["preferences"]["held_out_accuracy"] == 0.75 and (found["environment"], found["groups"]) == ("webshop", "products")
-    assert {key: found["preferences"][key] for key in ("trees", "tasks", "states", "ties")} == {"trees": 9, "tasks": 6, "states": 4, "ties": 2}
-    assert "6 of 9 searched tasks (67%) give pairs. Of the 4 states" in reading.sources(found["preferences"])
-    assert found["control_shuffles"] == {"control_q_n5": pytest.approx([0.1, 0.3]), "control_q_n10": pytest.approx([0.2, 0.2])}
-    assert "Reward of each shuffle: 0.100, 0.300." in reading.verdict(found)
-    assert found["splits"][-1] == {"split": "test played", "tasks": 20, "groups": 10, "ids": "abcd1234"}
+    assert found["preferences"]["held_out_accuracy"] == 0.75 and (
+        found["environment"],
+        found["groups"],
+    ) == ("webshop", "products")
+    assert {key: found["preferences"][key] for key in ("trees", "tasks", "states", "ties")} == {
+        "trees": 9,
+        "tasks": 6,
+        "states": 4,
+        "ties": 2,
+    }
+    assert "6 of 9 searched tasks (67%) give pairs. Of the 4 states" in sentences.sources(
+        found["preferences"]
+    )
+    assert found["control_shuffles"] == {
+        "control_q_n5": pytest.approx([0.1, 0.3]),
+        "control_q_n10": pytest.approx([0.2, 0.2]),
+    }
+    assert "Reward of each shuffle: 0.100, 0.300." in sentences.verdict(found)
+    assert found["splits"][-1] == {
+        "split": "test played",
+        "tasks": 20,
+        "groups": 10,
+        "ids": "abcd1234",
+    }
     cost = found["cost"]
-    assert cost["collecting_tokens"] == 6 and cost["tokens"] == 6 + 10 * 20 * len(REWARDS) and cost["seconds"] == 1.5 * 8
+    assert (
+        cost["collecting_tokens"] == 6
+        and cost["tokens"] == 6 + 10 * 20 * len(REWARDS)
+        and cost["seconds"] == 1.5 * 8
+    )
 
 
 def test_what_bounds_the_gain_is_told(stages):
-    text = reading.diagnosis(report.metrics(stages))
-    assert "34 in all, 88% of them about the first two actions of an episode, the deepest after 3 actions" in text
-    assert "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, not told apart from a coin" in text
+    text = sentences.diagnosis(numbers.metrics(stages))
+    assert (
+        "34 in all, 88% of them about the first two actions of an episode, the deepest after 3 actions"
+        in text
+    )
+    assert (
+        "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, not told apart from a coin"
+        in text
+    )
     assert "one sample is improved +0.615 by a search; by Q +0.300 with n = 5" in text
-    assert reading.wilson(0.5, 10**8) == pytest.approx((0.5, 0.5), abs=1e-3) and reading.wilson(1.0, 10)[0] > 0.5
+    assert (
+        sentences.wilson(0.5, 10**8) == pytest.approx((0.5, 0.5), abs=1e-3)
+        and sentences.wilson(1.0, 10)[0] > 0.5
+    )
 
 
 def test_tables_and_metrics_are_written(stages):
-    report.write_metrics(stages)
+    numbers.write_metrics(stages)
     tables.write_tables(stages)
     folder = tables.resolve(stages.results_dir) / "known"
     assert (folder / "metrics.json").exists()
@@ -142,27 +258,44 @@ def test_tables_and_metrics_are_written(stages):
     assert (pd.read_csv(folder / "tables" / "arms.csv")["test_tasks_hash"] == "abcd1234").all()
     lines = (folder / "tables" / "summary.md").read_text().splitlines()
     assert len({len(line) for line in lines[:-2]}) == 1  # lines up
-    assert lines[6].split("|")[1:3] == [" q_n5               ", "  0.500 "] and "+150.0%" in lines[6]
+    assert (
+        lines[6].split("|")[1:3] == [" q_n5               ", "  0.500 "] and "+150.0%" in lines[6]
+    )
 
 
 def test_sentences_follow_the_intervals(stages):
-    found = report.metrics(stages)
-    assert "is better than one sample and than greedy decoding" in reading.claim(found)
-    assert "shows no gain over one sample, as it must." in reading.claim(found)
+    found = numbers.metrics(stages)
+    assert "is better than one sample and than greedy decoding" in sentences.claim(found)
+    assert "shows no gain over one sample, as it must." in sentences.claim(found)
     over_greedy = found["gains_over_greedy"]["control_q_n5"]
-    found["gains_over_greedy"]["control_q_n5"] = {"mean": 0.05, "ci95": [0.01, 0.09], "relative": 0.2}
-    assert "shows no gain over one sample, as it must; over greedy decoding it gains +0.050" in reading.claim(found)
+    found["gains_over_greedy"]["control_q_n5"] = {
+        "mean": 0.05,
+        "ci95": [0.01, 0.09],
+        "relative": 0.2,
+    }
+    assert (
+        "shows no gain over one sample, as it must; over greedy decoding it gains +0.050"
+        in sentences.claim(found)
+    )
     found["gains_over_greedy"]["control_q_n5"] = over_greedy
     found["gains"]["q_n5"]["ci95"] = [-0.1, 0.5]
     found["gains"]["control_q_n5"] = {"mean": 0.15, "ci95": [0.1, 0.2], "relative": 0.5}
-    assert "better than greedy decoding; than one sample it is not shown" in reading.claim(found) and "must not" in reading.claim(found)
-    assert "not told apart from zero" in reading.verdict(found) and "look for a leak" in reading.verdict(found)
+    assert "better than greedy decoding; than one sample it is not shown" in sentences.claim(
+        found
+    ) and "must not" in sentences.claim(found)
+    assert "not told apart from zero" in sentences.verdict(
+        found
+    ) and "look for a leak" in sentences.verdict(found)
     found["gains"]["control_q_n5"] = {"mean": -0.15, "ci95": [-0.2, -0.1], "relative": -0.5}
-    assert "shows no gain over one sample" in reading.claim(found) and "misleads" in reading.verdict(found)
-    assert "75.0%" in reading.accuracy(found["preferences"])
-    assert "**Gap closed**: 49% with n = 5" in reading.verdict(found)
+    assert "shows no gain over one sample" in sentences.claim(
+        found
+    ) and "misleads" in sentences.verdict(found)
+    assert "75.0%" in sentences.accuracy(found["preferences"])
+    assert "**Gap closed**: 49% with n = 5" in sentences.verdict(found)
     found["gains"]["mcts"]["ci95"] = [-0.01, 0.9]
-    assert "49%" not in reading.verdict(found) and "MCTS itself is not told apart" in reading.verdict(found)
+    assert "49%" not in sentences.verdict(
+        found
+    ) and "MCTS itself is not told apart" in sentences.verdict(found)
 
 
 def test_markdown_is_escaped_and_aligned():
@@ -173,5 +306,8 @@ def test_markdown_is_escaped_and_aligned():
 
 def test_numbers_of_a_column_have_the_same_decimals():
     table = pd.DataFrame({"share": [0.5, 0.3333333], "count": [3.0, 1200.0], "steps": [12.34, 4.0]})
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.markdown(table).splitlines()[2:]]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in tables.markdown(table).splitlines()[2:]
+    ]
     assert rows == [["0.500", "3", "12.3"], ["0.333", "1,200", "4.0"]]

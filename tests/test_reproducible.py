@@ -6,7 +6,6 @@ action, seldom, but in a large table some do. After an interruption: ``test_kill
 """
 
 import pytest
-
 from killing import differences, outcome, run, tiny
 
 pytestmark = pytest.mark.slow

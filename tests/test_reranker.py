@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.evaluate import episode, tree_episode
-from qvlib.lockstep import lockstep
-from qvlib.mcts import SearchConfig, search, tree_record
-from qvlib.reranker import Filtered, Listed, Reranked
-from qvlib.types import Proposal, Request, Task
+from qvlib.core.episodes import episode, tree_episode
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import SearchConfig, search, tree_record
+from qvlib.core.reranker import Filtered, Listed, Reranked
+from qvlib.core.types import Proposal, Request, Task
 
 MAZE = Maze()
 STATE = MAZE.reset(Task("t", "go"))
@@ -44,7 +44,9 @@ def test_argmax_of_q_and_ties_to_the_first_drawn():
 
 def test_ties_keep_their_order_however_many():
     names = [f"x{i}" for i in range(50)]
-    best = ask(Reranked(Fixed(names), Table({n: float(i % 2) for i, n in enumerate(names)}), 50), n=50)
+    best = ask(
+        Reranked(Fixed(names), Table({n: float(i % 2) for i, n in enumerate(names)}), 50), n=50
+    )
     assert [p.action for p in best] == names[1::2] + names[::2]
 
 
@@ -91,7 +93,9 @@ def test_temperature_draws_from_the_softmax():
 
 
 def test_without_replacement_at_a_temperature():
-    best = ask(Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=0, c=0)), 3, temperature=1.0), n=3)
+    best = ask(
+        Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=0, c=0)), 3, temperature=1.0), n=3
+    )
     assert sorted(p.action for p in best) == ["a", "b", "c"]
 
 
@@ -150,15 +154,19 @@ def test_accepted_draws_are_left_alone_and_only_refused_slots_are_redrawn():
     inner.calls.clear()
     after = ask(Filtered(inner, MAZE, attempts=60), n=20)
     kept = [p.action != REFUSED for p in before]
-    assert [p for p, k in zip(before, kept, strict=True) if k] == [p for p, k in zip(after, kept, strict=True) if k]
+    assert [p for p, k in zip(before, kept, strict=True) if k] == [
+        p for p, k in zip(after, kept, strict=True) if k
+    ]
     assert inner.calls[1][0].n == kept.count(False)
 
 
 def test_replies_that_name_no_action_are_counted_in_the_slot_and_in_the_choice():
     class Talkative:
         def propose(self, asked):
-            return [[Proposal(p.action, tokens=1, unparsable=int(p.action == REFUSED)) for p in row]
-                    for row in Scripted(("a", REFUSED, "b")).propose(asked)]
+            return [
+                [Proposal(p.action, tokens=1, unparsable=int(p.action == REFUSED)) for p in row]
+                for row in Scripted(("a", REFUSED, "b")).propose(asked)
+            ]
 
     filtered = Filtered(Talkative(), MAZE, attempts=60)
     proposals = ask(filtered, n=12)
@@ -167,7 +175,9 @@ def test_replies_that_name_no_action_are_counted_in_the_slot_and_in_the_choice()
     best, second = ask(Reranked(filtered, None, 12), n=2)
     assert (best.unparsable, second.unparsable) == (sum(p.unparsable for p in proposals), 0)
     ended = next(lockstep([episode(MAZE, MAZE.tasks("test")[0], 0)], filtered, 1))
-    grown = next(lockstep([search(MAZE, MAZE.tasks("test")[0], SearchConfig(9, 3), 0)], filtered, 1))
+    grown = next(
+        lockstep([search(MAZE, MAZE.tasks("test")[0], SearchConfig(9, 3), 0)], filtered, 1)
+    )
     for record in (ended, tree_record(grown), tree_episode(grown)):
         assert record["unparsable"] == record["refused"] > 0
 
@@ -220,14 +230,29 @@ def test_listed_adds_what_was_not_sampled_and_only_what_is_accepted():
     state = replace(STATE, admissible=("a", "b", "refused", "search[<words>]", "c"))
     lm = Flat()
     found = Listed(Fixed(["b"], [-0.5]), MAZE, lm).propose([Request(state, 2, (0, "t", "0"))])[0]
-    assert [(p.action, p.log_prob) for p in found] == [("b", -0.5), ("b", -0.5), ("a", -1.0), ("c", -1.0)]
+    assert [(p.action, p.log_prob) for p in found] == [
+        ("b", -0.5),
+        ("b", -0.5),
+        ("a", -1.0),
+        ("c", -1.0),
+    ]
     assert lm.asked == ["a", "c"]
     q = Table({"a": 0.0, "b": 1.0, "c": 2.0})
-    assert Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2).propose([Request(state, 1, (0, "t", "0"))])[0][0].action == "c"
-    held = Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2, prior_weight=4.0).propose([Request(state, 1, (0, "t", "0"))])
+    assert (
+        Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2)
+        .propose([Request(state, 1, (0, "t", "0"))])[0][0]
+        .action
+        == "c"
+    )
+    held = Reranked(Listed(Fixed(["b"], [-0.5]), MAZE, lm), q, 2, prior_weight=4.0).propose(
+        [Request(state, 1, (0, "t", "0"))]
+    )
     assert held[0][0].action == "b"  # the prior holds the unlikely action back
 
 
 def test_listed_where_the_environment_lists_nothing():
     state = replace(STATE, admissible=None)
-    assert [p.action for p in Listed(Fixed(["b"]), MAZE, Flat()).propose([Request(state, 1, (0, "t", "0"))])[0]] == ["b"]
+    assert [
+        p.action
+        for p in Listed(Fixed(["b"]), MAZE, Flat()).propose([Request(state, 1, (0, "t", "0"))])[0]
+    ] == ["b"]

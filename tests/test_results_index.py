@@ -7,14 +7,28 @@ from pathlib import Path
 
 import pytest
 
+from qvlib.base.errors import QvlibError
 from qvlib.cli import main
-from qvlib.errors import QvlibError
-from qvlib.results_index import write_front_page, write_results_index
+from qvlib.report.results_index import write_front_page, write_results_index
 
 METRICS = {
     "run": "quick",
-    "arms": {"sample": {"reward_mean": 0.347, "success_rate": 0.1, "ci95": [0.3, 0.4], "tasks": 300, "seeds": 3},
-             "reranked": {"reward_mean": 0.476, "success_rate": 0.25, "ci95": [0.43, 0.52], "tasks": 300, "seeds": [0, 1]}},
+    "arms": {
+        "sample": {
+            "reward_mean": 0.347,
+            "success_rate": 0.1,
+            "ci95": [0.3, 0.4],
+            "tasks": 300,
+            "seeds": 3,
+        },
+        "reranked": {
+            "reward_mean": 0.476,
+            "success_rate": 0.25,
+            "ci95": [0.43, 0.52],
+            "tasks": 300,
+            "seeds": [0, 1],
+        },
+    },
     "gains": {"reranked": {"mean": 0.129, "ci95": [0.09, 0.17], "relative": 0.372}},
     "gains_over_greedy": {"reranked": {"mean": 0.1, "ci95": [0.05, 0.15], "relative": 0.3}},
     "gap_closed": 0.62,
@@ -36,18 +50,35 @@ def test_a_section_a_run(run, capsys):
     assert main(["index", str(run.parent)]) == 0
     text = (run.parent / "README.md").read_text()
     assert "| sample | 0.347 | [0.300, 0.400] | 10.0% |  |  |  |  | 300 | 3 |" in text
-    assert "| reranked | 0.476 | [0.430, 0.520] | 25.0% | +0.129 | [+0.090, +0.170] | +37.2% | +0.100 | 300 | 2 |" in text
+    assert (
+        "| reranked | 0.476 | [0.430, 0.520] | 25.0% | +0.129 | [+0.090, +0.170] | +37.2% | +0.100 | 300 | 2 |"
+        in text
+    )
     assert "reranked tokens 1,234,567" in text
-    for link in ("(quick/notebooks/07_report.ipynb)", "(quick/html/07_report.html)", "![gain](quick/figures/gain.png)"):
+    for link in (
+        "(quick/notebooks/07_report.ipynb)",
+        "(quick/html/07_report.html)",
+        "![gain](quick/figures/gain.png)",
+    ):
         assert link in text
 
 
 def test_the_manifest_is_told(run):
-    (run / "manifest.json").write_text(json.dumps({
-        "finished": "2026-01-02T03:04:05+00:00", "seconds": 100, "git": {"commit": "a" * 40, "dirty": True},
-        "machine": {"cpus": 4, "device": "cpu"}}))
+    (run / "manifest.json").write_text(
+        json.dumps(
+            {
+                "finished": "2026-01-02T03:04:05+00:00",
+                "seconds": 100,
+                "git": {"commit": "a" * 40, "dirty": True},
+                "machine": {"cpus": 4, "device": "cpu"},
+            }
+        )
+    )
     text = write_results_index(run.parent).read_text()
-    assert "commit `aaaaaaaaaa` with uncommitted changes, 4 processors, cpu, notebooks took 1 min 40 s" in text
+    assert (
+        "commit `aaaaaaaaaa` with uncommitted changes, 4 processors, cpu, notebooks took 1 min 40 s"
+        in text
+    )
 
 
 def test_only_what_the_table_needs_is_required(run):
@@ -74,16 +105,20 @@ def test_benchmarks_are_shown_where_they_were_kept(run):
     (kept / "env.md").write_text("Random walks.\n")
     (kept / "env.png").touch()
     text = write_results_index(run.parent).read_text()
-    assert text.endswith("## Benchmarks\n\n### env\n\nRandom walks.\n\n![env](bench/env.png)\n\n"
-                         "### scoring\n\nFive replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n")
+    assert text.endswith(
+        "## Benchmarks\n\n### env\n\nRandom walks.\n\n![env](bench/env.png)\n\n"
+        "### scoring\n\nFive replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n"
+    )
     assert text.index("## quick") < text.index("## Benchmarks")
 
 
 def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
     gain = METRICS["gains"]["reranked"] | {"relative": None}
     (run / "metrics.json").write_text(json.dumps(METRICS | {"gains": {"reranked": gain}}))
-    assert "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
-    from qvlib.results_index import _headline
+    assert (
+        "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
+    )
+    from qvlib.report.results_index import _headline
 
     arms = METRICS["arms"] | {"q_n5": METRICS["arms"]["reranked"]}
     shown = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, run, tmp_path)
@@ -92,33 +127,58 @@ def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
 
 def test_the_front_page_is_written_from_files(run, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"
-                      "<!-- files: begin -->\n<!-- files: end -->\n"
-                      "<!-- notebooks: begin -->\n<!-- notebooks: end -->\nend\n")
-    (run / "notebooks" / "00_tour.ipynb").write_text(json.dumps({"cells": [
-        {"source": "# 00\n\n**Question.** What is\na tree?\n\n**Method.** Look."}]}))
+    readme.write_text(
+        "# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"
+        "<!-- files: begin -->\n<!-- files: end -->\n"
+        "<!-- notebooks: begin -->\n<!-- notebooks: end -->\nend\n"
+    )
+    (run / "notebooks" / "00_tour.ipynb").write_text(
+        json.dumps(
+            {"cells": [{"source": "# 00\n\n**Question.** What is\na tree?\n\n**Method.** Look."}]}
+        )
+    )
     metrics = METRICS | {"other_agent_gain": {"mean": 0.069, "ci95": [0.03, 0.1], "relative": 0.31}}
     (run / "metrics.json").write_text(json.dumps(metrics))
-    (run / "manifest.json").write_text(json.dumps({"name": "quick", "seconds": 100, "notebooks": {"00_tour": 9.5}, "machine": {"cpus": 2}}))
+    (run / "manifest.json").write_text(
+        json.dumps(
+            {"name": "quick", "seconds": 100, "notebooks": {"00_tour": 9.5}, "machine": {"cpus": 2}}
+        )
+    )
     (tmp_path / "params").mkdir()
-    (tmp_path / "params" / "quick.yml").write_text("# The whole method\n# on a laptop. More.\n\n# The run\nseed: 0  # a seed\n")
+    (tmp_path / "params" / "quick.yml").write_text(
+        "# The whole method\n# on a laptop. More.\n\n# The run\nseed: 0  # a seed\n"
+    )
     (tmp_path / "params" / "huge.yml").write_text("# Too much for here.\n\nseed: 1\n")
     write_front_page(readme, run.parent)
     text = readme.read_text()
-    assert "| [`params/quick.yml`](params/quick.yml) | The whole method on a laptop | 1 min 40 s on 2 cores |" in text
+    assert (
+        "| [`params/quick.yml`](params/quick.yml) | The whole method on a laptop | 1 min 40 s on 2 cores |"
+        in text
+    )
     assert "| [`params/huge.yml`](params/huge.yml) | Too much for here | not run here |" in text
-    assert "old" not in text and "| `sample` | 0.347 | [0.300, 0.400] |" in text and "+0.069 [+0.030, +0.100] (+31%)" in text
+    assert (
+        "old" not in text
+        and "| `sample` | 0.347 | [0.300, 0.400] |" in text
+        and "+0.069 [+0.030, +0.100] (+31%)" in text
+    )
     assert "alone took 1 min 40 s on 2 cores." in text and "`make run`" not in text
-    assert ("| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s | [notebook](results/quick/notebooks/00_tour.ipynb) |"
-            in text)
+    assert (
+        "| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s | [notebook](results/quick/notebooks/00_tour.ipynb) |"
+        in text
+    )
     assert "held-out tasks on unseen products, seed 0" in text
     (run / "metrics.json").write_text(json.dumps(metrics | {"groups": "games"}))
     write_front_page(readme, run.parent)
-    assert "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals over games." in readme.read_text()
+    assert (
+        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals over games."
+        in readme.read_text()
+    )
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
     assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()
-    assert readme.read_text().startswith("# x\n") and readme.read_text().endswith("<!-- notebooks: end -->\nend\n")
+    assert readme.read_text().startswith("# x\n") and readme.read_text().endswith(
+        "<!-- notebooks: end -->\nend\n"
+    )
 
 
 def test_the_projects_front_page_shows_the_committed_results(tmp_path):
@@ -127,13 +187,19 @@ def test_the_projects_front_page_shows_the_committed_results(tmp_path):
         pytest.skip("results/quick is not there: `make run` makes it")
     copy = tmp_path / "README.md"
     copy.write_text((root / "README.md").read_text())
-    changed = subprocess.run(["git", "status", "--porcelain", "--", "results"], cwd=root, capture_output=True, text=True).stdout
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "results"], cwd=root, capture_output=True, text=True
+    ).stdout
     if changed:
-        pytest.skip("results were made anew since the last commit: `qvlib index --front-page quick` writes them down")
+        pytest.skip(
+            "results were made anew since the last commit: `qvlib index --front-page quick` writes them down"
+        )
     for folder in ("results", "params"):
         shutil.copytree(root / folder, tmp_path / folder)
     write_front_page(copy, tmp_path / "results")
-    assert copy.read_text() == (root / "README.md").read_text(), "run `qvlib index --front-page quick`"
+    assert copy.read_text() == (root / "README.md").read_text(), (
+        "run `qvlib index --front-page quick`"
+    )
 
 
 def test_a_readme_without_markers_is_told(run, tmp_path):

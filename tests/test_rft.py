@@ -6,30 +6,54 @@ import pytest
 from killing import run
 from test_chat import told
 
-from qvlib import environments, pipeline, reading, report, tables
-from qvlib.errors import QvlibError
-from qvlib.evaluate import episode
-from qvlib.lockstep import lockstep
+from qvlib import environments, pipeline
+from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import episode
+from qvlib.core.lockstep import lockstep
 from qvlib.models.chat import Chat
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
-from qvlib.params import make
 from qvlib.pipeline import rft
-from qvlib.runs import open_stage, read_stage
+from qvlib.pipeline.params import make
+from qvlib.report import numbers, sentences, tables
+from qvlib.runs.stage import open_stage, read_stage
 
-SMALL = {"catalogue_products": 200, "catalogue_seed": 3, "demonstrations": 4, "other_demonstrations": 0, "train_tasks": 6,
-         "test_tasks": 3, "dev_share": 0.2, "processes": 1, "wandb_mode": "disabled", "rft": True, "rft_lr": 1e-2, "rft_epochs": 4,
-         "prompt_tokens": 1800}
+SMALL = {
+    "catalogue_products": 200,
+    "catalogue_seed": 3,
+    "demonstrations": 4,
+    "other_demonstrations": 0,
+    "train_tasks": 6,
+    "test_tasks": 3,
+    "dev_share": 0.2,
+    "processes": 1,
+    "wandb_mode": "disabled",
+    "rft": True,
+    "rft_lr": 1e-2,
+    "rft_epochs": 4,
+    "prompt_tokens": 1800,
+}
 
 
 def searched(params) -> list[dict]:
     """Tree records whose best episodes are the scripted shopper's: rewards of all kinds."""
     world = pipeline.world(params)
     tasks = pipeline.uses(params, world).search
-    played = lockstep((episode(world, task, params.seed) for task in tasks), environments.demonstrator(params, world), 8)
+    played = lockstep(
+        (episode(world, task, params.seed) for task in tasks),
+        environments.demonstrator(params, world),
+        8,
+    )
     root = {"node": "", "parent": None, "action": "", "reward": 0.0, "terminal": False}
-    return [{"task": r["task"], "group": r["group"], "best_actions": r["actions"], "nodes": [{**root, "best_reward": r["reward"]}]}
-            for r in played]
+    return [
+        {
+            "task": r["task"],
+            "group": r["group"],
+            "best_actions": r["actions"],
+            "nodes": [{**root, "best_reward": r["reward"]}],
+        }
+        for r in played
+    ]
 
 
 def given(params, kind: str, folder):
@@ -39,7 +63,10 @@ def given(params, kind: str, folder):
         tokenizer, model = lm.tokenizer, lm.model
     else:
         world = pipeline.world(params)
-        tokenizer = train_tokenizer([Demonstration(world.reset(task), "search[tea]") for task in world.tasks("train")[:40]], 600)
+        tokenizer = train_tokenizer(
+            [Demonstration(world.reset(task), "search[tea]") for task in world.tasks("train")[:40]],
+            600,
+        )
         model = make_model(tokenizer, 32, 1, 2, 0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -48,12 +75,17 @@ def given(params, kind: str, folder):
 
 def likelihood(lm, params) -> float:
     """Log-probability of all that RFT learnt from, in nats."""
-    world, shown = pipeline.world(params), read_stage(params, "rft").table("demonstrations").to_dict("records")
+    world, shown = (
+        pipeline.world(params),
+        read_stage(params, "rft").table("demonstrations").to_dict("records"),
+    )
     tasks = {task.id: task for task in world.tasks("train")}
     made = list(pipeline.decisions(world, [tasks[record["task"]] for record in shown], shown))
     prompts = [lm.prompt(d.state) for d in made]
-    replies = [[lm.action_ids(prompt, d.action)] for (prompt, _), d in zip(prompts, made, strict=True)]
-    return sum(found for found, in lm.log_probs([ids for _, ids in prompts], replies))
+    replies = [
+        [lm.action_ids(prompt, d.action)] for (prompt, _), d in zip(prompts, made, strict=True)
+    ]
+    return sum(found for (found,) in lm.log_probs([ids for _, ids in prompts], replies))
 
 
 @pytest.mark.parametrize(("kind", "style", "rank"), [("chat", Chat, 0), ("compact", compact, 4)])
@@ -80,20 +112,44 @@ def test_the_agent_learns_the_best_episodes_of_its_trees(tmp_path, kind, style, 
     assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] - 0.3
     tuned = pipeline.load_model(params, "rft")
     assert tuned.style is compact if style is compact else isinstance(tuned.style, style)
-    assert likelihood(tuned, params) > likelihood(pipeline.load_model(params), params) + facts["decisions"]
-    assert pipeline.arm_names(params).count("rft") == 1 and "rft" not in pipeline.arm_names(params.model_copy(update={"rft": False}))
+    assert (
+        likelihood(tuned, params)
+        > likelihood(pipeline.load_model(params), params) + facts["decisions"]
+    )
+    assert pipeline.arm_names(params).count("rft") == 1 and "rft" not in pipeline.arm_names(
+        params.model_copy(update={"rft": False})
+    )
 
 
 def test_trees_without_a_good_episode_are_told():
     def tree(reward, actions):
-        return {"task": f"t{reward}", "group": "g", "best_actions": actions, "nodes": [
-            {"node": "", "parent": None, "action": "", "reward": 0.0, "terminal": False, "best_reward": reward}]}
+        return {
+            "task": f"t{reward}",
+            "group": "g",
+            "best_actions": actions,
+            "nodes": [
+                {
+                    "node": "",
+                    "parent": None,
+                    "action": "",
+                    "reward": 0.0,
+                    "terminal": False,
+                    "best_reward": reward,
+                }
+            ],
+        }
+
     trees = [tree(0.25, ["a"]), tree(0.75, ["b", "c"]), tree(0.0, [])]
-    assert rft.best_episodes(trees, 0.5) == [{"task": "t0.75", "group": "g", "reward": 0.75, "actions": ["b", "c"]}]
+    assert rft.best_episodes(trees, 0.5) == [
+        {"task": "t0.75", "group": "g", "reward": 0.75, "actions": ["b", "c"]}
+    ]
     assert len(rft.best_episodes(trees, 0.0)) == 2  # where nothing ended there is nothing to learn
     with pytest.raises(QvlibError, match="no episode in 1 trees has ended; raise iterations"):
         rft.best_episodes([tree(0.0, [])], 0.0)
-    with pytest.raises(QvlibError, match="best episode in 3 trees has a reward of 0.750, under rft_min_reward = 0.9; lower it"):
+    with pytest.raises(
+        QvlibError,
+        match="best episode in 3 trees has a reward of 0.750, under rft_min_reward = 0.9; lower it",
+    ):
         rft.best_episodes(trees, 0.9)
 
 
@@ -103,13 +159,24 @@ def test_the_arm_stands_beside_the_others(undisturbed):
     params = undisturbed.model_copy(update={"rft": True, "rft_min_reward": 0.1, "name": "with-rft"})
     run(params)
     facts = read_stage(params, "rft").facts
-    assert 0 < facts["demonstrations"] <= facts["trees"] == params.train_tasks and facts["demonstrator_reward"] >= 0.1
-    plain, played = (read_stage(p, "episodes").table("episodes").drop(columns="trace") for p in (undisturbed, params))
+    assert (
+        0 < facts["demonstrations"] <= facts["trees"] == params.train_tasks
+        and facts["demonstrator_reward"] >= 0.1
+    )
+    plain, played = (
+        read_stage(p, "episodes").table("episodes").drop(columns="trace")
+        for p in (undisturbed, params)
+    )
     added = played["arm"] == "rft"
     assert set(played["arm"][added]) == {"rft"} and added.sum() == params.test_tasks
     assert plain.equals(played[~added].reset_index(drop=True))
-    found = report.metrics(params)
-    assert set(found["arms"]) == {*report.metrics(undisturbed)["arms"], "rft"} and "rft_seconds" in found["cost"]
-    assert "(RFT)** over one sample" in reading.verdict(found) and "(RFT)" not in reading.verdict(report.metrics(undisturbed))
+    found = numbers.metrics(params)
+    assert (
+        set(found["arms"]) == {*numbers.metrics(undisturbed)["arms"], "rft"}
+        and "rft_seconds" in found["cost"]
+    )
+    assert "(RFT)** over one sample" in sentences.verdict(found) and "(RFT)" not in sentences.verdict(
+        numbers.metrics(undisturbed)
+    )
     made = tables.write_tables(params)
     assert "rft" in set(made["stages"]["stage"]) and "rft" in set(made["summary"]["arm"])

@@ -13,20 +13,22 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from qvlib import runner
+from qvlib.base.errors import QvlibError
+from qvlib.base.terminal import Forward, seconds_text
 from qvlib.cli import main
-from qvlib.errors import QvlibError
-from qvlib.params import load
-from qvlib.runs import open_stage
-from qvlib.terminal import Forward, seconds_text
+from qvlib.pipeline.params import load
+from qvlib.runs.stage import open_stage
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = "name = 'quick'\nruns_dir = 'runs'\nresults_dir = 'results'\nseed = 0"
 LOOK = """from pathlib import Path
-from qvlib.params import from_notebook
+from qvlib.pipeline.params import from_notebook
 params = from_notebook(globals())
 with open("ran.txt", "a") as file:
     file.write(f"{params.name} {params.seed} {Path.cwd()}\\n")"""
-QVLIB_ERROR = "from qvlib.errors import QvlibError\nraise QvlibError('no products.json; put it there')"
+QVLIB_ERROR = (
+    "from qvlib.base.errors import QvlibError\nraise QvlibError('no products.json; put it there')"
+)
 NOISE = """import sys, os
 from tqdm.auto import tqdm
 for task in tqdm(range(3), desc="tasks"):
@@ -34,8 +36,8 @@ for task in tqdm(range(3), desc="tasks"):
 print("old\\rnew")
 print(sys.executable, os.environ["OMP_WAIT_POLICY"])"""
 STAGE = """import time
-from qvlib.params import from_notebook
-from qvlib.runs import open_stage
+from qvlib.pipeline.params import from_notebook
+from qvlib.runs.stage import open_stage
 with open_stage(from_notebook(globals()), "trees") as stage:
     stage.append("trees", {"task": len(stage.records("trees"))})
     time.sleep(60)"""
@@ -114,7 +116,10 @@ def test_the_time_of_earlier_sessions_counts(project):
 
 def test_what_makes_a_copy_outdated(project):
     project("00_look", "1")
-    results, stamp = project.path / "results/tiny", {"parameters": "p", "notebook": "n", "package": "q"}
+    results, stamp = (
+        project.path / "results/tiny",
+        {"parameters": "p", "notebook": "n", "package": "q"},
+    )
     notebook = nbformat.read(project.path / "notebooks/00_look.ipynb", as_version=4)
     assert runner.up_to_date(results, "00_look", stamp) is None
     runner.render(notebook, results, "00_look", stamp | {"seconds": 1.5})
@@ -139,11 +144,14 @@ def test_a_notebook_hash_ignores_outputs_only(project):
     assert runner.notebook_hash(path) != before
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["-p", "seeed", "1"], "did you mean 'seed'"),
-    (["-p", "seed", "one"], "'seed'"),
-    (["--only", "09"], "no notebook '09'; there are 00_look"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-p", "seeed", "1"], "did you mean 'seed'"),
+        (["-p", "seed", "one"], "'seed'"),
+        (["--only", "09"], "no notebook '09'; there are 00_look"),
+    ],
+)
 def test_a_mistake_stops_before_a_kernel_starts(project, monkeypatch, capsys, arguments, message):
     project("00_look", LOOK)
     monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("a kernel was started"))
@@ -170,7 +178,11 @@ def test_other_errors_show_notebook_cell_and_traceback(project, capfd):
     project("00_fail", "x = 1", "def f():\n    return x / 0\nf()")
     assert main(["run", "tiny.yml"]) == 1
     error = capfd.readouterr().err
-    assert "notebooks/00_fail.ipynb stopped in cell [" in error and "return x / 0" in error and "\x1b" not in error
+    assert (
+        "notebooks/00_fail.ipynb stopped in cell [" in error
+        and "return x / 0" in error
+        and "\x1b" not in error
+    )
     assert not (project.path / "results").exists()
 
 
@@ -213,9 +225,15 @@ def test_a_kernel_that_does_not_start_is_tried_three_times(project, monkeypatch,
 def test_ctrl_c_stops_the_kernel_and_frees_the_stage(project):
     project("00_stage", STAGE)
     command = [sys.executable, "-m", "qvlib.cli", "run", "tiny.yml"]
-    process = subprocess.Popen(  # a test run in the background ignores Ctrl-C, and so would its children
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = (
+        subprocess.Popen(  # a test run in the background ignores Ctrl-C, and so would its children
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    )
     try:
         end = time.monotonic() + 30
         while not list(project.path.glob("runs/trees-*/trees.jsonl")):
@@ -226,13 +244,20 @@ def test_ctrl_c_stops_the_kernel_and_frees_the_stage(project):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert error.strip() == "interrupted; everything finished is kept: the same command goes on from there"
-    manifest, = project.path.glob("runs/trees-*/manifest.json")
+    assert (
+        error.strip()
+        == "interrupted; everything finished is kept: the same command goes on from there"
+    )
+    (manifest,) = project.path.glob("runs/trees-*/manifest.json")
     assert json.loads(manifest.read_text())["status"] == "running"
     assert not (project.path / "results").exists()
-    code = "from qvlib.params import load; from qvlib.runs import open_stage\n" \
-           "with open_stage(load('tiny.yml'), 'trees') as stage: print(len(stage.records('trees')))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+    code = (
+        "from qvlib.pipeline.params import load; from qvlib.runs.stage import open_stage\n"
+        "with open_stage(load('tiny.yml'), 'trees') as stage: print(len(stage.records('trees')))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+    )
 
 
 def test_without_notebooks_there_is_a_clear_error(project):
@@ -266,4 +291,9 @@ def test_a_log_gets_the_last_state_of_a_line_only():
 
 
 def test_seconds_read_well():
-    assert [seconds_text(s) for s in (0.04, 8.25, 61, 3725)] == ["0.0 s", "8.2 s", "1 min 1 s", "62 min 5 s"]
+    assert [seconds_text(s) for s in (0.04, 8.25, 61, 3725)] == [
+        "0.0 s",
+        "8.2 s",
+        "1 min 1 s",
+        "62 min 5 s",
+    ]

@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qvlib import files, runs
-from qvlib.errors import QvlibError
-from qvlib.params import STAGES, make
-from qvlib.paths import project_root, resolve
-from qvlib.provenance import peak_memory
-from qvlib.runs import MADE_BY, open_stage, read_stage, stage_path, write_atomic
+from qvlib.base import files
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import project_root, resolve
+from qvlib.pipeline.params import STAGES, make
+from qvlib.runs import stage as runs
+from qvlib.runs.provenance import peak_memory
+from qvlib.runs.stage import MADE_BY, open_stage, read_stage, stage_path, write_atomic
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,8 +30,12 @@ def params(tmp_path):
 
 
 def python(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-                            stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
 
 
 def wait_for(condition, seconds=20):
@@ -41,7 +46,9 @@ def wait_for(condition, seconds=20):
 
 
 def test_a_stage_is_made_finished_and_read(params):
-    with pytest.raises(QvlibError, match=r"trees are not collected yet: run notebooks/02_collect.ipynb"):
+    with pytest.raises(
+        QvlibError, match=r"trees are not collected yet: run notebooks/02_collect.ipynb"
+    ):
         read_stage(params, "trees")
     with open_stage(params, "trees", data_hashes={"products": "abc"}) as stage:
         assert not stage.complete and stage.records("trees") == []
@@ -67,7 +74,9 @@ def test_the_manifest_tells_where_a_result_came_from(params):
     manifest = json.loads(text)
     assert manifest["status"] == "complete" and manifest["finished"].endswith("+00:00")
     assert set(manifest["decided_by"]) == {"data", "agent", "trees", "pairs"}
-    assert manifest["parameters"]["iterations"] == 30 and manifest["data_hashes"] == {"products": "abc"}
+    assert manifest["parameters"]["iterations"] == 30 and manifest["data_hashes"] == {
+        "products": "abc"
+    }
     assert manifest["packages"]["pandas"] == pd.__version__ and manifest["packages"]["python"]
     assert manifest["seeds"] == {"seed": 0, "catalogue_seed": 0}
     assert manifest["machine"]["cpus"] >= 1 and manifest["machine"]["device"] == "cpu"
@@ -91,8 +100,8 @@ def test_a_complete_stage_is_left_as_it_is(params):
 def test_a_second_process_is_told_who_works_here(params):
     code = """
         import sys, time
-        from qvlib.params import make
-        from qvlib.runs import open_stage
+        from qvlib.pipeline.params import make
+        from qvlib.runs.stage import open_stage
         with open_stage(make({"runs_dir": sys.argv[1]}), "trees"):
             print("open", flush=True)
             time.sleep(60)
@@ -100,7 +109,10 @@ def test_a_second_process_is_told_who_works_here(params):
     other = python(code, params.runs_dir)
     try:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(QvlibError, match=rf"in use by process {other.pid}; wait for it"), open_stage(params, "trees"):
+        with (
+            pytest.raises(QvlibError, match=rf"in use by process {other.pid}; wait for it"),
+            open_stage(params, "trees"),
+        ):
             pass
         with open_stage(params, "data"):  # other stages are free
             pass
@@ -114,8 +126,8 @@ def test_a_second_process_is_told_who_works_here(params):
 def test_killed_while_appending_then_resumed(params):
     code = """
         import sys
-        from qvlib.params import make
-        from qvlib.runs import open_stage
+        from qvlib.pipeline.params import make
+        from qvlib.runs.stage import open_stage
         with open_stage(make({"runs_dir": sys.argv[1]}), "trees") as stage:
             for task in range(10**6):
                 stage.append("trees", {"task": task, "nodes": list(range(2000))})
@@ -153,9 +165,14 @@ def test_seconds_add_up_over_sessions(params):
 
 
 def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
-    from qvlib import runs
+    from qvlib.runs import stage as runs
 
-    made_by = {"git": {"commit": "a" * 40, "dirty": False}, "packages": {"torch": "1"}, "machine": {"device": "cpu"}, "seeds": {}}
+    made_by = {
+        "git": {"commit": "a" * 40, "dirty": False},
+        "packages": {"torch": "1"},
+        "machine": {"device": "cpu"},
+        "seeds": {},
+    }
     for change in ({}, {}, {"git": {"commit": "b" * 40, "dirty": True}}):
         monkeypatch.setattr(runs, "provenance", lambda _, change=change: made_by | change)
         with open_stage(params, "trees") as stage:
@@ -166,15 +183,30 @@ def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
 
 def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
     """One after the other they add up, side by side the longest counts; those of other notebooks do not."""
-    stages = {"data": (0, 2), "agent": (2, 30), "other_agent": (30, 40), "trees": (40, 90), "q_model": (90, 120), "control": (91, 140)}
+    stages = {
+        "data": (0, 2),
+        "agent": (2, 30),
+        "other_agent": (30, 40),
+        "trees": (40, 90),
+        "q_model": (90, 120),
+        "control": (91, 140),
+    }
     for name, (start, end) in stages.items():
-        clock = iter([f"2026-01-01T00:{start // 60:02d}:{start % 60:02d}", f"2026-01-01T00:{end // 60:02d}:{end % 60:02d}"])
+        clock = iter(
+            [
+                f"2026-01-01T00:{start // 60:02d}:{start % 60:02d}",
+                f"2026-01-01T00:{end // 60:02d}:{end % 60:02d}",
+            ]
+        )
         with monkeypatch.context() as patch, open_stage(params, name) as stage:
             stage.manifest.update(seconds=float(end - start), started=next(clock))
             patch.setattr(runs, "now", lambda: next(clock))
             stage.manifest.pop("session_started")
             stage.finish()
-    took = {notebook: runs.seconds_spent(params, notebook) for notebook in ("01_agent", "02_collect", "04_train_q", "05_evaluate")}
+    took = {
+        notebook: runs.seconds_spent(params, notebook)
+        for notebook in ("01_agent", "02_collect", "04_train_q", "05_evaluate")
+    }
     assert took == {"01_agent": 40.0, "02_collect": 50.0, "04_train_q": 49.0, "05_evaluate": 0.0}
 
 
@@ -197,7 +229,9 @@ def test_the_most_memory_that_a_stage_took_is_kept(params, monkeypatch):
     assert 0.01 < peak_memory("cpu")["process"] < 1000 and set(peak_memory("cpu")) == {"process"}
 
 
-@pytest.mark.parametrize("tail, kept", [(b'{"task": 2, "x', 1), (b"\x00\x00\x00", 1), (b'{"task": 2}', 2), (b"[1]", 1)])
+@pytest.mark.parametrize(
+    "tail, kept", [(b'{"task": 2, "x', 1), (b"\x00\x00\x00", 1), (b'{"task": 2}', 2), (b"[1]", 1)]
+)
 def test_a_torn_tail_costs_only_itself(params, tail, kept):
     with open_stage(params, "trees") as stage:
         stage.append("trees", {"task": 1})
@@ -225,8 +259,13 @@ def test_other_parameters_in_the_folder_are_named(params):
     content = json.loads(manifest.read_text())
     content["decided_by"]["trees"]["iterations"] = 8
     manifest.write_text(json.dumps(content))
-    for read in (lambda: read_stage(params, "trees"), lambda: open_stage(params, "trees").__enter__()):
-        with pytest.raises(QvlibError, match=r"iterations = 8 where the parameters now say 30.*delete the folder"):
+    for read in (
+        lambda: read_stage(params, "trees"),
+        lambda: open_stage(params, "trees").__enter__(),
+    ):
+        with pytest.raises(
+            QvlibError, match=r"iterations = 8 where the parameters now say 30.*delete the folder"
+        ):
             read()
 
 
@@ -235,14 +274,20 @@ def test_an_unreadable_manifest_is_named(params, content):
     with open_stage(params, "trees"):
         pass
     (stage_path(params, "trees") / "manifest.json").write_bytes(content)
-    with pytest.raises(QvlibError, match=r"manifest\.json is .*delete the folder"), open_stage(params, "trees"):
+    with (
+        pytest.raises(QvlibError, match=r"manifest\.json is .*delete the folder"),
+        open_stage(params, "trees"),
+    ):
         pass
 
 
 def test_changed_data_are_noticed(params):
     with open_stage(params, "data", data_hashes={"products": "abc"}):
         pass
-    with pytest.raises(QvlibError, match="another products"), open_stage(params, "data", data_hashes={"products": "abd"}):
+    with (
+        pytest.raises(QvlibError, match="another products"),
+        open_stage(params, "data", data_hashes={"products": "abd"}),
+    ):
         pass
 
 
@@ -250,9 +295,9 @@ def test_a_full_disk_keeps_what_is_finished(params):
     """A real limit on file size, in a process of its own: the system takes a part of the line, then refuses."""
     code = """
         import resource, sys
-        from qvlib.errors import QvlibError
-        from qvlib.params import make
-        from qvlib.runs import open_stage
+        from qvlib.base.errors import QvlibError
+        from qvlib.pipeline.params import make
+        from qvlib.runs.stage import open_stage
         with open_stage(make({"runs_dir": sys.argv[1]}), "trees") as stage:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
             try:
@@ -264,7 +309,11 @@ def test_a_full_disk_keeps_what_is_finished(params):
     assert hasattr(resource, "RLIMIT_FSIZE")
     printed, _ = python(code, params.runs_dir).communicate(timeout=60)
     failed = int(printed.split()[0])
-    assert 10 < failed < 25 and "trees.jsonl cannot grow" in printed and "everything finished is kept" in printed
+    assert (
+        10 < failed < 25
+        and "trees.jsonl cannot grow" in printed
+        and "everything finished is kept" in printed
+    )
     assert (stage_path(params, "trees") / "trees.jsonl").read_bytes().endswith(b"\n")
     with open_stage(params, "trees") as stage:
         assert stage.done("trees") == set(range(failed))
@@ -284,27 +333,49 @@ def test_a_full_disk_at_sync_removes_the_line(params, monkeypatch):
                 write_atomic(stage.path / "manifest.json", "half")
         assert stage.done("trees") == {1}
         stage.append("trees", {"task": 2})
-        assert sorted(p.name for p in stage.path.iterdir()) == [".lock", "manifest.json", "trees.jsonl"]
+        assert sorted(p.name for p in stage.path.iterdir()) == [
+            ".lock",
+            "manifest.json",
+            "trees.jsonl",
+        ]
         assert json.loads((stage.path / "manifest.json").read_text())["status"] == "running"
 
 
 def test_the_table_does_not_depend_on_the_order_of_completion(params, tmp_path):
-    tasks = [{"task": t, "reward": r, "trace": [1], "nodes": [{"node": n, "visits": n + 1} for n in range(2)]}
-             for t, r in (("b", 0.5), ("a", 1.0))]
+    tasks = [
+        {
+            "task": t,
+            "reward": r,
+            "trace": [1],
+            "nodes": [{"node": n, "visits": n + 1} for n in range(2)],
+        }
+        for t, r in (("b", 0.5), ("a", 1.0))
+    ]
     tables = []
     for number, order in enumerate((tasks, tasks[::-1])):
         own = make({"runs_dir": str(tmp_path / str(number))})
         with open_stage(own, "trees") as stage:
             for record in order:
                 stage.append("trees", record)
-            tables.append(stage.to_parquet("trees", sort=["task", "node"], explode="nodes").read_bytes())
+            tables.append(
+                stage.to_parquet("trees", sort=["task", "node"], explode="nodes").read_bytes()
+            )
             stage.finish()
     assert tables[0] == tables[1]
     table = read_stage(own, "trees").table("trees")
-    assert table.to_dict("list") == {"task": ["a", "a", "b", "b"], "reward": [1.0, 1.0, 0.5, 0.5],
-                                     "node": [0, 1, 0, 1], "visits": [1, 2, 1, 2]}
+    assert table.to_dict("list") == {
+        "task": ["a", "a", "b", "b"],
+        "reward": [1.0, 1.0, 0.5, 0.5],
+        "node": [0, 1, 0, 1],
+        "visits": [1, 2, 1, 2],
+    }
     (stage.path / "trees.jsonl").unlink()
-    assert read_stage(own, "trees").records("trees")[0] == {"task": "a", "reward": 1.0, "node": 0, "visits": 1}
+    assert read_stage(own, "trees").records("trees")[0] == {
+        "task": "a",
+        "reward": 1.0,
+        "node": 0,
+        "visits": 1,
+    }
 
 
 def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):
@@ -319,7 +390,10 @@ def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(QvlibError, match="set runs_dir"), open_stage(make({"runs_dir": str(tmp_path / "runs")}), "data"):
+    with (
+        pytest.raises(QvlibError, match="set runs_dir"),
+        open_stage(make({"runs_dir": str(tmp_path / "runs")}), "data"),
+    ):
         pass
     with pytest.raises(QvlibError, match="runs/x.json cannot be written"):
         write_atomic(tmp_path / "runs" / "x.json", "{}")

@@ -5,14 +5,15 @@ import shutil
 
 import pytest
 
-from qvlib import contract, environments
+from qvlib import environments
+from qvlib.base.errors import QvlibError
+from qvlib.environments import contract
 from qvlib.environments.scienceworld import build, environment, experiments, simulator, tour
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.simulator import Simulator
 from qvlib.environments.tours import states
-from qvlib.errors import QvlibError
-from qvlib.params import Params
+from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
 
 GOLD = ("open door", "go to kitchen", "focus on cup", "fill cup")
@@ -51,7 +52,9 @@ class Env:
 
     def get_goal_progress(self):
         done = self.server.done
-        return "Sequential Subgoals:\n" + "\n".join(f"{i}\t{str(part in done).lower()}\tGoalFind\t{part}" for i, part in enumerate(GOLD))
+        return "Sequential Subgoals:\n" + "\n".join(
+            f"{i}\t{str(part in done).lower()}\tGoalFind\t{part}" for i, part in enumerate(GOLD)
+        )
 
     def load(self, task, variation):
         self.loads.append((task, variation))
@@ -59,8 +62,17 @@ class Env:
 
 
 def write(folder, count=2):
-    rows = [{"task": "fill", "variation": 10 * i + k, "split": split, "instruction": f"Fill cup {10 * i + k}.", "gold": GOLD}
-            for i, split in enumerate(SPLITS) for k in range(count)]
+    rows = [
+        {
+            "task": "fill",
+            "variation": 10 * i + k,
+            "split": split,
+            "instruction": f"Fill cup {10 * i + k}.",
+            "gold": GOLD,
+        }
+        for i, split in enumerate(SPLITS)
+        for k in range(count)
+    ]
     (folder / FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -114,37 +126,64 @@ def test_a_refused_action_leaves_the_simulator_where_it_is(stand_in):
 
 def test_what_the_simulator_lists_in_any_order_is_put_in_one():
     cups = [f"a wood cup (containing {paint} paint)" for paint in ("red", "blue", "yellow")]
-    shown = f"In it is: a drawer, {', '.join(cups)}.\n\ta bowl (containing nothing)\n" + "".join(f"\t{cup}\n" for cup in cups) + "A door"
+    shown = (
+        f"In it is: a drawer, {', '.join(cups)}.\n\ta bowl (containing nothing)\n"
+        + "".join(f"\t{cup}\n" for cup in cups)
+        + "A door"
+    )
     told = sorted(cups)
-    assert simulator.tidy(shown) == "\n".join([f"In it is: a drawer, {', '.join(told)}.", "a bowl (containing nothing)", *told, "A door"])
+    assert simulator.tidy(shown) == "\n".join(
+        [f"In it is: a drawer, {', '.join(told)}.", "a bowl (containing nothing)", *told, "A door"]
+    )
     assert simulator.tidy("a jug (containing a cup (containing tea)), a cup (containing milk)") == (
-        "a jug (containing a cup (containing tea)), a cup (containing milk)")
+        "a jug (containing a cup (containing tea)), a cup (containing milk)"
+    )
 
 
 def test_the_readings_of_an_ambiguous_action_are_numbered_in_one_order(stand_in):
     world, live = stand_in
-    answers = {"pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint",
-               "0": "Red it is.", "1": "Blue it is."}
-    live.env.server.step = lambda command: answers.get(command, "No known action matches that input.")
+    answers = {
+        "pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint",
+        "0": "Red it is.",
+        "1": "Blue it is.",
+    }
+    live.env.server.step = lambda command: answers.get(
+        command, "No known action matches that input."
+    )
     asked = run(world, "pour paint")
-    assert asked.observation == "Ambiguous request: Please enter the number\n0: pour blue paint\n1: pour red paint"
+    assert (
+        asked.observation
+        == "Ambiguous request: Please enter the number\n0: pour blue paint\n1: pour red paint"
+    )
     assert world.step(asked, "1").observation == "Red it is."  # the simulator calls it 0
     assert live._chosen("1") == "1"  # once it is chosen, a number is a number
-    assert not world.step(asked, "fly").valid and world.step(asked, "0").observation == "Blue it is."  # after a refusal it is asked again
+    assert (
+        not world.step(asked, "fly").valid and world.step(asked, "0").observation == "Blue it is."
+    )  # after a refusal it is asked again
 
 
 def test_accepts(stand_in):
     world, _ = stand_in
     state = run(world, GOLD[0])
     assert world.accepts(state, "open door") is None and world.accepts(state, " ") is False
-    assert world.accepts(run(world), "look around") is False and world.accepts(state, "look around") is None
-    assert world.accepts(world.step(state, "inventory"), "inventory") is None  # the stand-in knows none: it was refused
+    assert (
+        world.accepts(run(world), "look around") is False
+        and world.accepts(state, "look around") is None
+    )
+    assert (
+        world.accepts(world.step(state, "inventory"), "inventory") is None
+    )  # the stand-in knows none: it was refused
     assert world.accepts(world.step(state, "look around"), "Look around") is False
     assert world.accepts(run(world, *GOLD), "open door") is False
 
 
-@pytest.mark.parametrize(("most", "reward", "reached"), [(6, 1.0, "; ".join(GOLD)), (3, 0.75, "; ".join(GOLD[:3])), (1, 0.25, GOLD[0])])
-def test_a_tour_counts_what_the_simulator_tells(stand_in, tmp_path, monkeypatch, most, reward, reached):
+@pytest.mark.parametrize(
+    ("most", "reward", "reached"),
+    [(6, 1.0, "; ".join(GOLD)), (3, 0.75, "; ".join(GOLD[:3])), (1, 0.25, GOLD[0])],
+)
+def test_a_tour_counts_what_the_simulator_tells(
+    stand_in, tmp_path, monkeypatch, most, reward, reached
+):
     monkeypatch.setattr(tour, "simulator", lambda: stand_in[1])
     short = build(tmp_path, max_steps=most)
     task = short.tasks("train")[0]
@@ -159,7 +198,8 @@ class Library:
 
     get_task_names = staticmethod(lambda: [f"task-{i:02}" for i in range(30)])
     get_variations_train, get_variations_dev, get_variations_test = (
-        staticmethod(lambda first=first: list(range(first, first + 9))) for first in (0, 100, 200))
+        staticmethod(lambda first=first: list(range(first, first + 9))) for first in (0, 100, 200)
+    )
     get_gold_action_sequence = staticmethod(lambda: ["wait"])
 
     def __init__(self):
@@ -184,9 +224,19 @@ def test_what_is_demonstrated_searched_and_tested_are_all_kinds_alike(tmp_path, 
     experiments.write_experiments(params, tmp_path)
     found = experiments.read_experiments(tmp_path)
     kinds = {split: [task.goal[0] for task in tasks] for split, tasks in found.items()}
-    assert set(kinds["test"]) <= set(kinds["train"]) and set(kinds["dev"]) <= set(kinds["train"]) and library.forgot
-    assert len({task.group for tasks in found.values() for task in tasks}) == sum(map(len, found.values())) == count
-    assert len(set(kinds["train"])) == min(30, len(kinds["train"])) and kinds["train"] != sorted(kinds["train"])
+    assert (
+        set(kinds["test"]) <= set(kinds["train"])
+        and set(kinds["dev"]) <= set(kinds["train"])
+        and library.forgot
+    )
+    assert (
+        len({task.group for tasks in found.values() for task in tasks})
+        == sum(map(len, found.values()))
+        == count
+    )
+    assert len(set(kinds["train"])) == min(30, len(kinds["train"])) and kinds["train"] != sorted(
+        kinds["train"]
+    )
     first = (tmp_path / experiments.FILE).read_text()
     experiments.write_experiments(params, tmp_path)
     assert (tmp_path / experiments.FILE).read_text() == first
@@ -196,7 +246,9 @@ def test_a_wrong_list(stand_in, tmp_path):
     (tmp_path / FILE).write_text("{}\n")
     with pytest.raises(QvlibError, match=f"{FILE}: not a list of experiments"):
         build(tmp_path)
-    with pytest.raises(QvlibError, match=f"holds no {FILE} that can be read .*; leave data_dir empty"):
+    with pytest.raises(
+        QvlibError, match=f"holds no {FILE} that can be read .*; leave data_dir empty"
+    ):
         build(tmp_path / "elsewhere")
 
 
@@ -205,7 +257,9 @@ def test_without_the_package_or_java(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "scienceworld", None)
     with pytest.raises(QvlibError, match=r"pip install 'qvlib\[scienceworld\]'"):
         build(tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "scienceworld", type("Package", (), {"ScienceWorldEnv": None}))
+    monkeypatch.setitem(
+        __import__("sys").modules, "scienceworld", type("Package", (), {"ScienceWorldEnv": None})
+    )
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(QvlibError, match="no `java` on the PATH; install"):
         build(tmp_path)
@@ -214,17 +268,27 @@ def test_without_the_package_or_java(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_real_one(tmp_path):
     """Chosen, kept and played: gold actions win, the contract holds on a short episode."""
-    pytest.importorskip("scienceworld", reason="needs scienceworld: pip install 'qvlib[scienceworld]'")
+    pytest.importorskip(
+        "scienceworld", reason="needs scienceworld: pip install 'qvlib[scienceworld]'"
+    )
     if shutil.which("java") is None:
         pytest.skip("needs a Java runtime")
     simulator.simulator.cache_clear()
     params = Params(environment="scienceworld", runs_dir=str(tmp_path), game_count=3, max_steps=2)
     real = world(params)
-    assert [len(real.tasks(split)) for split in SPLITS] == [1, 1, 1] and "task is to" in real.tasks("test")[0].instruction
-    assert contract.check_environment(real, environments.demonstrator(params, real), tasks=1, splits=SPLITS[:1]) > 2
+    assert [len(real.tasks(split)) for split in SPLITS] == [1, 1, 1] and "task is to" in real.tasks(
+        "test"
+    )[0].instruction
+    assert (
+        contract.check_environment(
+            real, environments.demonstrator(params, real), tasks=1, splits=SPLITS[:1]
+        )
+        > 2
+    )
     task, long = real.tasks("train")[0], build(next(tmp_path.glob("data-*")))
     _, states = contract.play(long, task, Scientist(0.0))
-    assert states[-1].reward == 1 and [s.observation for s in contract.play(long, task, Scientist(0.0))[1]] == [
-        s.observation for s in states]
+    assert states[-1].reward == 1 and [
+        s.observation for s in contract.play(long, task, Scientist(0.0))[1]
+    ] == [s.observation for s in states]
     simulator.simulator().env.close()
     simulator.simulator.cache_clear()

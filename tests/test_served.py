@@ -13,20 +13,34 @@ from test_chat import reading
 from toy import Maze
 
 from qvlib import environments, pipeline
-from qvlib.dpo import action_log_probs
-from qvlib.errors import QvlibError
+from qvlib.base.errors import QvlibError
+from qvlib.estimators.step_dpo import action_log_probs
 from qvlib.models.chat import Chat, render, turn_end
 from qvlib.models.local import quiet
-from qvlib.params import Params, make
+from qvlib.pipeline.params import Params, make
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
 from serving import listens, serving  # noqa: E402
 from test_remote import run  # noqa: E402
 
-SMALL = {"environment": f"{__name__}:maze", "demonstrations": 1, "other_demonstrations": 0, "train_tasks": 3, "test_tasks": 2,
-         "iterations": 6, "mcts_iterations": 1, "control_shuffles": 1, "expand_n": 3, "heldout_share": 0.0, "max_action_tokens": 2,
-         "bootstrap": 100, "wandb_mode": "disabled", "api_key_variable": "", "api_retries": 1}
+SMALL = {
+    "environment": f"{__name__}:maze",
+    "demonstrations": 1,
+    "other_demonstrations": 0,
+    "train_tasks": 3,
+    "test_tasks": 2,
+    "iterations": 6,
+    "mcts_iterations": 1,
+    "control_shuffles": 1,
+    "expand_n": 3,
+    "heldout_share": 0.0,
+    "max_action_tokens": 2,
+    "bootstrap": 100,
+    "wandb_mode": "disabled",
+    "api_key_variable": "",
+    "api_retries": 1,
+}
 
 
 def maze(params: Params) -> Maze:
@@ -39,11 +53,16 @@ def folder(tmp_path_factory):
     """A small chat model that has learnt to reply with an action, not with which."""
     lm, world, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
     model, tokenizer = copy.deepcopy(lm.model), lm.tokenizer
-    style, end = Chat(tokenizer, environments.instructions(make(SMALL)), lambda task: "at start"), turn_end(tokenizer)
+    style, end = (
+        Chat(tokenizer, environments.instructions(make(SMALL)), lambda task: "at start"),
+        turn_end(tokenizer),
+    )
     states = [world.reset(task) for task in world.tasks("train")[:4]]
     states += [world.step(state, action) for state, action in product(states, world.choices)]
-    rows = [(ids(tokenizer, render(tokenizer, style.messages(state))), (*ids(tokenizer, action), end))
-            for state, action in product(states, world.choices)]
+    rows = [
+        (ids(tokenizer, render(tokenizer, style.messages(state))), (*ids(tokenizer, action), end))
+        for state, action in product(states, world.choices)
+    ]
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
     for _ in range(40):
@@ -63,14 +82,25 @@ def ids(tokenizer, text: str) -> tuple[int, ...]:
 
 @pytest.mark.slow
 def test_a_run_with_a_real_server_is_repeated_when_the_server_is_gone(folder, tmp_path):
-    given = {**SMALL, "agent": f"api:{folder}", "q_base": str(folder), "api_cache": str(tmp_path / "replies.jsonl")}
+    given = {
+        **SMALL,
+        "agent": f"api:{folder}",
+        "q_base": str(folder),
+        "api_cache": str(tmp_path / "replies.jsonl"),
+    }
     with serving(folder) as base_url:
         given["api_base_url"] = base_url
         first = run(make({**given, "runs_dir": str(tmp_path / "one")}))
     assert not listens(urlsplit(base_url).port)
     arms = first["arms"].set_index("arm")
-    assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "mcts"} <= set(arms.index)
-    assert arms["reward"].max() > 0 and arms.loc["sample", "refused_share"] < 0.9 and arms.loc["sample", "prompt_tokens"] > 50
+    assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "mcts"} <= set(
+        arms.index
+    )
+    assert (
+        arms["reward"].max() > 0
+        and arms.loc["sample", "refused_share"] < 0.9
+        and arms.loc["sample", "prompt_tokens"] > 50
+    )
     kept = (tmp_path / "replies.jsonl").read_bytes()
     pipeline.models.remote.cache_clear()  # as in a new process
     second = run(make({**given, "runs_dir": str(tmp_path / "two"), "api_offline": True}))

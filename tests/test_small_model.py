@@ -3,16 +3,25 @@
 import numpy as np
 import pytest
 
+from qvlib.core.types import State, Task
 from qvlib.models import small
 from qvlib.models.prompts import compact
-from qvlib.types import State, Task
 
-THINGS = [f"{a} {b} {c}" for a in ("soft", "gluten free", "red", "tall") for b in ("wool", "pantry", "oak") for c in ("staples", "rugs")]
+THINGS = [
+    f"{a} {b} {c}"
+    for a in ("soft", "gluten free", "red", "tall")
+    for b in ("wool", "pantry", "oak")
+    for c in ("staples", "rugs")
+]
 
 
 def start(thing):
     instruction = f"find me {thing} under 20 dollars"
-    return State(Task("t", instruction, "p"), f"WebShop [SEP] Instruction: [SEP] {instruction} [SEP] Search", ())
+    return State(
+        Task("t", instruction, "p"),
+        f"WebShop [SEP] Instruction: [SEP] {instruction} [SEP] Search",
+        (),
+    )
 
 
 SHOWN = [small.Demonstration(start(thing), f"search[{thing}]") for thing in THINGS]

@@ -5,15 +5,18 @@ import shutil
 
 import pytest
 
-from qvlib import contract, environments
-from qvlib.errors import QvlibError
+from qvlib import environments
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.environments import contract
 from qvlib.environments.textworld import TextWorld, build, games
 from qvlib.environments.tours import states
-from qvlib.params import Params
+from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
-from qvlib.seeding import generator
 
-textworld = pytest.importorskip("textworld", reason="needs textworld: pip install 'qvlib[textworld]'")
+textworld = pytest.importorskip(
+    "textworld", reason="needs textworld: pip install 'qvlib[textworld]'"
+)
 
 from qvlib.environments.textworld.environment import looks  # noqa: E402
 from qvlib.environments.textworld.generator import generate, plan, write_games  # noqa: E402
@@ -57,7 +60,9 @@ def test_contract_on_other_kinds(tmp_path, kind):
 
 def test_it_is_the_game_that_textworld_plays(folder, world_of_games):
     """Text, commands, score and end are those of TextWorld's own environment, along random walks."""
-    asked = textworld.EnvInfos(admissible_commands=True, won=True, lost=True, score=True, max_score=True)
+    asked = textworld.EnvInfos(
+        admissible_commands=True, won=True, lost=True, score=True, max_score=True
+    )
     for task in world_of_games.tasks("train"):
         env = textworld.start(str(folder / task.goal), asked)
         now = env.reset()
@@ -79,7 +84,10 @@ def test_a_forgotten_moment_is_played_again(folder, world_of_games, monkeypatch)
     monkeypatch.setattr("qvlib.environments.textworld.machine.MOMENTS", 1)
     monkeypatch.setattr("qvlib.environments.textworld.machine.GAMES", 1)
     machines = Machines(folder)
-    for other in (world_of_games.tasks("dev")[0], task):  # the first puts the other game out of memory
+    for other in (
+        world_of_games.tasks("dev")[0],
+        task,
+    ):  # the first puts the other game out of memory
         machines.after(other.goal, ())
     assert len(machines._moments) == len(machines._games) == 1
     for state in reversed(states):
@@ -91,14 +99,19 @@ def test_the_same_seeds_make_the_same_games(folder, tmp_path):
     for path in generate(tmp_path, some):
         assert games.content_hash(tmp_path / path) == games.content_hash(folder / path)
     assert [split for _, split, _ in some] == ["train", "dev", "test"]
-    other, = generate(tmp_path, plan("cooking", 6, 1, 0.2, 0.3)[:1])
-    assert games.content_hash(tmp_path / other) != games.content_hash(folder / "train" / "cooking-0.z8")
+    (other,) = generate(tmp_path, plan("cooking", 6, 1, 0.2, 0.3)[:1])
+    assert games.content_hash(tmp_path / other) != games.content_hash(
+        folder / "train" / "cooking-0.z8"
+    )
 
 
 def test_the_day_of_compiling_does_not_count(folder, tmp_path):
     for suffix in (".z8", ".json"):
         shutil.copy(folder / "train" / f"cooking-0{suffix}", tmp_path / f"a{suffix}")
-    before, story = games.content_hash(tmp_path / "a.z8"), bytearray((tmp_path / "a.z8").read_bytes())
+    before, story = (
+        games.content_hash(tmp_path / "a.z8"),
+        bytearray((tmp_path / "a.z8").read_bytes()),
+    )
     story[0x12:0x18] = b"991231"
     (tmp_path / "a.z8").write_bytes(story)
     assert games.content_hash(tmp_path / "a.z8") == before
@@ -108,8 +121,14 @@ def test_the_day_of_compiling_does_not_count(folder, tmp_path):
 
 
 def test_foods_of_test_games_are_prepared_as_in_no_train_game(folder):
-    prepared = {split: {tuple(i) for path in (folder / split).glob("*.json")
-                        for i in json.loads(path.read_text())["metadata"]["ingredients"]} for split in games.SPLITS}
+    prepared = {
+        split: {
+            tuple(i)
+            for path in (folder / split).glob("*.json")
+            for i in json.loads(path.read_text())["metadata"]["ingredients"]
+        }
+        for split in games.SPLITS
+    }
     assert prepared["train"] and prepared["train"].isdisjoint(prepared["test"] | prepared["dev"])
 
 
@@ -122,8 +141,12 @@ def test_what_a_generation_left_is_not_made_again(folder, tmp_path):
 
 def test_the_player_wins_without_errors_and_loses_some_with_them(world_of_games):
     def mean(error, seeds):
-        rewards = [contract.play(world_of_games, task, Player(world_of_games, error), seed)[1][-1].reward
-                   for split in games.SPLITS for task in world_of_games.tasks(split) for seed in range(seeds)]
+        rewards = [
+            contract.play(world_of_games, task, Player(world_of_games, error), seed)[1][-1].reward
+            for split in games.SPLITS
+            for task in world_of_games.tasks(split)
+            for seed in range(seeds)
+        ]
         return sum(rewards) / len(rewards)
 
     assert mean(0.0, 1) == 1.0
@@ -134,7 +157,11 @@ def test_the_player_wins_without_errors_and_loses_some_with_them(world_of_games)
 def test_looking_again_is_not_accepted(world_of_games):
     state = world_of_games.reset(world_of_games.tasks("train")[0])
     accepts = world_of_games.accepts
-    assert not accepts(state, "look") and accepts(state, "examine cookbook") and accepts(state, "INVENTORY")
+    assert (
+        not accepts(state, "look")
+        and accepts(state, "examine cookbook")
+        and accepts(state, "INVENTORY")
+    )
     read = world_of_games.step(state, "Examine  cookbook")
     assert read.valid and not accepts(read, "examine cookbook") and accepts(read, "inventory")
     opened = world_of_games.step(read, "open fridge")
@@ -150,15 +177,19 @@ def test_an_unfinished_game_is_worth_its_score(folder):
     for command in ("open fridge", "fly", "examine cookbook"):
         state = short.step(state, command)
     assert not state.done  # what is refused is no command
-    taken = next(c for c in state.admissible if c.startswith("take ") and c.split()[1] in state.observation)
+    taken = next(
+        c for c in state.admissible if c.startswith("take ") and c.split()[1] in state.observation
+    )
     last = short.step(state, taken)
     assert last.done and last.reward == 1 / 5 and not last.admissible
     assert not short.step(last, taken).valid and not short.accepts(last, taken)
 
 
 def test_texts():
-    traced = ("\n[opening the fridge]\nYou open it.\n\n[opening the fridge - succeeded]\n[going (north) - succeeded]\n"
-              "<score>\n2\n</score><moves>\n1\n</moves>\n>            -= Kitchen =-2/1")
+    traced = (
+        "\n[opening the fridge]\nYou open it.\n\n[opening the fridge - succeeded]\n[going (north) - succeeded]\n"
+        "<score>\n2\n</score><moves>\n1\n</moves>\n>            -= Kitchen =-2/1"
+    )
     assert shown(traced) == "You open it." and happened(traced) == ["opening the fridge"]
     ended = "\n*** The End ***\n\nYou scored 1.\n\n\nWould you like to RESTART, QUIT?\n> -= x =-"
     assert shown(ended) == "*** The End ***\nYou scored 1."
@@ -188,18 +219,31 @@ def test_games_of_several_kinds_are_not_put_in_order_of_kind(tmp_path):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).with_suffix(suffix).touch()
     found = games.find(tmp_path, 0.1, 0.3)
-    assert sorted(found["train"]) == [f"train/{name}.z8" for name in sorted(names)] and found["test"] == ["test/easy-1.z8"]
+    assert sorted(found["train"]) == [f"train/{name}.z8" for name in sorted(names)] and found[
+        "test"
+    ] == ["test/easy-1.z8"]
     assert 5 < sum("easy" in path for path in found["train"][:20]) < 15
     assert games.find(tmp_path, 0.1, 0.3, in_order=True)["train"] == sorted(found["train"])
 
 
 def test_by_name(tmp_path):
-    params = Params(environment="textworld", runs_dir=str(tmp_path), games="coin_collector", game_count=3, processes=1)
+    params = Params(
+        environment="textworld",
+        runs_dir=str(tmp_path),
+        games="coin_collector",
+        game_count=3,
+        processes=1,
+    )
     environment = world(params)
-    assert isinstance(environments.demonstrator(params, environment), Player) and environment.max_steps == params.max_steps
+    assert (
+        isinstance(environments.demonstrator(params, environment), Player)
+        and environment.max_steps == params.max_steps
+    )
     assert world(params).data_hashes() == environment.data_hashes()
     assert params.digest("data") != Params(environment="textworld", game_count=11).digest("data")
-    assert Params().digest("data") == Params(game_count=11).digest("data")  # it makes no difference to other worlds
+    assert Params().digest("data") == Params(game_count=11).digest(
+        "data"
+    )  # it makes no difference to other worlds
 
 
 @pytest.mark.parametrize("most", [3, 5, 10])
@@ -208,9 +252,18 @@ def test_a_tour_counts_the_points_that_the_game_speaks_of(folder, most):
     for task in short.tasks("train"):
         tour = environments.tour(Params(environment="textworld"), short, task)
         end = states(short, task, tour.walk)[-1]
-        assert end.done and tour.by_hand == pytest.approx(end.reward) and len(tour.walk) <= most and "earn points" in tour.goal
+        assert (
+            end.done
+            and tour.by_hand == pytest.approx(end.reward)
+            and len(tour.walk) <= most
+            and "earn points" in tour.goal
+        )
         rewards.append(end.reward)
-    assert all(reward == 1 for reward in rewards) if most == 10 else all(0 < reward < 1 for reward in rewards)
+    assert (
+        all(reward == 1 for reward in rewards)
+        if most == 10
+        else all(0 < reward < 1 for reward in rewards)
+    )
 
 
 @pytest.mark.parametrize("kind", ["treasure_hunter", "coin_collector"])
@@ -231,10 +284,17 @@ def test_without_the_package(tmp_path, monkeypatch):
 
 
 def test_the_benchmark_steps_alike(monkeypatch):
-    from qvlib.bench import worlds
+    from qvlib.tools.bench import worlds
 
     monkeypatch.setattr(worlds, "WALKS", 1)
     rows, result = worlds.run(1)
     steps = {row["way"]: row["steps"] for row in rows}
-    assert steps["walk, ours"] == steps["walk, TextWorld"] > 0 and result["ratio"] > 0 < result["branching"]
-    assert steps["branch, ours"] == steps["branch, TextWorld copied"] == steps["branch, TextWorld played again"]
+    assert (
+        steps["walk, ours"] == steps["walk, TextWorld"] > 0
+        and result["ratio"] > 0 < result["branching"]
+    )
+    assert (
+        steps["branch, ours"]
+        == steps["branch, TextWorld copied"]
+        == steps["branch, TextWorld played again"]
+    )

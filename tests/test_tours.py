@@ -4,14 +4,15 @@ import sys
 
 import pytest
 
-from qvlib import environments, pipeline, reading
+from qvlib import environments, pipeline
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import Request
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa.metric import score
 from qvlib.environments.hotpotqa.tour import _by_hand, _f1
 from qvlib.environments.tours import states
-from qvlib.errors import QvlibError
-from qvlib.params import make
-from qvlib.types import Request
+from qvlib.pipeline.params import make
+from qvlib.report import sentences
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,12 @@ def test_a_purchase_is_counted_by_hand(shop):
         tour = environments.tour(params, world, task)
         end = states(world, task, tour.walk)[-1]
         assert end.done and end.valid and tour.by_hand == end.reward
-        assert tour.walk[0].startswith("search[") and tour.walk[-1] == "click[buy now]" and tour.note(0) and not tour.note(9)
+        assert (
+            tour.walk[0].startswith("search[")
+            and tour.walk[-1] == "click[buy now]"
+            and tour.note(0)
+            and not tour.note(9)
+        )
         assert f"price of at most {task.goal.price_upper:.2f}" in tour.goal
         rewards.append(end.reward)
     assert len(set(rewards)) > 3 and min(rewards) < 1  # not only the easy case
@@ -36,10 +42,13 @@ def test_a_purchase_is_counted_by_hand(shop):
 def test_a_search_that_lists_nothing_ends_the_walk(shop):
     params, world = shop
     task = world.tasks("train")[0]
-    goal = type(task.goal)(**{name: getattr(task.goal, name) for name in task.goal.__dataclass_fields__} | {"query": "zzz"})
+    goal = type(task.goal)(
+        **{name: getattr(task.goal, name) for name in task.goal.__dataclass_fields__}
+        | {"query": "zzz"}
+    )
     tour = environments.tour(params, world, type(task)(task.id, task.instruction, task.group, goal))
     assert tour.walk == ("search[zzz]",) and tour.by_hand is None
-    assert reading.by_hand(tour, 0.0) == "After `search[zzz]`: **0.000** by the environment."
+    assert sentences.by_hand(tour, 0.0) == "After `search[zzz]`: **0.000** by the environment."
 
 
 def test_a_reader_without_errors_is_right(encyclopaedia):
@@ -48,20 +57,41 @@ def test_a_reader_without_errors_is_right(encyclopaedia):
     for task in world.tasks("train")[:30]:
         tour = environments.tour(params, world, task)
         after = states(world, task, tour.walk)
-        assert after[-1].done and tour.by_hand == after[-1].reward == 1.0 and task.goal.answer in tour.goal
+        assert (
+            after[-1].done
+            and tour.by_hand == after[-1].reward == 1.0
+            and task.goal.answer in tour.goal
+        )
         assert all(title in tour.goal for title in task.goal.titles)
-        near = world.step(after[-2], f"finish[in {task.goal.answer}]")  # what the tour says of one word more
+        near = world.step(
+            after[-2], f"finish[in {task.goal.answer}]"
+        )  # what the tour says of one word more
         assert f"would earn {near.reward:.0f}, with F1 {near.world.score.f1:.2f}" in tour.counted
         verbs = [step.action.partition("[")[0] for step in after[-1].history]
-        assert [bool(tour.note(i + 1)) for i in range(len(verbs))] == [verb not in verbs[:i] for i, verb in enumerate(verbs)]
+        assert [bool(tour.note(i + 1)) for i in range(len(verbs))] == [
+            verb not in verbs[:i] for i, verb in enumerate(verbs)
+        ]
 
 
-@pytest.mark.parametrize(("answer", "gold"), [
-    ("The Bell.", "bell"), ("in Arl", "Arl"), ("yes", "Yes!"), ("yes, both", "yes"), ("no", "noon"), ("a the", "an"), ("Ann Moor", "Moor Ann Moor"),
-    ("1999", "2001"), ("", "x")])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("The Bell.", "bell"),
+        ("in Arl", "Arl"),
+        ("yes", "Yes!"),
+        ("yes, both", "yes"),
+        ("no", "noon"),
+        ("a the", "an"),
+        ("Ann Moor", "Moor Ann Moor"),
+        ("1999", "2001"),
+        ("", "x"),
+    ],
+)
 def test_answers_by_hand_are_scored_as_by_the_metric(answer, gold):
     official = score(answer, gold)
-    assert _by_hand(answer, gold)[0] == official.exact and _f1(answer, gold) == pytest.approx(official.f1)
+    assert _by_hand(answer, gold)[0] == official.exact and _f1(answer, gold) == pytest.approx(
+        official.f1
+    )
 
 
 OWN = """
@@ -92,21 +122,40 @@ def module(tmp_path, monkeypatch):
 
 def test_a_world_of_ones_own(tmp_path, module):
     for function, steps in (("guided", 3), ("bare", 0)):
-        params = make({"environment": f"{module}:{function}", "runs_dir": str(tmp_path / "runs"), "agent": "no/such/model"})
+        params = make(
+            {
+                "environment": f"{module}:{function}",
+                "runs_dir": str(tmp_path / "runs"),
+                "agent": "no/such/model",
+            }
+        )
         world = pipeline.world(params)
         task = world.tasks("train")[0]
         tour = environments.tour(params, world, task)
         end = states(world, task, tour.walk)[-1]
-        assert len(tour.walk) == steps and end.done == bool(steps) and tour.by_hand is None and "`maze`" in tour.world
-        assert environments.words(params).groups == "groups" and environments.failures(params) is None
-        assert reading.by_hand(tour, end.reward).endswith(f"**{end.reward:.3f}** by the environment.")
+        assert (
+            len(tour.walk) == steps
+            and end.done == bool(steps)
+            and tour.by_hand is None
+            and "`maze`" in tour.world
+        )
+        assert (
+            environments.words(params).groups == "groups" and environments.failures(params) is None
+        )
+        assert sentences.by_hand(tour, end.reward).endswith(
+            f"**{end.reward:.3f}** by the environment."
+        )
 
 
 def test_who_shows_the_way(tmp_path, module, shop):
     def first(params, agent=None):
         world = pipeline.world(params)
         task = world.tasks("train")[0]
-        return pipeline.guide(params, world, agent).propose([Request(world.reset(task), 1, (0, task.id, "0"))])[0][0].action
+        return (
+            pipeline.guide(params, world, agent)
+            .propose([Request(world.reset(task), 1, (0, task.id, "0"))])[0][0]
+            .action
+        )
 
     class Always:
         def propose(self, requests):
@@ -122,15 +171,33 @@ def test_who_shows_the_way(tmp_path, module, shop):
         first(make({**given, "agent": str(tmp_path / "none")}))
 
 
-@pytest.mark.parametrize(("environment", "change", "remedy"), [
-    ("webshop", {}, "raise catalogue_products or test_share"), ("hotpotqa", {}, "raise catalogue_products or test_share"),
-    ("textworld", {}, "raise game_count or test_share"), ("scienceworld", {}, "raise game_count or test_share"),
-    ("webshop", {"data_dir": "d"}, "put more into data_dir or test_share"), ("own:make", {}, "let the environment give more$")])
+@pytest.mark.parametrize(
+    ("environment", "change", "remedy"),
+    [
+        ("webshop", {}, "raise catalogue_products or test_share"),
+        ("hotpotqa", {}, "raise catalogue_products or test_share"),
+        ("textworld", {}, "raise game_count or test_share"),
+        ("scienceworld", {}, "raise game_count or test_share"),
+        ("webshop", {"data_dir": "d"}, "put more into data_dir or test_share"),
+        ("own:make", {}, "let the environment give more$"),
+    ],
+)
 def test_what_helps_where_tasks_are_too_few(environment, change, remedy):
     class World:
         def tasks(self, split):
             return ["task"] * 3
 
-    params = make({"environment": environment, **change, "demonstrations": 1, "other_demonstrations": 0, "train_tasks": 1})
-    with pytest.raises(QvlibError, match=f"test_tasks = 300, but the test split has 3 tasks; lower them, or {remedy}"):
+    params = make(
+        {
+            "environment": environment,
+            **change,
+            "demonstrations": 1,
+            "other_demonstrations": 0,
+            "train_tasks": 1,
+        }
+    )
+    with pytest.raises(
+        QvlibError,
+        match=f"test_tasks = 300, but the test split has 3 tasks; lower them, or {remedy}",
+    ):
         pipeline.uses(params, World())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qvlib.params import make
-from qvlib.tracking import log_run, run_name, wandb_mode
+from qvlib.pipeline.params import make
+from qvlib.report.tracking import log_run, run_name, wandb_mode
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,9 +28,13 @@ def test_names_depend_on_parameters_alone():
 
 
 def test_disabled_does_not_even_import_wandb(tmp_path):
-    code = ("import sys; from qvlib.params import make; from qvlib.tracking import log_run; "
-            "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0}); print('wandb' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    code = (
+        "import sys; from qvlib.pipeline.params import make; from qvlib.report.tracking import log_run; "
+        "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0}); print('wandb' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout == "False\n"
 
 
@@ -44,16 +48,22 @@ def test_an_offline_run_is_written_in_silence(tmp_path, capfd):
     figure.savefig(tmp_path / "figure.png")
     plt.close(figure)
     params = make({"runs_dir": str(tmp_path / "runs"), "wandb_mode": "offline", "name": "test"})
-    log_run(params, "05_evaluate", scalars={"reward": 0.5},
-            tables={"arms": pd.DataFrame({"arm": ["greedy"]}, index=[7])},
-            figures={"gain": tmp_path / "figure.png"})
-    folder, = (tmp_path / "runs" / "wandb").glob("offline-run-*")
-    log, = folder.glob("run-*.wandb")
+    log_run(
+        params,
+        "05_evaluate",
+        scalars={"reward": 0.5},
+        tables={"arms": pd.DataFrame({"arm": ["greedy"]}, index=[7])},
+        figures={"gain": tmp_path / "figure.png"},
+    )
+    (folder,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
+    (log,) = folder.glob("run-*.wandb")
     end = time.monotonic() + 10  # wandb's own process writes it, a moment later
     while not all(text in log.read_bytes() for text in (b"test-05_evaluate-", b"reward", b"qvlib")):
         assert time.monotonic() < end, log.read_bytes()
         time.sleep(0.02)
-    assert list(folder.glob("files/media/table/*.json")) and list(folder.glob("files/media/images/*.png"))
+    assert list(folder.glob("files/media/table/*.json")) and list(
+        folder.glob("files/media/images/*.png")
+    )
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
 
@@ -68,7 +78,11 @@ def test_a_network_problem_costs_one_line(tmp_path, monkeypatch, capsys, error):
         raise raised
 
     monkeypatch.setattr(wandb, "init", refuse)
-    log_run(make({"runs_dir": str(tmp_path), "wandb_mode": "online"}), "05_evaluate", scalars={"reward": 0.5})
+    log_run(
+        make({"runs_dir": str(tmp_path), "wandb_mode": "online"}),
+        "05_evaluate",
+        scalars={"reward": 0.5},
+    )
     assert capsys.readouterr().out.count("\n") == 1
 
 

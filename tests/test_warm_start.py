@@ -8,12 +8,16 @@ import pytest
 import torch
 from test_chat import OPENED, SEARCHED, after, told
 
-from qvlib import trl_training, warm_start
-from qvlib.errors import QvlibError
+from qvlib.agents.fine_tuning import Transcript, fine_tune, transcripts
+from qvlib.base.errors import QvlibError
+from qvlib.estimators import step_dpo_trl as trl_training
 from qvlib.models.local import LocalModel
-from qvlib.warm_start import Transcript, fine_tune, transcripts
 
-DECISIONS = [(after(), "search[red shirt]"), (SEARCHED, "click[b012345678]"), (OPENED, "click[buy now]")]
+DECISIONS = [
+    (after(), "search[red shirt]"),
+    (SEARCHED, "click[b012345678]"),
+    (OPENED, "click[buy now]"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,9 @@ def test_an_episode_is_one_row_and_its_actions_are_what_is_learnt(lm):
 def test_a_prompt_that_left_something_out_begins_a_row(lm):
     short = told(budget=lm.style.length(lm.style(OPENED).text) - 1)
     rows = list(transcripts(short, DECISIONS))
-    assert len(rows) == 2 and sum(sum(row.own) for row in rows) == sum(sum(row.own) for row in transcripts(lm, DECISIONS))
+    assert len(rows) == 2 and sum(sum(row.own) for row in rows) == sum(
+        sum(row.own) for row in transcripts(lm, DECISIONS)
+    )
     assert len(list(transcripts(lm, DECISIONS * 2))) == 2  # the next episode does
 
 
@@ -55,7 +61,19 @@ def own_loss(lm: LocalModel, rows) -> float:
 
 def tune(lm, folder, rows=None, **options):
     rows = list(transcripts(lm, DECISIONS)) * 4 if rows is None else rows
-    return fine_tune(lm, rows, **{"lr": 2e-3, "epochs": 4, "batch": 2, "seed": 0, "lora_rank": 0, "folder": folder, **options})
+    return fine_tune(
+        lm,
+        rows,
+        **{
+            "lr": 2e-3,
+            "epochs": 4,
+            "batch": 2,
+            "seed": 0,
+            "lora_rank": 0,
+            "folder": folder,
+            **options,
+        },
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -82,6 +100,7 @@ def test_a_training_that_dies_goes_on(lm, tmp_path, monkeypatch):
     def dies(self, args, state, control, **_):
         if state.global_step == 5:
             raise KeyboardInterrupt
+
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trl_training.Bar, "on_step_end", dies)
         tune(lm, tmp_path / "killed")
@@ -99,5 +118,7 @@ def test_what_does_not_fit_is_left_out_and_counted(lm, tmp_path, monkeypatch):
     long = Transcript(rows[0].ids * 40, rows[0].own * 40)
     assert len(long.ids) > lm.model.config.max_position_embeddings
     assert tune(lm, tmp_path, [*rows, long], epochs=1)[2] == 1
-    with pytest.raises(QvlibError, match="no demonstration fits the model's context of 2048 tokens"):
+    with pytest.raises(
+        QvlibError, match="no demonstration fits the model's context of 2048 tokens"
+    ):
         tune(lm, tmp_path / "none", [long])

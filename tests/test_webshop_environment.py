@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
+from qvlib.base.errors import QvlibError
 from qvlib.environments.webshop import build
-from qvlib.errors import QvlibError
 
 
 @pytest.fixture
@@ -34,7 +34,10 @@ def test_an_episode(shop, task):
     assert state.observation == f"WebShop [SEP] Instruction: [SEP] {task.instruction} [SEP] Search"
     assert state.admissible == ("search[<keywords>]",)
     state = shop.step(state, "search[Cotton Shirt]")
-    assert "Back to Search [SEP] Page 1 (Total results: 2) [SEP] Next > [SEP] B000000001" in state.observation
+    assert (
+        "Back to Search [SEP] Page 1 (Total results: 2) [SEP] Next > [SEP] B000000001"
+        in state.observation
+    )
     assert state.admissible[:3] == ("click[back to search]", "click[next >]", "click[b000000001]")
     state = shop.step(state, "click[B000000001]")
     assert " [SEP] size [SEP] small [SEP] large | tall [SEP] color [SEP] red" in state.observation
@@ -48,10 +51,22 @@ def test_an_episode(shop, task):
 
 def test_refused_actions_change_nothing_else(shop, task):
     state = walk(shop, task, *OPEN)
-    for action in ("click[search]", "click[nowhere]", "buy", "", "Click[small]", "search[]", "search[<a> wool]"):
+    for action in (
+        "click[search]",
+        "click[nowhere]",
+        "buy",
+        "",
+        "Click[small]",
+        "search[]",
+        "search[<a> wool]",
+    ):
         after = shop.step(state, action)
         assert not after.valid and not shop.accepts(state, action)
-        assert (after.observation, after.world, after.admissible) == (state.observation, state.world, state.admissible)
+        assert (after.observation, after.world, after.admissible) == (
+            state.observation,
+            state.world,
+            state.admissible,
+        )
         assert after.depth == state.depth + 1 and after.history[-1].action == action
     assert shop.step(shop.step(state, "buy"), "click[small]").valid
 
@@ -63,7 +78,9 @@ def test_accepts_tells_no_effect(shop, task):
     item = walk(shop, task, *OPEN)
     chosen = shop.step(item, "click[small]")
     assert shop.accepts(item, "click[small]") and not shop.accepts(chosen, "click[small]")
-    assert shop.accepts(chosen, "click[large | tall]") and shop.accepts(chosen, "click[description]")
+    assert shop.accepts(chosen, "click[large | tall]") and shop.accepts(
+        chosen, "click[description]"
+    )
     assert not shop.accepts(shop.reset(task), "click[search]")
 
 
@@ -73,8 +90,12 @@ def test_accepts_opens_a_section_once(shop, task):
     back = shop.step(read, "click[< prev]")
     assert shop.accepts(item, "click[description]") and shop.accepts(read, "click[< prev]")
     assert not shop.accepts(back, "click[description]") and shop.accepts(back, "click[features]")
-    assert not shop.accepts(shop.step(back, "click[small]"), "click[description]")  # options do not change the text
-    assert shop.step(back, "click[description]").valid  # the rules stay the original's: only the filter knows
+    assert not shop.accepts(
+        shop.step(back, "click[small]"), "click[description]"
+    )  # options do not change the text
+    assert shop.step(
+        back, "click[description]"
+    ).valid  # the rules stay the original's: only the filter knows
 
 
 def test_moving_between_pages(shop, task):
@@ -104,7 +125,10 @@ def test_text_rich(official, write):
     task = next(t for split in shop.splits.values() for t in split if t.group == "B000000001")
     state = walk(shop, task, *OPEN, "click[small]")
     assert state.observation.startswith("You have clicked small.\nInstruction:\n")
-    assert "\n  [clicked button] small [clicked button_]\n  [button] large | tall [button_]\n" in state.observation
+    assert (
+        "\n  [clicked button] small [clicked button_]\n  [button] large | tall [button_]\n"
+        in state.observation
+    )
     back = shop.step(state, "click[< prev]")
     assert "\n\n[clicked button] B000000001 [clicked button_]\n" in back.observation
 
@@ -113,7 +137,10 @@ def test_attributes_are_shown_on_demand(official, write):
     shop = build(write(official), show_attributes=True, goals="all")
     task = next(t for split in shop.splits.values() for t in split)
     state = walk(shop, task, *OPEN, "click[attributes]")
-    assert "machine washable [SEP] cotton [SEP] fashion [SEP] shirts [SEP] Clothing" in state.observation
+    assert (
+        "machine washable [SEP] cotton [SEP] fashion [SEP] shirts [SEP] Clothing"
+        in state.observation
+    )
 
 
 def test_splits(official, write):
@@ -125,13 +152,19 @@ def test_splits(official, write):
     assert len(ids) == len(set(ids)) == 7 and shop.skipped == 1
     assert "webshop-B000000001-3" in ids and "webshop-B000000003-h0" in ids
     again = build(folder, goals="all", dev_share=0.2, test_share=0.3)
-    assert {name: list(tasks) for name, tasks in again.splits.items()} == {n: list(t) for n, t in shop.splits.items()}
+    assert {name: list(tasks) for name, tasks in again.splits.items()} == {
+        n: list(t) for n, t in shop.splits.items()
+    }
 
 
 def test_tasks_are_made_on_demand_as_a_sequence_of_equal_values(official, write):
     tasks = build(write(official), goals="all", dev_share=0.0, test_share=0.0).tasks("train")
     made = list(tasks)
-    assert len(tasks) == len(made) == 7 and tasks[2] == made[2] == tasks[-5] and tasks[1:6:2] == tuple(made[1:6:2])
+    assert (
+        len(tasks) == len(made) == 7
+        and tasks[2] == made[2] == tasks[-5]
+        and tasks[1:6:2] == tuple(made[1:6:2])
+    )
     assert made[3] in tasks and tasks.index(made[3]) == 3
     with pytest.raises(IndexError):
         tasks[7]
@@ -154,4 +187,8 @@ def test_hashes_name_every_file(shop, official):
 
 
 def test_memory_is_bounded(shop):
-    assert shop._results.cache_info().maxsize and shop._item.cache_info().maxsize and shop.find.cache_info().maxsize
+    assert (
+        shop._results.cache_info().maxsize
+        and shop._item.cache_info().maxsize
+        and shop.find.cache_info().maxsize
+    )

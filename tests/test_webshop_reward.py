@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qvlib.base.errors import QvlibError
 from qvlib.environments.webshop import catalogue, colours, goals
 from qvlib.environments.webshop.fuzzy import matches
 from qvlib.environments.webshop.reward import reward
-from qvlib.errors import QvlibError
 
 
 def nouns(title):
@@ -28,11 +28,17 @@ def goal_for(shop, options, **changes):
 
 def test_parts_by_hand(shop):
     shirt = shop.by_asin["B000000001"]
-    goal = goal_for(shop, (("size", "small"),), attributes=("machine washable", "silk"), price_upper=20.0)
+    goal = goal_for(
+        shop, (("size", "small"),), attributes=("machine washable", "silk"), price_upper=20.0
+    )
     parts = reward(goal, shirt, (("size", "small"),), 12.5, nouns)
     # 1 attribute of 2, the option (its pair's text "('size', 'small')" has the token small), the price: 3 of 4 points.
     assert (parts.n_att, parts.n_opt, parts.r_price, parts.r_type) == (1, 1, True, 1.0)
-    assert parts.reward == 3 / 4 and (parts.w_att, parts.w_option, parts.w_price) == (0.5, 0.25, 0.25)
+    assert parts.reward == 3 / 4 and (parts.w_att, parts.w_option, parts.w_price) == (
+        0.5,
+        0.25,
+        0.25,
+    )
     assert reward(goal, shirt, (), 20.01, nouns).reward == 1 / 4
 
 
@@ -52,7 +58,9 @@ def test_repaired_title_and_attribute(shop):
     assert mended.reward == 1.0 and mended.r_option is None
 
 
-@pytest.mark.parametrize(("changes", "price"), [({"attributes": ()}, 12.5), ({"price_upper": 0}, 12.5), ({}, None)])
+@pytest.mark.parametrize(
+    ("changes", "price"), [({"attributes": ()}, 12.5), ({"price_upper": 0}, 12.5), ({}, None)]
+)
 def test_undefined_rewards_are_refused(shop, changes, price):
     with pytest.raises(QvlibError, match="goal synthetic"):
         reward(goal_for(shop, (), **changes), shop.by_asin["B000000001"], (), price, nouns)
@@ -61,7 +69,9 @@ def test_undefined_rewards_are_refused(shop, changes, price):
 def test_colours():
     assert len(colours.COLOURS) == 102
     assert colours.by_substring("washable") == "ash" and colours.by_word("washable") == "washable"
-    assert colours.by_substring("light blue") == "blue" and colours.by_substring("dark red") == "dark"
+    assert (
+        colours.by_substring("light blue") == "blue" and colours.by_substring("dark red") == "dark"
+    )
 
 
 def test_matches():

@@ -10,7 +10,14 @@ from qvlib.environments.webshop.analyzer import tokens
 
 def test_tokens():
     assert tokens("The women's T-shirts, 3.5mm & assembly of technology ☕") == [
-        "women", "t", "shirt", "3.5mm", "assembl", "technolog", "☕"]
+        "women",
+        "t",
+        "shirt",
+        "3.5mm",
+        "assembl",
+        "technolog",
+        "☕",
+    ]
     assert tokens("日本 us " + "a" * 300) == ["日", "本", "us", "a" * 255, "a" * 45]
     assert tokens("the of") == []
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from qvlib.seeding import generator
-from qvlib.types import Proposal, Request, State, Step, Task
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State, Step, Task
 
 REFUSED = "nonsense"
 
@@ -38,14 +38,32 @@ class Maze:
     def step(self, state: State, action: str) -> State:
         assert not state.done
         if action == "loop":
-            return replace(state, observation="loop", history=(*state.history, Step(action, "loop")), valid=True)
+            return replace(
+                state,
+                observation="loop",
+                history=(*state.history, Step(action, "loop")),
+                valid=True,
+            )
         if action not in self.choices:
-            return replace(state, observation="refused", history=(*state.history, Step(action, "refused")), valid=False)
+            return replace(
+                state,
+                observation="refused",
+                history=(*state.history, Step(action, "refused")),
+                valid=False,
+            )
         world = (*state.world, action)
         done = len(world) == self.depth
         seen = "at " + "".join(world)
-        return State(state.task, seen, (*state.history, Step(action, seen)), () if done else self.choices,
-                     self.reward(state.task, world) if done else 0.0, done, True, world)
+        return State(
+            state.task,
+            seen,
+            (*state.history, Step(action, seen)),
+            () if done else self.choices,
+            self.reward(state.task, world) if done else 0.0,
+            done,
+            True,
+            world,
+        )
 
     def accepts(self, state: State, action: str) -> bool | None:
         return action == "loop" or action in self.choices
@@ -77,8 +95,18 @@ class Scripted:
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         self.calls.append(list(requests))
         n = len(self.actions)
-        return [[Proposal(self.actions[generator(*r.key, k).integers(n)], -float(np.log(n)), tokens=2,
-                          prompt_tokens=7 if k == 0 else 0) for k in range(r.n)] for r in requests]
+        return [
+            [
+                Proposal(
+                    self.actions[generator(*r.key, k).integers(n)],
+                    -float(np.log(n)),
+                    tokens=2,
+                    prompt_tokens=7 if k == 0 else 0,
+                )
+                for k in range(r.n)
+            ]
+            for r in requests
+        ]
 
 
 @dataclass
@@ -89,8 +117,17 @@ class Fixed:
     log_probs: Sequence[float] = (-1.0,)
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(a, p, tokens=1, prompt_tokens=5 if k == 0 else 0) for k, (a, p) in enumerate(itertools.islice(
-            zip(itertools.cycle(self.actions), itertools.cycle(self.log_probs)), r.n))] for r in requests]
+        return [
+            [
+                Proposal(a, p, tokens=1, prompt_tokens=5 if k == 0 else 0)
+                for k, (a, p) in enumerate(
+                    itertools.islice(
+                        zip(itertools.cycle(self.actions), itertools.cycle(self.log_probs)), r.n
+                    )
+                )
+            ]
+            for r in requests
+        ]
 
 
 @dataclass
@@ -111,13 +148,29 @@ def states(n: int = 12, seed: int = 0) -> list[State]:
     rng = generator(seed, "states")
     rows = []
     for i in range(n):
+
         def some(low: int, high: int) -> str:
-            return " ".join(words[j] for j in rng.integers(len(words), size=int(rng.integers(low, high))))
+            return " ".join(
+                words[j] for j in rng.integers(len(words), size=int(rng.integers(low, high)))
+            )
+
         names = [f"b0{rng.integers(10**7, 10**8)}" for _ in range(3)]
         task = Task(f"t{i}", f"Find me {some(3, 9)}")
-        seen = f"{task.instruction} [SEP] Back to Search [SEP] " + " [SEP] ".join(f"{x} [SEP] {some(2, 6)}" for x in names)
-        history = tuple(Step(a, "") for a in (f"search[{some(1, 4)}]", f"click[{names[0]}]")[: int(rng.integers(3))])
-        rows.append(State(task, seen, history, ("search[<query>]", "click[back to search]", *(f"click[{x}]" for x in names))))
+        seen = f"{task.instruction} [SEP] Back to Search [SEP] " + " [SEP] ".join(
+            f"{x} [SEP] {some(2, 6)}" for x in names
+        )
+        history = tuple(
+            Step(a, "")
+            for a in (f"search[{some(1, 4)}]", f"click[{names[0]}]")[: int(rng.integers(3))]
+        )
+        rows.append(
+            State(
+                task,
+                seen,
+                history,
+                ("search[<query>]", "click[back to search]", *(f"click[{x}]" for x in names)),
+            )
+        )
     return rows
 
 
@@ -134,5 +187,7 @@ def small_lm(dtype: str = "float64", seed: int = 0, width: int = 32, **options):
     tokenizer = train_tokenizer(shown, 420)
     model = in_own_precision(make_model(tokenizer, width, 2, 2, seed).to(getattr(torch, dtype)))
     with torch.no_grad():
-        model.model.embed_tokens.weight *= 12  # a random model is nearly uniform; this one has opinions
+        model.model.embed_tokens.weight *= (
+            12  # a random model is nearly uniform; this one has opinions
+        )
     return LocalModel(model, tokenizer, **options)

@@ -6,18 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..params import Params
-from ..paths import resolve
-from ..types import Agent, Environment, Task
-from . import own, tours
-from .tours import Tour
-from .words import Words, words
+from qvlib.base.paths import resolve
+from qvlib.core.types import Agent, Environment, Task
+from qvlib.environments import own, tours
+from qvlib.environments.tours import Tour
+from qvlib.environments.words import Words, words
+from qvlib.pipeline.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Tour", "Words", "data_hashes", "demonstrator", "failures", "has_demonstrator", "instructions", "make", "make_data", "tour",
-           "words"]
+__all__ = [
+    "Tour",
+    "Words",
+    "data_hashes",
+    "demonstrator",
+    "failures",
+    "has_demonstrator",
+    "instructions",
+    "make",
+    "make_data",
+    "tour",
+    "words",
+]
 
 
 def make(params: Params, embedded: Path) -> Environment:
@@ -27,44 +38,58 @@ def make(params: Params, embedded: Path) -> Environment:
         QvlibError: a package, module or file that it needs is missing or wrong.
     """
     folder = resolve(params.data_dir) if params.data_dir else embedded
-    common = {"max_steps": params.max_steps, "timeout_value": params.timeout_value, "dev_share": params.dev_share,
-              "test_share": params.test_share}
+    common = {
+        "max_steps": params.max_steps,
+        "timeout_value": params.timeout_value,
+        "dev_share": params.dev_share,
+        "test_share": params.test_share,
+    }
     if ":" in params.environment:
         return own.make(params)
     if params.environment == "hotpotqa":
-        from . import hotpotqa
+        from qvlib.environments import hotpotqa
 
         return hotpotqa.build(folder, **common)
     if params.environment == "textworld":
-        from . import textworld
+        from qvlib.environments import textworld
 
-        return textworld.build(folder, **common, in_order=not params.data_dir)  # generated ones are of a kind
+        return textworld.build(
+            folder, **common, in_order=not params.data_dir
+        )  # generated ones are of a kind
     if params.environment == "scienceworld":
-        from . import scienceworld
+        from qvlib.environments import scienceworld
 
-        return scienceworld.build(folder, max_steps=params.max_steps, timeout_value=params.timeout_value)
-    from . import webshop
+        return scienceworld.build(
+            folder, max_steps=params.max_steps, timeout_value=params.timeout_value
+        )
+    from qvlib.environments import webshop
 
-    nouns = params.title_nouns if params.title_nouns in ("auto", "spacy") else resolve(params.title_nouns)
-    return webshop.build(folder, goals=params.goals, title_nouns=nouns, repair=params.repair_rules, **common)
+    nouns = (
+        params.title_nouns
+        if params.title_nouns in ("auto", "spacy")
+        else resolve(params.title_nouns)
+    )
+    return webshop.build(
+        folder, goals=params.goals, title_nouns=nouns, repair=params.repair_rules, **common
+    )
 
 
 def make_data(params: Params, folder: Path) -> None:
     """Write the embedded data of the environment into ``folder``; one of your own brings its data itself."""
     if params.environment == "hotpotqa":
-        from .hotpotqa.generator import write_encyclopaedia
+        from qvlib.environments.hotpotqa.generator import write_encyclopaedia
 
         write_encyclopaedia(folder, params.catalogue_products, params.catalogue_seed)
     elif params.environment == "textworld":
-        from .textworld.generator import write_games
+        from qvlib.environments.textworld.generator import write_games
 
         write_games(params, folder)
     elif params.environment == "scienceworld":
-        from .scienceworld.experiments import write_experiments
+        from qvlib.environments.scienceworld.experiments import write_experiments
 
         write_experiments(params, folder)
     elif params.environment == "webshop":
-        from .webshop.generator import write_catalogue
+        from qvlib.environments.webshop.generator import write_catalogue
 
         write_catalogue(folder, params.catalogue_products, params.catalogue_seed)
 
@@ -79,19 +104,19 @@ def data_hashes(params: Params, environment: Environment) -> dict[str, str]:
 def instructions(params: Params) -> str:
     """What a model that was not trained on the environment is told of it."""
     if params.environment == "hotpotqa":
-        from . import hotpotqa
+        from qvlib.environments import hotpotqa
 
         return hotpotqa.INSTRUCTIONS
     if params.environment == "textworld":
-        from . import textworld
+        from qvlib.environments import textworld
 
         return textworld.INSTRUCTIONS
     if params.environment == "scienceworld":
-        from . import scienceworld
+        from qvlib.environments import scienceworld
 
         return scienceworld.INSTRUCTIONS
     if params.environment == "webshop":
-        from . import webshop
+        from qvlib.environments import webshop
 
         return webshop.INSTRUCTIONS
     return "You act in a world that is told in words. The task says what to reach. Give one action at a time."
@@ -107,18 +132,18 @@ def demonstrator(params: Params, environment: Environment) -> Agent:
     if ":" in params.environment:
         return own.demonstrator(params, environment)
     if params.environment == "hotpotqa":
-        from .hotpotqa.reader import Habits, Reader
+        from qvlib.environments.hotpotqa.reader import Habits, Reader
 
         return Reader(environment, Habits().scaled(errors))
     if params.environment == "textworld":
-        from .textworld.player import Player
+        from qvlib.environments.textworld.player import Player
 
         return Player(environment, min(1.0, errors * Player.error))
     if params.environment == "scienceworld":
-        from .scienceworld.scientist import Scientist
+        from qvlib.environments.scienceworld.scientist import Scientist
 
         return Scientist(min(1.0, errors * Scientist.error))
-    from .webshop.shopper import Habits, Shopper
+    from qvlib.environments.webshop.shopper import Habits, Shopper
 
     return Shopper(environment, Habits().scaled(errors))
 
@@ -131,16 +156,18 @@ def has_demonstrator(params: Params, environment: Environment) -> bool:
 def tour(params: Params, environment: Environment, task: Task) -> Tour:
     """A first look at a task: its goal, a sensible walk, its reward counted again; a world of your own gets a general one."""
     if params.environment == "webshop":
-        from .webshop.tour import tour as look
+        from qvlib.environments.webshop.tour import tour as look
     elif params.environment == "hotpotqa":
-        from .hotpotqa.tour import tour as look
+        from qvlib.environments.hotpotqa.tour import tour as look
     elif params.environment == "textworld":
-        from .textworld.tour import tour as look
+        from qvlib.environments.textworld.tour import tour as look
     elif params.environment == "scienceworld":
-        from .scienceworld.tour import tour as look
+        from qvlib.environments.scienceworld.tour import tour as look
     else:
         known = has_demonstrator(params, environment)
-        return tours.general(environment, task, own.demonstrator(params, environment) if known else None)
+        return tours.general(
+            environment, task, own.demonstrator(params, environment) if known else None
+        )
     return look(environment, task)
 
 
@@ -150,7 +177,7 @@ def failures(params: Params) -> tuple[Callable[..., pd.DataFrame], str] | None:
     The table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
     """
     if params.environment == "hotpotqa":
-        from .hotpotqa.failures import EXPLAINED, table
+        from qvlib.environments.hotpotqa.failures import EXPLAINED, table
 
         return table, EXPLAINED
     return None

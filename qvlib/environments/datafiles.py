@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import QvlibError
+from qvlib.base.errors import QvlibError
 
 _CHUNK = 1 << 22
 _LONGEST_RECORD = 1 << 26
@@ -48,7 +48,9 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise QvlibError(f"{path}: line {number} is not JSON ({error.msg}); fetch the file again") from None
+                raise QvlibError(
+                    f"{path}: line {number} is not JSON ({error.msg}); fetch the file again"
+                ) from None
 
 
 def sha256(path: Path) -> str:
@@ -68,13 +70,17 @@ class opened:
             opener = gzip.open if self.path.suffix == ".gz" else open
             self.file = opener(self.path, "rt", encoding="utf-8")
         except OSError as error:
-            raise QvlibError(f"{self.path}: cannot be read ({error.strerror}); check data_dir") from None
+            raise QvlibError(
+                f"{self.path}: cannot be read ({error.strerror}); check data_dir"
+            ) from None
         return self.file
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.file.close()
         if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)):
-            raise QvlibError(f"{self.path}: cut off or not a gzip file ({error}); fetch it again") from None
+            raise QvlibError(
+                f"{self.path}: cut off or not a gzip file ({error}); fetch it again"
+            ) from None
         if isinstance(error, UnicodeDecodeError):
             raise QvlibError(f"{self.path}: not UTF-8 text; fetch it again") from None
 
@@ -88,7 +94,7 @@ class _Buffer:
 
     def more(self) -> bool:
         chunk = self.text.read(_CHUNK)
-        self.window, self.at = self.window[self.at:] + chunk, 0
+        self.window, self.at = self.window[self.at :] + chunk, 0
         return bool(chunk)
 
     def peek(self) -> str:
@@ -118,4 +124,6 @@ class _Buffer:
                     self.fail(index, error.msg)
 
     def fail(self, index: int, why: str) -> None:
-        raise QvlibError(f"{self.path}: record {index}: not JSON or cut off ({why}); fetch the file again")
+        raise QvlibError(
+            f"{self.path}: record {index}: not JSON or cut off ({why}); fetch the file again"
+        )

@@ -1,6 +1,6 @@
 """Environments of your own: the parameter ``environment: module:factory`` names a function that makes one.
 
-``factory(params)`` returns an object that meets ``qvlib.types.Environment``. It may read the parameters of the stage
+``factory(params)`` returns an object that meets ``qvlib.core.types.Environment``. It may read the parameters of the stage
 ``data`` (``qvlib params`` lists them), which name the folders of the work. The module is looked for where Python looks,
 then in the project's folder. The environment may also have
 
@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import QvlibError
-from ..params import Params
-from ..paths import project_root
-from ..types import Agent, Environment
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import project_root
+from qvlib.core.types import Agent, Environment
+from qvlib.pipeline.params import Params
 
 MEMBERS = ("name", "max_steps", "timeout_value", "tasks", "reset", "step", "accepts")
 
@@ -36,13 +36,17 @@ def make(params: Params) -> Environment:
     module, _ = _imported(name)
     factory = getattr(module, function, None)
     if not callable(factory):
-        raise QvlibError(f"environment {params.environment!r}: the module has no function {function!r}; "
-                         f"write `def {function}(params)` that returns the environment")
+        raise QvlibError(
+            f"environment {params.environment!r}: the module has no function {function!r}; "
+            f"write `def {function}(params)` that returns the environment"
+        )
     environment = factory(params)
     missing = [member for member in MEMBERS if not hasattr(environment, member)]
     if missing:
-        raise QvlibError(f"environment {params.environment!r}: what {function}(params) returned has no {', '.join(missing)}; "
-                         "see qvlib.types.Environment")
+        raise QvlibError(
+            f"environment {params.environment!r}: what {function}(params) returned has no {', '.join(missing)}; "
+            "see qvlib.core.types.Environment"
+        )
     return environment
 
 
@@ -60,10 +64,14 @@ def demonstrator(params: Params, environment: Environment) -> Agent:
         QvlibError: it has no such method, or cannot err more or less.
     """
     if not hasattr(environment, "demonstrator"):
-        raise QvlibError(f"environment {params.environment!r} has no demonstrator() to clone a small agent from; "
-                         "write one, or set agent to the folder or hub name of a model")
+        raise QvlibError(
+            f"environment {params.environment!r} has no demonstrator() to clone a small agent from; "
+            "write one, or set agent to the folder or hub name of a model"
+        )
     if params.demonstrator_errors != 1.0:
-        raise QvlibError(f"demonstrator_errors: how often the demonstrator() of {params.environment!r} errs is for itself to say; leave it at 1.0")
+        raise QvlibError(
+            f"demonstrator_errors: how often the demonstrator() of {params.environment!r} errs is for itself to say; leave it at 1.0"
+        )
     return environment.demonstrator()
 
 
@@ -79,7 +87,9 @@ def _imported(name: str) -> tuple[ModuleType, str]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise QvlibError(f"environment '{name}:...': no module {error.name!r}; put {name.replace('.', '/')}.py into "
-                         "the project's folder, or install it") from None
+        raise QvlibError(
+            f"environment '{name}:...': no module {error.name!r}; put {name.replace('.', '/')}.py into "
+            "the project's folder, or install it"
+        ) from None
     file = getattr(module, "__file__", None)
     return module, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

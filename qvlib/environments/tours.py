@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..types import Agent, Environment, Request, State, Task
+from qvlib.core.types import Agent, Environment, Request, State, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,17 @@ def general(environment: Environment, task: Task, agent: Agent | None) -> Tour:
         f"This world is `{environment.name}`, an environment of its own.",
         "What the task asks for is in its goal, the environment's own part.",
         demonstrated(environment, task, agent) if agent else (),
-        "The environment counts it; it tells no rule by which it could be counted again here.")
+        "The environment counts it; it tells no rule by which it could be counted again here.",
+    )
 
 
 def demonstrated(environment: Environment, task: Task, agent: Agent) -> tuple[str, ...]:
     """The actions of an agent, one draw each, from the first state to the end or ``max_steps``."""
     state = environment.reset(task)
     while not state.done and state.depth < environment.max_steps:
-        state = environment.step(state, agent.propose([Request(state, 1, (0, task.id, str(state.depth)))])[0][0].action)
+        state = environment.step(
+            state, agent.propose([Request(state, 1, (0, task.id, str(state.depth)))])[0][0].action
+        )
     return tuple(step.action for step in state.history)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..params import Params
+from qvlib.pipeline.params import Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +21,37 @@ class Words:
 
 WORLDS = {
     "webshop": Words(
-        "products", "raise catalogue_products",
+        "products",
+        "raise catalogue_products",
         "Shallow pairs are about what to search for and which product to open; deep ones about options and when to buy. "
         "`search` against `search` is about the words to look for, `click` against `click` about products, options and buying, "
-        "and mixed rows about when to start anew."),
+        "and mixed rows about when to start anew.",
+    ),
     "hotpotqa": Words(
-        "groups of questions", "raise catalogue_products",
+        "groups of questions",
+        "raise catalogue_products",
         "Shallow pairs are about the article to begin with; deep ones about where it leads and what to answer. `search` against "
-        "`search` is about titles, `finish` against `finish` about answers, and mixed rows about whether enough was read."),
+        "`search` is about titles, `finish` against `finish` about answers, and mixed rows about whether enough was read.",
+    ),
     "textworld": Words(
-        "games", "raise game_count",
+        "games",
+        "raise game_count",
         "The first word of a command is its kind. Shallow pairs are about where to go and what to look at first; deep ones about "
-        "what to do with the things that were found."),
+        "what to do with the things that were found.",
+    ),
     "scienceworld": Words(
-        "variations", "raise game_count",
+        "variations",
+        "raise game_count",
         "The first word of a command is its kind. Shallow pairs are about where to go and what to look for; deep ones about what "
-        "to do with it, and in which order."),
+        "to do with it, and in which order.",
+    ),
 }
 OWN = Words(
-    "groups", "let the environment give more",
+    "groups",
+    "let the environment give more",
     "The kind of an action is what stands before its bracket, or its first word. Rows of one kind are about what to do it with, "
-    "mixed rows about when to do what.")
+    "mixed rows about when to do what.",
+)
 
 
 def words(params: Params) -> Words:

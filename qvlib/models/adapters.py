@@ -32,7 +32,9 @@ class Switched:
         self._name = hashlib.blake2b(str(folder).encode(), digest_size=8).hexdigest()
         if known is None:
             known = PeftModel.from_pretrained(base, folder, adapter_name=self._name)
-            object.__setattr__(base, "_switched", known)  # not a submodule: a model does not contain itself
+            object.__setattr__(
+                base, "_switched", known
+            )  # not a submodule: a model does not contain itself
         elif self._name not in known.peft_config:
             known.load_adapter(folder, adapter_name=self._name)
         self._peft = known.eval()

@@ -19,11 +19,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import QvlibError
-from ..paths import shown
-from ..seeding import generator
-from ..types import Proposal, Request, State
-from .api_client import ApiClient, Refused
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import shown
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
+from qvlib.models.api_client import ApiClient, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +85,42 @@ class ApiAgent:
                 replies = self.client.replies.get(ids)
             self._ask([[draw] for row in missing for draw in row if draw.id not in replies])
             replies = self.client.replies.get(ids)
-        return [self._proposals(request.state, [(draw, replies[draw.id]) for draw in row])
-                for request, row in zip(requests, rows, strict=True)]
+        return [
+            self._proposals(request.state, [(draw, replies[draw.id]) for draw in row])
+            for request, row in zip(requests, rows, strict=True)
+        ]
 
     def _draws(self, request: Request) -> list[_Draw]:
-        body = {"model": self.client.model, "messages": self.messages(request.state), "temperature": self.temperature,
-                "top_p": self.top_p, "max_tokens": self.max_tokens, "stop": list(self.stop) or None,
-                "logprobs": self.logprobs or None, **self.extra}
+        body = {
+            "model": self.client.model,
+            "messages": self.messages(request.state),
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "stop": list(self.stop) or None,
+            "logprobs": self.logprobs or None,
+            **self.extra,
+        }
         # Greedy is one draw, whoever asks.
-        names = [((), 0)] * request.n if self.temperature == 0 else [(request.key, k) for k in range(request.n)]
+        names = (
+            [((), 0)] * request.n
+            if self.temperature == 0
+            else [(request.key, k) for k in range(request.n)]
+        )
         return [_Draw(body, key, k, _digest(body, _seed(key, k), k)) for key, k in names]
 
     def _must_be_online(self, draw: _Draw) -> None:
         if self.client.offline:
-            where = "there is no cache" if self.client.cache is None else f"{shown(self.client.replies.path)} lacks it"
+            where = (
+                "there is no cache"
+                if self.client.cache is None
+                else f"{shown(self.client.replies.path)} lacks it"
+            )
             name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
-            raise QvlibError(f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and "
-                             f"{where}; unset offline, or give the cache of a finished run with the same parameters")
+            raise QvlibError(
+                f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and "
+                f"{where}; unset offline, or give the cache of a finished run with the same parameters"
+            )
 
     def _ask(self, asks: Sequence[Sequence[_Draw]]) -> None:
         """Send a request for each list of draws, many at once, and keep what comes back; the first error ends it."""
@@ -120,7 +139,9 @@ class ApiAgent:
                 raise
 
         # What is in flight is paid for: leaving the pool waits until it is kept.
-        with ThreadPoolExecutor(min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api") as pool:
+        with ThreadPoolExecutor(
+            min(len(asks), self.client.max_in_flight), thread_name_prefix="qvlib-api"
+        ) as pool:
             try:
                 wait([pool.submit(ask, draws) for draws in asks])
             except KeyboardInterrupt:
@@ -136,25 +157,43 @@ class ApiAgent:
         except Refused:
             if len(draws) == 1:
                 raise
-            client.takes_n = False  # maybe for its n: asked singly, it says so again if it was not that
+            client.takes_n = (
+                False  # maybe for its n: asked singly, it says so again if it was not that
+            )
             return
         if len(replies) == 1 < len(draws):
             client.takes_n = False
         client.count(cut_off=sum(r is not None and r.finish_reason == "length" for r in replies))
-        client.replies.keep({draw.id: reply for draw, reply in zip(draws, replies, strict=False) if reply is not None})
+        client.replies.keep(
+            {
+                draw.id: reply
+                for draw, reply in zip(draws, replies, strict=False)
+                if reply is not None
+            }
+        )
 
     def _count_cached(self, replies: Mapping[str, Any]) -> None:
-        self.client.count(cached=len(replies),
-                          cached_tokens=sum(r.prompt_tokens + r.completion_tokens for r in replies.values()))
+        self.client.count(
+            cached=len(replies),
+            cached_tokens=sum(r.prompt_tokens + r.completion_tokens for r in replies.values()),
+        )
 
     def _proposals(self, state: State, row: Sequence[tuple[_Draw, Any]]) -> list[Proposal]:
         proposals, paid = [], set()
         for draw, reply in row:
             first = draw.id not in paid  # greedy replies are given again for nothing
             paid.add(draw.id)
-            proposals.append(Proposal(self.parse(reply.text), reply.log_prob, reply.completion_tokens if first else 0,
-                                      reply.prompt_tokens if first else 0,
-                                      unparsable=int(self.unparsable is not None and self.unparsable(reply.text, state))))
+            proposals.append(
+                Proposal(
+                    self.parse(reply.text),
+                    reply.log_prob,
+                    reply.completion_tokens if first else 0,
+                    reply.prompt_tokens if first else 0,
+                    unparsable=int(
+                        self.unparsable is not None and self.unparsable(reply.text, state)
+                    ),
+                )
+            )
         self.client.count(proposals=len(proposals), distinct=len({p.action for p in proposals}))
         return proposals
 

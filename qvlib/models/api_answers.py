@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .api_cache import Reply
+from qvlib.models.api_cache import Reply
 
 LOG = "look into the server's log"
 
@@ -64,25 +64,57 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         contents = [content and content.encode("utf-8", "replace").decode() for content in contents]
         log_probs = [_summed(choice.get("logprobs")) for choice in choices]
         usage = body.get("usage") or {}
-        prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        prompt, completion = (
+            int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
+        )
         reused = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):  # such as an error with HTTP 200
-        raise Fault(f"no chat completion but {said(words(text))!r}", "give the base_url of a chat server") from None
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OverflowError,
+    ):  # such as an error with HTTP 200
+        raise Fault(
+            f"no chat completion but {said(words(text))!r}", "give the base_url of a chat server"
+        ) from None
     # Servers count the tokens of all choices together.
-    shares = [completion // len(contents) + (i < completion % len(contents)) for i in range(len(contents))]
+    shares = [
+        completion // len(contents) + (i < completion % len(contents)) for i in range(len(contents))
+    ]
     first = next((i for i, content in enumerate(contents) if content is not None), None)
     replies = tuple(
-        None if content is None else Reply(content, choice.get("finish_reason"), prompt if i == first else 0, shares[i],
-                                           str(body.get("model") or ""), log_probs[i])
-        for i, (choice, content) in enumerate(zip(choices, contents, strict=True)))
-    return Answer(replies, prompt, completion, reused, bool(usage), _useless(choices) if first is None else None)
+        None
+        if content is None
+        else Reply(
+            content,
+            choice.get("finish_reason"),
+            prompt if i == first else 0,
+            shares[i],
+            str(body.get("model") or ""),
+            log_probs[i],
+        )
+        for i, (choice, content) in enumerate(zip(choices, contents, strict=True))
+    )
+    return Answer(
+        replies,
+        prompt,
+        completion,
+        reused,
+        bool(usage),
+        _useless(choices) if first is None else None,
+    )
 
 
 def _useless(choices: list[dict[str, Any]]) -> Fault:
     if not choices:
         return Fault("empty choices", LOG)
     reasons = " or ".join(sorted({str(choice.get("finish_reason")) for choice in choices}))
-    remedy = "raise max_tokens" if reasons == "length" else "change the prompt or the model, which refuses"
+    remedy = (
+        "raise max_tokens"
+        if reasons == "length"
+        else "change the prompt or the model, which refuses"
+    )
     return Fault(f"null content (finish_reason {reasons})", remedy, redraw=True)
 
 

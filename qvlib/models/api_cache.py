@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..errors import QvlibError
-from ..files import append_line, mend_tail
-from ..paths import resolve, shown
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import append_line, mend_tail
+from qvlib.base.paths import resolve, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,9 @@ class ReplyCache:
             QvlibError: the file cannot be read or written, or is damaged.
         """
         with self._lock, self._alone():
-            if self._refresh() and self.path is not None:  # a writer was killed in the middle of a line
+            if (
+                self._refresh() and self.path is not None
+            ):  # a writer was killed in the middle of a line
                 mend_tail(self.path)
                 self._refresh()
             for key, reply in replies.items():
@@ -89,8 +91,10 @@ class ReplyCache:
             self._read += len(line) + 1
             self._lines += 1
             if not self._add(line):
-                raise QvlibError(f"{shown(self.path)}: line {self._lines} is not a reply, so the file was edited or damaged; "
-                                 "delete that line (it is asked for again) or the file")
+                raise QvlibError(
+                    f"{shown(self.path)}: line {self._lines} is not a reply, so the file was edited or damaged; "
+                    "delete that line (it is asked for again) or the file"
+                )
         if tail:
             self._add(tail)  # complete but for its line end, or nothing
         return bool(tail)
@@ -99,7 +103,12 @@ class ReplyCache:
         try:
             record = json.loads(line)
             self._replies.setdefault(record.pop("key"), Reply(**record))
-        except (ValueError, TypeError, KeyError, AttributeError):  # not JSON, or JSON of something else
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ):  # not JSON, or JSON of something else
             return False
         return True
 
@@ -113,14 +122,18 @@ class ReplyCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = open(self.path, "ab")
         except OSError as error:
-            raise QvlibError(f"{shown(self.path)} cannot be written: {error.strerror}; "
-                             "put the cache into a writable folder") from None
+            raise QvlibError(
+                f"{shown(self.path)} cannot be written: {error.strerror}; "
+                "put the cache into a writable folder"
+            ) from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
-                raise QvlibError(f"{shown(self.path)} cannot be locked: {error.strerror}; "
-                                 "put the cache on a local disk") from None
+                raise QvlibError(
+                    f"{shown(self.path)} cannot be locked: {error.strerror}; "
+                    "put the cache on a local disk"
+                ) from None
             yield
 
 

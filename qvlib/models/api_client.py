@@ -17,21 +17,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
-from ..errors import QvlibError
-from .addresses import wrong_base_url, wrong_key_variable
-from .api_answers import LOG, Fault, read_answer, retry_after, words
-from .api_cache import Reply, ReplyCache
+from qvlib.base.addresses import wrong_base_url, wrong_key_variable
+from qvlib.base.errors import QvlibError
+from qvlib.models.api_answers import LOG, Fault, read_answer, retry_after, words
+from qvlib.models.api_cache import Reply, ReplyCache
 
 RETRIED = (408, 409, 425, 429)  # HTTP states that may pass, besides all from 500 on
-REMEDIES = {401: "set the environment variable {variable} to a valid key of this server",
-            402: "see to the account's balance or choose another server",
-            403: "the key in {variable} may not do this: choose another model or key",
-            404: "no such model or address: correct the model, or base_url, which mostly ends in /v1",
-            429: "lower max_in_flight or raise retries"}
+REMEDIES = {
+    401: "set the environment variable {variable} to a valid key of this server",
+    402: "see to the account's balance or choose another server",
+    403: "the key in {variable} may not do this: choose another model or key",
+    404: "no such model or address: correct the model, or base_url, which mostly ends in /v1",
+    429: "lower max_in_flight or raise retries",
+}
 SAID = 240  # characters of a server's own words in a message
 
 
@@ -76,13 +85,18 @@ class ApiClient:
 
     def __post_init__(self) -> None:
         # The offending values are not shown: they may be a key that was put into the wrong place.
-        for name, wrong in (("key_variable", wrong_key_variable(self.key_variable)), ("base_url", wrong_base_url(self.base_url))):
+        for name, wrong in (
+            ("key_variable", wrong_key_variable(self.key_variable)),
+            ("base_url", wrong_base_url(self.base_url)),
+        ):
             if wrong:
                 raise QvlibError(f"{name}: {wrong}")
         if self.n_mode not in ("auto", "each"):
             raise QvlibError(f"n_mode {self.n_mode!r} is unknown; give auto or each")
         if self.max_in_flight < 1 or self.retries < 0 or self.timeout <= 0:
-            raise QvlibError("max_in_flight must be at least 1, retries at least 0, timeout above 0 seconds")
+            raise QvlibError(
+                "max_in_flight must be at least 1, retries at least 0, timeout above 0 seconds"
+            )
         self.replies = ReplyCache(self.cache)
         self.takes_n = self.n_mode == "auto"  # until the server shows that it does not
         self._slots = threading.BoundedSemaphore(self.max_in_flight)
@@ -92,15 +106,24 @@ class ApiClient:
     @property
     def distinct_share(self) -> float:
         """Share of the proposals that differ from all others of their state; nan before the first."""
-        return self.usage["distinct"] / self.usage["proposals"] if self.usage["proposals"] else float("nan")
+        return (
+            self.usage["distinct"] / self.usage["proposals"]
+            if self.usage["proposals"]
+            else float("nan")
+        )
 
     def count(self, **amounts: float) -> None:
         """Add to ``usage``."""
         with self._lock:
             self.usage.update(amounts)
 
-    def complete(self, body: Mapping[str, Any], n: int, seed: Callable[[int], int],
-                 stopped: threading.Event | None = None) -> list[Reply | None]:
+    def complete(
+        self,
+        body: Mapping[str, Any],
+        n: int,
+        seed: Callable[[int], int],
+        stopped: threading.Event | None = None,
+    ) -> list[Reply | None]:
         """At most ``n`` replies to a request; None in the place of a refusal (null content) beside other replies.
 
         body: the request's JSON without ``n`` and ``seed``, or with its own; a field that is None is left out.
@@ -128,15 +151,23 @@ class ApiClient:
 
         stopped = stopped or threading.Event()
         retrying = Retrying(
-            retry=retry_if_exception_type(Fault), stop=stop_after_attempt(self.retries + 1) | stop_when_event_set(stopped),
-            wait=self._wait, sleep=sleep_using_event(stopped), before_sleep=lambda _: self.count(retries=1))
+            retry=retry_if_exception_type(Fault),
+            stop=stop_after_attempt(self.retries + 1) | stop_when_event_set(stopped),
+            wait=self._wait,
+            sleep=sleep_using_event(stopped),
+            before_sleep=lambda _: self.count(retries=1),
+        )
         try:
             return retrying(attempt)
         except RetryError as error:
             fault: Any = error.last_attempt.exception()
         tries = sum(seen.values())
-        what = "; ".join(f"{kind} (x{count})" if count > 1 else kind for kind, count in seen.items())
-        self._fail(f"no usable reply in {tries} {'try' if tries == 1 else 'tries'}: {what}", fault.remedy)
+        what = "; ".join(
+            f"{kind} (x{count})" if count > 1 else kind for kind, count in seen.items()
+        )
+        self._fail(
+            f"no usable reply in {tries} {'try' if tries == 1 else 'tries'}: {what}", fault.remedy
+        )
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds before the next try: what the server asks for, else exponential back-off; both with jitter."""
@@ -157,14 +188,18 @@ class ApiClient:
             try:
                 rest = {k: v for k, v in body.items() if k not in ("model", "messages")}
                 return connection.chat.completions.with_raw_response.create(
-                    model=body["model"], messages=body["messages"], extra_body=rest).text
+                    model=body["model"], messages=body["messages"], extra_body=rest
+                ).text
             except openai.APITimeoutError:
                 failed: Fault | openai.APIStatusError = Fault(
-                    f"no answer within {self.timeout:g} s", "raise timeout or lower max_in_flight")
+                    f"no answer within {self.timeout:g} s", "raise timeout or lower max_in_flight"
+                )
             except openai.APIConnectionError as error:
                 cause = error.__cause__ or error
-                failed = Fault(f"connection failed ({type(cause).__name__}: {self._said(str(cause))})",
-                               "start the server or correct base_url")
+                failed = Fault(
+                    f"connection failed ({type(cause).__name__}: {self._said(str(cause))})",
+                    "start the server or correct base_url",
+                )
             except openai.APIStatusError as error:
                 failed = error
             finally:
@@ -175,27 +210,48 @@ class ApiClient:
     def _status(self, error: Any) -> Fault:
         """The fault of an HTTP state that may pass; the error of one that will not."""
         status, headers = error.status_code, error.response.headers
-        otherwise = LOG if status >= 500 else "correct what it names: the prompt, or the sampling parameters"
-        remedy = REMEDIES.get(status, otherwise).format(variable=self.key_variable or "that key_variable names")
+        otherwise = (
+            LOG
+            if status >= 500
+            else "correct what it names: the prompt, or the sampling parameters"
+        )
+        remedy = REMEDIES.get(status, otherwise).format(
+            variable=self.key_variable or "that key_variable names"
+        )
         # What a server says to a wrong key may quote a part of the key.
         said = "" if status in (401, 403) else self._said(words(error.response.text))
         seen = f"HTTP {status}" + (f" {said!r}" if said else "")
         wait = retry_after(headers.get("retry-after-ms"), headers.get("retry-after"))
         if status not in RETRIED and status < 500:
-            self._fail(f"the request was refused: {seen}", remedy, Refused if status in (400, 422) else QvlibError)
+            self._fail(
+                f"the request was refused: {seen}",
+                remedy,
+                Refused if status in (400, 422) else QvlibError,
+            )
         if wait > self.longest_wait:
-            self._fail(f"{seen}, and asks to wait {wait:.0f} s",
-                       f"wait that long, or raise longest_wait ({self.longest_wait:g} s)")
+            self._fail(
+                f"{seen}, and asks to wait {wait:.0f} s",
+                f"wait that long, or raise longest_wait ({self.longest_wait:g} s)",
+            )
         return Fault(seen, remedy, wait)
 
     def _read(self, text: str, n: int) -> list[Reply | None]:
         """The replies of an answer, which are paid for even if none is of use."""
         answer = read_answer(text, n, self._said)
-        self.count(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens,
-                   reused_prompt_tokens=answer.reused, unmetered=not answer.metered)
+        self.count(
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            reused_prompt_tokens=answer.reused,
+            unmetered=not answer.metered,
+        )
         if self.price_prompt is not None or self.price_completion is not None:
-            self.count(usd=(answer.prompt_tokens * (self.price_prompt or 0.0)
-                            + answer.completion_tokens * (self.price_completion or 0.0)) / 1e6)
+            self.count(
+                usd=(
+                    answer.prompt_tokens * (self.price_prompt or 0.0)
+                    + answer.completion_tokens * (self.price_completion or 0.0)
+                )
+                / 1e6
+            )
         if answer.fault:
             raise answer.fault
         return list(answer.replies)
@@ -208,12 +264,23 @@ class ApiClient:
                 try:
                     from openai import OpenAI
                 except ImportError:
-                    raise QvlibError("the openai package is not installed; `pip install 'qvlib[api]'`") from None
+                    raise QvlibError(
+                        "the openai package is not installed; `pip install 'qvlib[api]'`"
+                    ) from None
                 key = self._key()
-                if not re.fullmatch(r"[!-~]*", key):  # as a header it would be refused, and shown by that error
-                    raise QvlibError(f"the environment variable {self.key_variable} holds blanks or signs that no key has; "
-                                     "set it again")
-                self._openai = OpenAI(api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
+                if not re.fullmatch(
+                    r"[!-~]*", key
+                ):  # as a header it would be refused, and shown by that error
+                    raise QvlibError(
+                        f"the environment variable {self.key_variable} holds blanks or signs that no key has; "
+                        "set it again"
+                    )
+                self._openai = OpenAI(
+                    api_key=key or "none",
+                    base_url=self.base_url,
+                    timeout=self.timeout,
+                    max_retries=0,
+                )
             return self._openai
 
     def _key(self) -> str:

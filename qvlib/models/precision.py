@@ -18,9 +18,11 @@ class Rotary(nn.Module):
     def __init__(self, base: float, size: int) -> None:
         super().__init__()
         powers = torch.arange(0, size, 2, dtype=torch.float64) / size
-        self.register_buffer("frequencies", base ** -powers, persistent=False)
+        self.register_buffer("frequencies", base**-powers, persistent=False)
 
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(cos, sin) of the positions [B, T], each [B, T, size]."""
         angles = (position_ids[..., None].double() * self.frequencies).repeat(1, 1, 2)
         return angles.cos(), angles.sin()

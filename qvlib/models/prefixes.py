@@ -50,8 +50,11 @@ class Prefixes:
         """(``known`` tokens, their keys and values in consecutive pieces)."""
         found = self._longest(ids)
         usable = min(len(found), len(ids) - 1)
-        pieces = [[(k[:, : usable - kept.start], v[:, : usable - kept.start]) for k, v in kept.layers]
-                  for kept in self._chain(found) if kept.start < usable]
+        pieces = [
+            [(k[:, : usable - kept.start], v[:, : usable - kept.start]) for k, v in kept.layers]
+            for kept in self._chain(found)
+            if kept.start < usable
+        ]
         return usable, pieces[::-1]
 
     def put(self, ids: Ids, start: int, layers: Layers) -> None:
@@ -88,12 +91,14 @@ class Prefixes:
             ids = ids[: self._kept[ids].start]
 
 
-def stacked(rows: Sequence[tuple[int, list[Layers]]], config: PretrainedConfig, like: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+def stacked(
+    rows: Sequence[tuple[int, list[Layers]]], config: PretrainedConfig, like: torch.Tensor
+) -> tuple[DynamicCache, torch.Tensor]:
     """One cache of several prefixes, each in pieces, padded on the left, and its mask [B, longest]."""
     width = max(length for length, _ in rows)
     mask = torch.zeros((len(rows), width), dtype=torch.long, device=like.device)
     for i, (length, _) in enumerate(rows):
-        mask[i, width - length:] = 1
+        mask[i, width - length :] = 1
     cache = DynamicCache(config=config)
     known = next(pieces[0] for length, pieces in rows if length)
     for n, (k, v) in enumerate(known):
@@ -102,7 +107,7 @@ def stacked(rows: Sequence[tuple[int, list[Layers]]], config: PretrainedConfig, 
             at = width - length
             for piece in pieces:
                 k, v = piece[n]
-                keys[i, :, at: at + k.shape[1]], values[i, :, at: at + k.shape[1]] = k, v
+                keys[i, :, at : at + k.shape[1]], values[i, :, at : at + k.shape[1]] = k, v
                 at += k.shape[1]
         cache.update(keys, values, n)
     return cache, mask
@@ -112,25 +117,40 @@ def taken(cache: DynamicCache, row: int, new: int, width: int) -> Layers | None:
     """Copies of keys and values of a row's last ``new`` tokens of ``width``; None where the model's cache does not keep all."""
     if not whole(cache, width):
         return None
-    return [(layer.keys[row, :, -new:].clone(), layer.values[row, :, -new:].clone()) for layer in cache.layers]
+    return [
+        (layer.keys[row, :, -new:].clone(), layer.values[row, :, -new:].clone())
+        for layer in cache.layers
+    ]
 
 
-def joined(parts: Sequence[tuple[torch.Tensor, Any, torch.Tensor]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+def joined(
+    parts: Sequence[tuple[torch.Tensor, Any, torch.Tensor]],
+) -> tuple[torch.Tensor, Any, torch.Tensor]:
     """(logits [B, 1, V], cache, mask [B, T]) of several batches as those of one, padded on the left; the caches are ``joinable``."""
     logits, caches, masks = zip(*parts, strict=True)
     width = max(mask.shape[1] for mask in masks)
     cache = caches[0]
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         for name in ("keys", "values"):
-            rows = [F.pad(getattr(layer, name), (0, 0, width - mask.shape[1], 0)) for layer, mask in zip(layers, masks, strict=True)]
+            rows = [
+                F.pad(getattr(layer, name), (0, 0, width - mask.shape[1], 0))
+                for layer, mask in zip(layers, masks, strict=True)
+            ]
             setattr(layers[0], name, torch.cat(rows))
-    return torch.cat(logits), cache, torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks])
+    return (
+        torch.cat(logits),
+        cache,
+        torch.cat([F.pad(mask, (width - mask.shape[1], 0)) for mask in masks]),
+    )
 
 
 def whole(cache: Any, tokens: int) -> bool:
     """Whether a model's cache holds the keys and values of all tokens: no layer has a window that they have filled."""
-    return all(type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
-               for layer in cache.layers)
+    return all(
+        type(layer) is DynamicLayer
+        or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
+        for layer in cache.layers
+    )
 
 
 def joinable(cache: Any) -> bool:

@@ -19,8 +19,8 @@ import functools
 import re
 from dataclasses import dataclass, field, replace
 
-from ..types import State
-from .proper_names import Names
+from qvlib.core.types import State
+from qvlib.models.proper_names import Names
 
 IDENTIFIER = re.compile(r"\b(?=[a-z0-9]*[0-9])(?=[a-z0-9]*[a-z])[a-z0-9]{8,}\b")
 ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
@@ -74,14 +74,21 @@ def compact(state: State) -> Prompt:
         return _transcript(state)
     instruction = state.task.instruction.lower()
     page = state.observation.lower().replace(instruction, "")
-    segments = [s.split()[:SEGMENT_WORDS] for s in page.split("[sep]") if s.strip() != "instruction:"]
+    segments = [
+        s.split()[:SEGMENT_WORDS] for s in page.split("[sep]") if s.strip() != "instruction:"
+    ]
     wanted = frozenset(plain(instruction).split())
     seen = "".join(_marked(plain(" ".join(words)), wanted) for words in segments)
     did = " ".join(_as_words(step.action) for step in state.history)
-    names = {name: f"#{i + 1}" for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))}
+    names = {
+        name: f"#{i + 1}"
+        for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))
+    }
     text = f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{PAGE}{_aliased(seen, names)}{ACT}"
     prompt = Prompt(text, plain(instruction), names)
-    replies = {prompt.encode(action): action for action in state.admissible or () if "[<" not in action}
+    replies = {
+        prompt.encode(action): action for action in state.admissible or () if "[<" not in action
+    }
     return replace(prompt, replies=replies)
 
 
@@ -95,7 +102,12 @@ def _transcript(state: State) -> Prompt:
     for step in state.history:
         text += f"{ACT}{plain(step.action if verbatim else _as_words(hide(step.action)))}{END}{PAGE}{plain(read(step.observation))}"
     prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, verbatim=verbatim, names=names)
-    return replace(prompt, replies={prompt.encode(action): action for action in state.admissible or () if "[<" not in action})
+    return replace(
+        prompt,
+        replies={
+            prompt.encode(action): action for action in state.admissible or () if "[<" not in action
+        },
+    )
 
 
 def _as_words(action: str) -> str:

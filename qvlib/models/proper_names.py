@@ -17,7 +17,8 @@ _ALIAS = re.compile(r"#\d+")
 _OPENERS = frozenset(
     "A After All Also Although An And Are As At Before Both But By Could Did Do Does During For From Had Has Have He Her His How "
     "If In Invalid Is It Its Many More Most No Nice Of On One Or Result She Similar Since Some The Their Then There These They "
-    "This To Two Was Were What When Where Which While Who Whom Whose Why With".split())
+    "This To Two Was Were What When Where Which While Who Whom Whose Why With".split()
+)
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..types import State
-from .api import ApiAgent
-from .api_client import ApiClient
-from .chat import Chat, ChatPrompt, parse, unparsable
+from qvlib.core.types import State
+from qvlib.models.api import ApiAgent
+from qvlib.models.api_client import ApiClient
+from qvlib.models.chat import Chat, ChatPrompt, parse, unparsable
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,21 @@ class RemoteModel:
 
     def prompt(self, state: State) -> tuple[ChatPrompt, tuple[int, ...]]:
         """The conversation as text; its tokens are the server's affair."""
-        told = (f"{message['role']}: {message['content']}" for message in self.style.messages(state))
+        told = (
+            f"{message['role']}: {message['content']}" for message in self.style.messages(state)
+        )
         return ChatPrompt("\n".join(told), thoughts=True), ()
 
     def agent(self, temperature: float, top_p: float) -> ApiAgent:
         """The agent that samples so; 0 is greedy."""
         stop = () if self.style.thoughts else ("\nObservation:",)
-        return ApiAgent(self.client, self.style.messages, parse, temperature, top_p, self.max_action_tokens, stop,
-                        unparsable=unparsable)
+        return ApiAgent(
+            self.client,
+            self.style.messages,
+            parse,
+            temperature,
+            top_p,
+            self.max_action_tokens,
+            stop,
+            unparsable=unparsable,
+        )

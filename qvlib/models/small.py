@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from ..seeding import generator
-from ..types import State
-from .precision import in_own_precision
-from .prompts import END, SPECIAL, compact, plain
+from qvlib.base.seeding import generator
+from qvlib.core.types import State
+from qvlib.models.precision import in_own_precision
+from qvlib.models.prompts import END, SPECIAL, compact, plain
 
 ALIASES = tuple(f" #{i}" for i in range(1, 65))
 # A price or a number is one piece, a word with the blank before it is one, every other sign stands alone.
@@ -32,7 +37,9 @@ class Demonstration:
     action: str
 
 
-def train_tokenizer(demonstrations: Iterable[Demonstration], vocabulary: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    demonstrations: Iterable[Demonstration], vocabulary: int
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE on the demonstrations' prompts and replies.
 
     Segments that stand on many pages (buttons, labels) become one token each, as aliases are.
@@ -43,34 +50,74 @@ def train_tokenizer(demonstrations: Iterable[Demonstration], vocabulary: int) ->
         texts.append(prompt.text + prompt.encode(d.action))
         segments.update({plain(s) for s in d.state.observation.split("[SEP]")} - {""})
         decisions += 1
-    frequent = [s for s, count in sorted(segments.items()) if count > 0.05 * decisions and s.count(" ") > 1]
+    frequent = [
+        s for s, count in sorted(segments.items()) if count > 0.05 * decisions and s.count(" ") > 1
+    ]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(PIECES, behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(PIECES, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
     tokenizer.add_tokens([AddedToken(s, normalized=False) for s in (*ALIASES, *frequent)])
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - len(ALIASES) - len(frequent), min_frequency=2,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(SPECIAL) - len(ALIASES) - len(frequent),
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, padding_side="left",
-                                   clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, seed: int,
-               dtype: str = "float32") -> LlamaForCausalLM:
+def make_model(
+    tokenizer: PreTrainedTokenizerFast,
+    width: int,
+    layers: int,
+    heads: int,
+    seed: int,
+    dtype: str = "float32",
+) -> LlamaForCausalLM:
     """A randomly initialised Llama; the weights derive from ``seed`` alone."""
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, tie_word_embeddings=True, max_position_embeddings=2048,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, "weights").integers(2**31)))
-        return in_own_precision(AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)))
+        return in_own_precision(
+            AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        )
 
 
-def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration], *,
-          epochs: int, lr: float, batch: int, seed: int) -> Iterator[dict[str, float]]:
+def clone(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    demonstrations: Sequence[Demonstration],
+    *,
+    epochs: int,
+    lr: float,
+    batch: int,
+    seed: int,
+) -> Iterator[dict[str, float]]:
     """Behaviour cloning with the next-token loss on prompts and actions, each averaged over its tokens.
 
     The prompts' part teaches copying, which the few action tokens alone were too few for.
@@ -79,12 +126,18 @@ def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstra
     rows = _encode(tokenizer, demonstrations)
     total = epochs * ((len(rows) + batch - 1) // batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, total_steps=total, pct_start=0.1
+    )
     model.train()
     for step, chosen in enumerate(_batches(rows, epochs, batch, seed)):
-        ids, labels, attention = _collate([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
+        ids, labels, attention = _collate(
+            [rows[i] for i in chosen], tokenizer.pad_token_id, model.device
+        )
         logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
-        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(ids[:, 1:])
+        nll = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        ).view_as(ids[:, 1:])
         on_action, real = labels[:, 1:], attention[:, 1:].bool()
         action_loss = nll[on_action].mean()
         loss = action_loss + nll[real & ~on_action].mean()
@@ -97,15 +150,19 @@ def clone(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, demonstra
     model.eval()
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]) -> list[tuple[list[int], list[bool]]]:
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonstration]
+) -> list[tuple[list[int], list[bool]]]:
     """(ids of prompt + action + end, which of them are an action's) of each decision.
 
     Decisions whose prompt starts with the row before, as those of a transcript do, go on in that row.
     """
     prompts = [compact(d.state) for d in demonstrations]
     heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
-    tails = tokenizer([p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],
-                      add_special_tokens=False)["input_ids"]
+    tails = tokenizer(
+        [p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],
+        add_special_tokens=False,
+    )["input_ids"]
     rows: list[tuple[list[int], list[bool]]] = []
     for head, tail in zip(heads, tails, strict=True):
         before: tuple[list[int], list[bool]] = ([], [])
@@ -116,18 +173,22 @@ def _encode(tokenizer: PreTrainedTokenizerFast, demonstrations: Sequence[Demonst
     return rows
 
 
-def _batches(rows: Sequence[tuple[list[int], list[bool]]], epochs: int, batch: int, seed: int) -> Iterator[np.ndarray]:
+def _batches(
+    rows: Sequence[tuple[list[int], list[bool]]], epochs: int, batch: int, seed: int
+) -> Iterator[np.ndarray]:
     """Batches of rows of similar length, in random order."""
     lengths = np.array([len(ids) for ids, _ in rows])
     for epoch in range(epochs):
         rng = generator(seed, "cloning", epoch)
         order = np.argsort(lengths + rng.uniform(0, 8, len(rows)), kind="stable")
-        cuts = [order[i: i + batch] for i in range(0, len(order), batch)]
+        cuts = [order[i : i + batch] for i in range(0, len(order), batch)]
         for i in rng.permutation(len(cuts)):
             yield cuts[i]
 
 
-def _collate(rows: Sequence[tuple[list[int], list[bool]]], pad: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+def _collate(
+    rows: Sequence[tuple[list[int], list[bool]]], pad: int, device: torch.device
+) -> tuple[torch.Tensor, ...]:
     """ids [B, T] padded on the right, is-action mask [B, T], attention mask [B, T]."""
     width = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), width), pad)

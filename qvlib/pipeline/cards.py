@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..params import Params
+from qvlib.pipeline.params import Params
 
 
 def model_card(params: Params, facts: Mapping[str, Any]) -> str:
@@ -18,13 +18,28 @@ def model_card(params: Params, facts: Mapping[str, Any]) -> str:
         base = "a small Llama, cloned from demonstrations"
     elif params.warm_start and not params.q_base:
         base += f", fine-tuned on demonstrations (stage `agent-{params.digest('agent')}`)"
-    kind = "A control for one: the same training with the winners drawn by a coin, which must gain nothing" if facts["control"] else \
-        "A step-level Q model (arXiv 2409.09345)"
+    kind = (
+        "A control for one: the same training with the winners drawn by a coin, which must gain nothing"
+        if facts["control"]
+        else "A step-level Q model (arXiv 2409.09345)"
+    )
     accuracy = facts["held_out_accuracy"]
-    held = "no pairs were held out" if accuracy is None else f"{accuracy:.1%} of {facts['held_out_pairs']} held-out pairs in the right order"
-    lora = f"LoRA of rank {params.lora_rank}" if params.trainer == "trl" and params.lora_rank else "full fine-tuning"
+    held = (
+        "no pairs were held out"
+        if accuracy is None
+        else f"{accuracy:.1%} of {facts['held_out_pairs']} held-out pairs in the right order"
+    )
+    lora = (
+        f"LoRA of rank {params.lora_rank}"
+        if params.trainer == "trl" and params.lora_rank
+        else "full fine-tuning"
+    )
     epochs = f"{params.dpo_epochs} epochs of {facts['pairs']} pairs"
-    epochs += f" ({facts['dropped_pairs']} longer than its context were dropped)" if facts["dropped_pairs"] else ""
+    epochs += (
+        f" ({facts['dropped_pairs']} longer than its context were dropped)"
+        if facts["dropped_pairs"]
+        else ""
+    )
     reference = "the base without this adapter" if lora.startswith("LoRA") else "the base"
     return f"""---
 library_name: {"peft" if lora.startswith("LoRA") else "transformers"}
@@ -44,5 +59,5 @@ pi is this model, pi_ref {reference}. It ranks the actions of one state and comp
 | accuracy | {held} |
 | seed | {params.seed} |
 
-`qvlib.pipeline.load_q` loads it with its reference; `qvlib.reranker.Reranked` executes the best of n by it.
+`qvlib.pipeline.load_q` loads it with its reference; `qvlib.core.reranker.Reranked` executes the best of n by it.
 """

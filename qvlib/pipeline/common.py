@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import QvlibError
-from ..files import write_atomic
-from ..models.names import is_remote
-from ..parallel import process_count, rank
-from ..params import Params
-from ..runs import Stage
+from qvlib.base.errors import QvlibError
+from qvlib.base.executors.processes import process_count, rank
+from qvlib.base.files import write_atomic
+from qvlib.models.names import is_remote
+from qvlib.pipeline.params import Params
+from qvlib.runs.stage import Stage
 
 
 def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -27,9 +27,11 @@ def write_table(stage: Stage, name: str, rows: Sequence[dict[str, Any]]) -> None
     write_atomic(stage.path / f"{name}.parquet", buffer.getvalue())
 
 
-def save_model(stage: Stage, model: Any, tokenizer: Any, name: str = "model", card: str = "") -> None:
+def save_model(
+    stage: Stage, model: Any, tokenizer: Any, name: str = "model", card: str = ""
+) -> None:
     """Save a model and tokenizer as transformers does, then move the folder into place whole."""
-    from ..models.local import quiet
+    from qvlib.models.local import quiet
 
     def write(folder: Path) -> None:
         with quiet():
@@ -72,8 +74,10 @@ def check_device(params: Params) -> None:
 
     number = int(params.device.partition(":")[2] or 0)
     if number >= torch.cuda.device_count():
-        raise QvlibError(f"device: {params.device}, but torch {torch.__version__} finds {torch.cuda.device_count()} GPUs here; set device: cpu, "
-                         "or install a torch for CUDA and its driver")
+        raise QvlibError(
+            f"device: {params.device}, but torch {torch.__version__} finds {torch.cuda.device_count()} GPUs here; set device: cpu, "
+            "or install a torch for CUDA and its driver"
+        )
 
 
 def one_thread(params: Params) -> None:
@@ -91,7 +95,9 @@ def set_threads(params: Params, count: int) -> None:
 
 def for_each_seed(make: Callable[[Params], Stage]) -> Callable[[Params], Stage]:
     """Make a stage for every chain of a run, one after the other; gives the first chain's."""
+
     @functools.wraps(make)
     def all_seeds(params: Params) -> Stage:
         return [make(chain) for chain in params.each_seed()][0]
+
     return all_seeds

@@ -8,22 +8,22 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..evaluate import best_episode, episode, tree_episode
-from ..lockstep import lockstep
-from ..mcts import search
-from ..models.names import is_remote
-from ..parallel import slices, stream
-from ..params import Params
-from ..reranker import Reranked
-from ..runs import Stage, open_stage
-from ..types import Agent, Environment, QModel, Task
-from .agents import sampler
-from .common import for_each_seed, processes
-from .models import load_model
-from .q import load_q
-from .rft import train_rft
-from .trees import search_config
-from .world import split_row, uses, world
+from qvlib.base.executors.processes import slices, stream
+from qvlib.core.episodes import best_episode, episode, tree_episode
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import search
+from qvlib.core.reranker import Reranked
+from qvlib.core.types import Agent, Environment, QModel, Task
+from qvlib.models.names import is_remote
+from qvlib.pipeline.agents import sampler
+from qvlib.pipeline.common import for_each_seed, processes
+from qvlib.pipeline.models import load_model
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.q import load_q
+from qvlib.pipeline.rft import train_rft
+from qvlib.pipeline.trees import search_config
+from qvlib.pipeline.world import split_row, uses, world
+from qvlib.runs.stage import Stage, open_stage
 
 MakeArms = Callable[[Params, Environment], dict[str, Agent]]
 
@@ -32,10 +32,25 @@ def arm_names(params: Params) -> list[str]:
     """The arms of the evaluation; a control's number comes after a slash."""
     second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
     controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
-    likely = [] if is_remote(params.agent) else ["likely_n5"]  # servers tell no log-probabilities that could be compared
+    likely = (
+        [] if is_remote(params.agent) else ["likely_n5"]
+    )  # servers tell no log-probabilities that could be compared
     rft = ["rft"] if params.rft else []
     best = ["best_of_n"] if params.best_of else []
-    return ["sample", "greedy", "random_n5", *likely, *rft, "q_n5", "q_n10", "tuned_policy", *second, *controls, "mcts", *best]
+    return [
+        "sample",
+        "greedy",
+        "random_n5",
+        *likely,
+        *rft,
+        "q_n5",
+        "q_n10",
+        "tuned_policy",
+        *second,
+        *controls,
+        "mcts",
+        *best,
+    ]
 
 
 def arms(params: Params, environment: Environment) -> dict[str, Agent]:
@@ -82,24 +97,32 @@ def play(params: Params) -> Stage:
     return play_arms(params, "episodes", arms, arm_names(params), uses(params, world(params)).test)
 
 
-def play_arms(params: Params, which: str, make: MakeArms, names: Sequence[str], tasks: Sequence[Task]) -> Stage:
+def play_arms(
+    params: Params, which: str, make: MakeArms, names: Sequence[str], tasks: Sequence[Task]
+) -> Stage:
     """Play the arms ``names`` of a stage on tasks, divided among the processes; ``make`` gives the agent of each."""
     with open_stage(params, which) as stage:
         if stage.complete:
             return stage
         done = stage.done("episodes", ("arm", "task"))
         parts = [(params, make, part, done) for part in slices(tasks, processes(params))]
-        with tqdm(total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode") as bar:
+        with tqdm(
+            total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode"
+        ) as bar:
             for record in stream(_episodes, parts):
                 stage.append("episodes", record)
                 bar.set_postfix_str(record["arm"], refresh=False)
                 bar.update()
         stage.to_parquet("episodes", ["arm", "task"])
-        stage.finish(test=split_row("test" if which == "episodes" else "dev", tasks), arms=list(names))
+        stage.finish(
+            test=split_row("test" if which == "episodes" else "dev", tasks), arms=list(names)
+        )
     return stage
 
 
-def _episodes(params: Params, make: MakeArms, tasks: Sequence[Task], done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+def _episodes(
+    params: Params, make: MakeArms, tasks: Sequence[Task], done: set[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
     """Play what is not done of every arm on these tasks; yields the episodes' records."""
     environment = world(params)
     config = replace(search_config(params), iterations=params.mcts_iterations)

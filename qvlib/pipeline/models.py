@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import environments
-from ..errors import QvlibError
-from ..evaluate import episode
-from ..lockstep import lockstep
-from ..models.names import SERVED, SMOLLM2, is_remote
-from ..params import Params
-from ..paths import resolve
-from ..runs import read_stage
-from ..types import State
-from .common import one_thread
-from .world import world
+from qvlib import environments
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import resolve
+from qvlib.core.episodes import episode
+from qvlib.core.lockstep import lockstep
+from qvlib.core.types import State
+from qvlib.models.names import SERVED, SMOLLM2, is_remote
+from qvlib.pipeline.common import one_thread
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.world import world
+from qvlib.runs.stage import read_stage
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
 
@@ -39,8 +39,10 @@ def load_reference(params: Params, agent: Any = None) -> Any:
     """
     dtype = "float32" if params.dtype == "bfloat16" else params.dtype
     if not params.q_base and is_remote(params.agent):
-        raise QvlibError(f"q_base is empty, and {params.agent} is behind a server and cannot be tuned here; name a local model, such "
-                         "as q_base: smollm2")
+        raise QvlibError(
+            f"q_base is empty, and {params.agent} is behind a server and cannot be tuned here; name a local model, such "
+            "as q_base: smollm2"
+        )
     if params.q_base:
         return load(params, params.q_base, dtype)
     return agent if agent is not None and dtype == params.dtype else load_model(params, dtype=dtype)
@@ -55,14 +57,20 @@ def load(params: Params, name: str | Path, dtype: str = "") -> Any:
     Raises:
         QvlibError: nothing of that name gives a causal model with a tokenizer.
     """
-    from ..models import local
-    from ..models.chat import Chat
+    from qvlib.models import local
+    from qvlib.models.chat import Chat
 
     if is_remote(str(name)):
         return remote(params, str(name))
     one_thread(params)
-    lm = local.load(found(name), dtype=dtype or params.dtype, device=params.device, max_action_tokens=params.max_action_tokens,
-                    cache_tokens=params.cache_tokens, style=functools.partial(style, params))
+    lm = local.load(
+        found(name),
+        dtype=dtype or params.dtype,
+        device=params.device,
+        max_action_tokens=params.max_action_tokens,
+        cache_tokens=params.cache_tokens,
+        style=functools.partial(style, params),
+    )
     longest = lm.context - params.max_action_tokens
     if isinstance(lm.style, Chat) and lm.style.budget > longest:  # the model reads no more
         lm.style = replace(lm.style, budget=max(1, int(longest)))
@@ -75,7 +83,7 @@ def found(name: str | Path) -> str | Path:
     Raises:
         QvlibError: a GGUF file or the package of ``smollm2`` is missing, or no model is in it.
     """
-    from ..models import gguf
+    from qvlib.models import gguf
 
     if name == SMOLLM2:
         return gguf.converted(gguf.smollm2())
@@ -87,8 +95,8 @@ def found(name: str | Path) -> str | Path:
 
 def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
     """How a model is prompted: as a chat by its template; without one in the compact style, if it was cloned so, else as a plain chat."""
-    from ..models.chat import PLAIN, Chat
-    from ..models.prompts import ACT, compact
+    from qvlib.models.chat import PLAIN, Chat
+    from qvlib.models.prompts import ACT, compact
 
     if not tokenizer.chat_template:
         if ACT in tokenizer.get_vocab():
@@ -105,18 +113,32 @@ def remote(params: Params, name: str) -> Any:
     Raises:
         QvlibError: a parameter ``api_*`` is none of its values.
     """
-    from ..models.api_client import ApiClient
-    from ..models.chat import Chat
-    from ..models.remote import RemoteModel
+    from qvlib.models.api_client import ApiClient
+    from qvlib.models.chat import Chat
+    from qvlib.models.remote import RemoteModel
 
     model = name.removeprefix(SERVED)
-    cache = resolve(params.api_cache or Path(params.runs_dir) / f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl")
+    cache = resolve(
+        params.api_cache
+        or Path(params.runs_dir) / f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl"
+    )
     client = ApiClient(
-        model, params.api_base_url, params.api_key_variable, timeout=params.api_timeout, retries=params.api_retries,
-        max_in_flight=params.api_in_flight, n_mode=params.api_n, cache=cache, offline=params.api_offline,
-        price_prompt=params.api_price_prompt or None, price_completion=params.api_price_completion or None)
+        model,
+        params.api_base_url,
+        params.api_key_variable,
+        timeout=params.api_timeout,
+        retries=params.api_retries,
+        max_in_flight=params.api_in_flight,
+        n_mode=params.api_n,
+        cache=cache,
+        offline=params.api_offline,
+        price_prompt=params.api_price_prompt or None,
+        price_completion=params.api_price_completion or None,
+    )
     instructions, first, examples = _conversation(params)
-    return RemoteModel(client, Chat(None, instructions, first, examples, params.thoughts), params.max_action_tokens)
+    return RemoteModel(
+        client, Chat(None, instructions, first, examples, params.thoughts), params.max_action_tokens
+    )
 
 
 @functools.lru_cache(2)
@@ -128,7 +150,11 @@ def _conversation(params: Params) -> tuple[str, Callable[..., str], tuple[State,
     def first(task: Any) -> str:
         return environment.reset(task).observation
 
-    return environments.instructions(params) if params.instructions else "", first, examples(params, environment)
+    return (
+        environments.instructions(params) if params.instructions else "",
+        first,
+        examples(params, environment),
+    )
 
 
 def examples(params: Params, environment: Any) -> tuple[State, ...]:
@@ -137,8 +163,13 @@ def examples(params: Params, environment: Any) -> tuple[State, ...]:
         return ()
     tasks = environment.tasks("train")[:EXAMPLE_TASKS]
     jobs = (episode(environment, task, params.seed) for task in tasks)
-    shown = {r["task"]: r for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)}
-    best = sorted(tasks, key=lambda t: (-shown[t.id]["reward"], shown[t.id]["env_steps"], t.id))[: params.examples]
+    shown = {
+        r["task"]: r
+        for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)
+    }
+    best = sorted(tasks, key=lambda t: (-shown[t.id]["reward"], shown[t.id]["env_steps"], t.id))[
+        : params.examples
+    ]
     ends = []
     for task in best:
         state = environment.reset(task)

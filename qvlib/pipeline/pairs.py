@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import QvlibError
-from ..params import Params
-from ..preferences import Pair, build_pairs
-from ..runs import Stage, open_stage, read_stage
-from .common import for_each_seed, write_table
+from qvlib.base.errors import QvlibError
+from qvlib.core.preferences import Pair, build_pairs
+from qvlib.pipeline.common import for_each_seed, write_table
+from qvlib.pipeline.params import Params
+from qvlib.runs.stage import Stage, open_stage, read_stage
 
 
 @for_each_seed
@@ -19,8 +19,10 @@ def make_pairs(params: Params) -> Stage:
             trees = load_trees(params)
             pairs = build_pairs(trees, params.pairs, params.min_margin, params.min_visits)
             if not pairs:
-                raise QvlibError("no preference pairs in these trees; lower min_margin or min_visits, or raise "
-                                 "train_tasks or iterations")
+                raise QvlibError(
+                    "no preference pairs in these trees; lower min_margin or min_visits, or raise "
+                    "train_tasks or iterations"
+                )
             write_table(stage, "pairs", [p.record() for p in pairs])
             stage.finish(pairs=len(pairs), tasks=len({p.task for p in pairs}), trees=len(trees))
     return stage

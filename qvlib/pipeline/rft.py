@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import QvlibError
-from ..mcts import best_trajectory
-from ..params import Params
-from ..runs import Stage, open_stage
-from .agents import decisions, must_be_tunable
-from .common import one_thread, save_model, write_table
-from .models import load_model
-from .pairs import load_trees
-from .world import world
+from qvlib.base.errors import QvlibError
+from qvlib.core.mcts import best_trajectory
+from qvlib.pipeline.agents import decisions, must_be_tunable
+from qvlib.pipeline.common import one_thread, save_model, write_table
+from qvlib.pipeline.models import load_model
+from qvlib.pipeline.pairs import load_trees
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.world import world
+from qvlib.runs.stage import Stage, open_stage
 
 
 def train_rft(params: Params) -> Stage:
@@ -26,7 +26,7 @@ def train_rft(params: Params) -> Stage:
     Raises:
         QvlibError: the agent is behind a server, or no tree holds an episode of at least ``rft_min_reward``.
     """
-    from ..warm_start import fine_tune, transcripts
+    from qvlib.agents.fine_tuning import fine_tune, transcripts
 
     must_be_tunable(params.agent, "rft")
     with open_stage(params, "rft") as stage:
@@ -41,12 +41,32 @@ def train_rft(params: Params) -> Stage:
         lm = load_model(params)
         rows = list(transcripts(lm, ((d.state, d.action) for d in made)))
         tuned, curve, dropped = fine_tune(
-            lm, rows, lr=params.rft_lr, epochs=params.rft_epochs, batch=params.warm_batch, seed=params.seed,
-            lora_rank=params.warm_rank, folder=stage.path / "training", label="RFT")
-        write_table(stage, "curve", [{"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve])
+            lm,
+            rows,
+            lr=params.rft_lr,
+            epochs=params.rft_epochs,
+            batch=params.warm_batch,
+            seed=params.seed,
+            lora_rank=params.warm_rank,
+            folder=stage.path / "training",
+            label="RFT",
+        )
+        write_table(
+            stage,
+            "curve",
+            [
+                {"step": row["step"], "steps": len(curve), "action_loss": row["loss"]}
+                for row in curve
+            ],
+        )
         save_model(stage, tuned.model, tuned.tokenizer)
-        stage.finish(trees=len(trees), demonstrations=len(shown), decisions=len(made), too_long=dropped,
-                     demonstrator_reward=float(np.mean([record["reward"] for record in shown])))
+        stage.finish(
+            trees=len(trees),
+            demonstrations=len(shown),
+            decisions=len(made),
+            too_long=dropped,
+            demonstrator_reward=float(np.mean([record["reward"] for record in shown])),
+        )
     return stage
 
 
@@ -57,12 +77,24 @@ def best_episodes(trees: Sequence[Mapping[str, Any]], min_reward: float) -> list
         QvlibError: no tree has one.
     """
     best = [(tree, best_trajectory(tree)) for tree in trees]
-    shown = [{"task": tree["task"], "group": tree["group"], "reward": found[0], "actions": list(found[1])}
-             for tree, found in best if found is not None and found[0] >= min_reward]
+    shown = [
+        {
+            "task": tree["task"],
+            "group": tree["group"],
+            "reward": found[0],
+            "actions": list(found[1]),
+        }
+        for tree, found in best
+        if found is not None and found[0] >= min_reward
+    ]
     if not any(found is not None for _, found in best):
-        raise QvlibError(f"rft: no episode in {len(trees)} trees has ended; raise iterations, max_steps or train_tasks")
+        raise QvlibError(
+            f"rft: no episode in {len(trees)} trees has ended; raise iterations, max_steps or train_tasks"
+        )
     if not shown:
         top = max(found[0] for _, found in best if found is not None)
-        raise QvlibError(f"rft: the best episode in {len(trees)} trees has a reward of {top:.3f}, under rft_min_reward = {min_reward:g}; "
-                         "lower it, or raise iterations or train_tasks")
+        raise QvlibError(
+            f"rft: the best episode in {len(trees)} trees has a reward of {top:.3f}, under rft_min_reward = {min_reward:g}; "
+            "lower it, or raise iterations or train_tasks"
+        )
     return shown

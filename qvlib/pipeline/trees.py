@@ -7,24 +7,26 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..lockstep import lockstep
-from ..mcts import SearchConfig, search, tree_record
-from ..parallel import slices, stream
-from ..params import Params
-from ..reranker import Reranked
-from ..runs import Stage, open_stage
-from ..types import Agent, Environment, Task
-from .agents import sampler
-from .common import for_each_seed, processes
-from .models import load_model
-from .pairs import make_pairs
-from .q import fit_q, load_q
-from .world import uses, world
+from qvlib.base.executors.processes import slices, stream
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import SearchConfig, search, tree_record
+from qvlib.core.reranker import Reranked
+from qvlib.core.types import Agent, Environment, Task
+from qvlib.pipeline.agents import sampler
+from qvlib.pipeline.common import for_each_seed, processes
+from qvlib.pipeline.models import load_model
+from qvlib.pipeline.pairs import make_pairs
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.q import fit_q, load_q
+from qvlib.pipeline.world import uses, world
+from qvlib.runs.stage import Stage, open_stage
 
 
 def search_config(params: Params) -> SearchConfig:
     """The search of collecting."""
-    return SearchConfig(**{name: getattr(params, name) for name in SearchConfig.__dataclass_fields__})
+    return SearchConfig(
+        **{name: getattr(params, name) for name in SearchConfig.__dataclass_fields__}
+    )
 
 
 @for_each_seed

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..errors import QvlibError
-from ..models.names import is_remote
-from ..params import Params
-from ..reranker import Listed, Reranked
-from ..runs import Stage
-from ..types import Agent, Environment, QModel
-from .agents import sampler
-from .common import for_each_seed
-from .episodes import play_arms
-from .models import load_model
-from .q import load_q
-from .world import uses, world
+from qvlib.base.errors import QvlibError
+from qvlib.core.reranker import Listed, Reranked
+from qvlib.core.types import Agent, Environment, QModel
+from qvlib.models.names import is_remote
+from qvlib.pipeline.agents import sampler
+from qvlib.pipeline.common import for_each_seed
+from qvlib.pipeline.episodes import play_arms
+from qvlib.pipeline.models import load_model
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.q import load_q
+from qvlib.pipeline.world import uses, world
+from qvlib.runs.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Rule:
 
     def twin(self, sampled: Agent, n: int) -> Agent:
         """The same choice without Q: the likeliest where the prior counts, else a random one."""
-        return Reranked(sampled, None, n, prior_weight=1.0) if self.prior_weight else Reranked(sampled, None, n, temperature=1.0)
+        return (
+            Reranked(sampled, None, n, prior_weight=1.0)
+            if self.prior_weight
+            else Reranked(sampled, None, n, temperature=1.0)
+        )
 
 
 RULES = (
@@ -51,23 +55,36 @@ RULES = (
 @for_each_seed
 def try_rules(params: Params) -> Stage:
     """Play every scoring rule with its control and its twin on dev tasks: ``episodes.parquet``."""
-    return play_arms(params, "rules", rule_arms, rule_names(params), uses(params, world(params)).dev[: params.rule_tasks])
+    return play_arms(
+        params,
+        "rules",
+        rule_arms,
+        rule_names(params),
+        uses(params, world(params)).dev[: params.rule_tasks],
+    )
 
 
 def rule_names(params: Params) -> list[str]:
     """``sample``, and for each rule ``<rule>:q``, ``<rule>:twin`` and ``<rule>:control/<shuffle>``."""
     controls = [f"control/{k}" for k in range(params.control_shuffles)]
-    return ["sample", *(f"{rule.name}:{what}" for rule in RULES for what in ("q", "twin", *controls))]
+    return [
+        "sample",
+        *(f"{rule.name}:{what}" for rule in RULES for what in ("q", "twin", *controls)),
+    ]
 
 
 def rule_arms(params: Params, environment: Environment) -> dict[str, Agent]:
     """The agent of each name of ``rule_names``."""
     if is_remote(params.agent):
-        raise QvlibError(f"rule_tasks: scoring rules weigh log-probabilities, which {params.agent} does not tell; set rule_tasks to 0")
+        raise QvlibError(
+            f"rule_tasks: scoring rules weigh log-probabilities, which {params.agent} does not tell; set rule_tasks to 0"
+        )
     lm = load_model(params)
     q = load_q(params, agent=lm)
-    controls = {f"control/{k}": load_q(params, f"model-{k}", "control", reference=q.reference)
-                for k in range(params.control_shuffles)}
+    controls = {
+        f"control/{k}": load_q(params, f"model-{k}", "control", reference=q.reference)
+        for k in range(params.control_shuffles)
+    }
     sample = sampler(params, environment, lm)
     listed = Listed(sample, environment, lm)
     found: dict[str, Agent] = {"sample": sample}
@@ -82,13 +99,29 @@ def rule_arms(params: Params, environment: Environment) -> dict[str, Agent]:
 
 def try_cell(params: Params) -> Stage:
     """Play ``sample`` and the reranked agent of a cell of a grid on dev tasks: ``episodes.parquet``."""
-    return play_arms(params, "trial", trial_arms, ["sample", "q"], uses(params, world(params)).dev[: params.trial_tasks])
+    return play_arms(
+        params,
+        "trial",
+        trial_arms,
+        ["sample", "q"],
+        uses(params, world(params)).dev[: params.trial_tasks],
+    )
 
 
 def trial_arms(params: Params, environment: Environment) -> dict[str, Agent]:
     """One sample of the agent as it is; the reranked agent with the cell's candidates."""
     lm = load_model(params)
-    candidates = params.model_copy(update={"temperature": params.trial_temperature or params.temperature})
+    candidates = params.model_copy(
+        update={"temperature": params.trial_temperature or params.temperature}
+    )
     q = load_q(params, agent=lm)
-    return {"sample": sampler(params, environment, lm),
-            "q": Reranked(sampler(candidates, environment, lm), q, params.trial_n, params.rerank_temperature, params.prior_weight)}
+    return {
+        "sample": sampler(params, environment, lm),
+        "q": Reranked(
+            sampler(candidates, environment, lm),
+            q,
+            params.trial_n,
+            params.rerank_temperature,
+            params.prior_weight,
+        ),
+    }

@@ -1,6 +1,6 @@
 """HotPotQA in pure Python: search, lookup and finish over the official paragraphs or a generated encyclopaedia."""
 
-from .environment import HotPotQA, build
+from qvlib.environments.hotpotqa.environment import HotPotQA, build
 
 INSTRUCTIONS = """\
 You answer a question by reading an encyclopaedia.

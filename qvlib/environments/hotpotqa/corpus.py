@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..webshop.analyzer import tokens
-from ..webshop.search import Index, build_index
+from qvlib.environments.webshop.analyzer import tokens
+from qvlib.environments.webshop.search import Index, build_index
 
 SIMILAR = 5
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import QvlibError
-from ...types import State, Step, Task
-from . import files
-from .corpus import Articles, pieces
-from .metric import Score, score
-from .questions import SPLITS
-from .splits import split_tasks
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import State, Step, Task
+from qvlib.environments.hotpotqa import files
+from qvlib.environments.hotpotqa.corpus import Articles, pieces
+from qvlib.environments.hotpotqa.metric import Score, score
+from qvlib.environments.hotpotqa.questions import SPLITS
+from qvlib.environments.hotpotqa.splits import split_tasks
 
 ADMISSIBLE = ("search[<title>]", "lookup[<keyword>]", "finish[<answer>]", "think[<thought>]")
 MISS, NO_MORE, REFERS = "Could not find ", "No more results.\n", "may refer to:"
@@ -41,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class HotPotQA:
-    """Questions over a corpus, after ``Environment`` of ``qvlib.types``.
+    """Questions over a corpus, after ``Environment`` of ``qvlib.core.types``.
 
     The reward is exact match, 0 or 1; F1 stands beside it in ``state.world.score``. A refused action counts as a
     step, as in the original: it shows ``Invalid action: ...``, adds to the history and leaves all else as it was.
@@ -67,7 +67,9 @@ class HotPotQA:
         if split not in SPLITS:
             raise QvlibError(f"split {split!r}: the splits are {', '.join(SPLITS)}")
         if not self.splits[split]:
-            raise QvlibError(f"split {split!r} is empty: no question fell into it; raise its share or load more questions")
+            raise QvlibError(
+                f"split {split!r} is empty: no question fell into it; raise its share or load more questions"
+            )
         return self.splits[split]
 
     def reset(self, task: Task) -> State:
@@ -88,8 +90,16 @@ class HotPotQA:
         else:
             observation = "Nice thought." if verb else f"Invalid action: {action.strip()}"
         reward = float(world.score.exact) if world.score else 0.0
-        return State(state.task, observation, (*state.history, Step(action, observation)), ADMISSIBLE, reward,
-                     verb == "finish", bool(verb), world)
+        return State(
+            state.task,
+            observation,
+            (*state.history, Step(action, observation)),
+            ADMISSIBLE,
+            reward,
+            verb == "finish",
+            bool(verb),
+            world,
+        )
 
     def accepts(self, state: State, action: str) -> bool:
         """False if the action would be refused, or if the history tells already that it shows nothing new.
@@ -130,7 +140,9 @@ class HotPotQA:
 
     def _look_up(self, world: Reading, keyword: str) -> tuple[str, Reading]:
         if keyword != world.keyword:
-            world = replace(world, keyword=keyword, results=self._results(world.title, keyword), position=0)
+            world = replace(
+                world, keyword=keyword, results=self._results(world.title, keyword), position=0
+            )
         if world.position >= len(world.results):
             return NO_MORE, world
         return _result(world.results, world.position), replace(world, position=world.position + 1)
@@ -149,7 +161,11 @@ class HotPotQA:
             if (verb, argument) == ("lookup", keyword):
                 shown.add(step.observation)
         results = self._results(state.world.title, keyword)
-        return not shown.issuperset(_result(results, i) for i in range(len(results))) if results else NO_MORE not in shown
+        return (
+            not shown.issuperset(_result(results, i) for i in range(len(results)))
+            if results
+            else NO_MORE not in shown
+        )
 
 
 def _result(results: Sequence[str], at: int) -> str:
@@ -162,8 +178,15 @@ def parse(action: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else ("", "")
 
 
-def build(data_dir: str | Path, *, max_steps: int = 7, timeout_value: float = -1.0, dev_share: float = 0.1,
-          test_share: float = 0.3, seed: int = 0) -> HotPotQA:
+def build(
+    data_dir: str | Path,
+    *,
+    max_steps: int = 7,
+    timeout_value: float = -1.0,
+    dev_share: float = 0.1,
+    test_share: float = 0.3,
+    seed: int = 0,
+) -> HotPotQA:
     """HotPotQA on a folder of data files (``files`` says which); ``seed`` draws the splits where the files name none.
 
     Raises:
@@ -171,5 +194,11 @@ def build(data_dir: str | Path, *, max_steps: int = 7, timeout_value: float = -1
     """
     loaded = files.load(data_dir)
     splits = split_tasks(loaded.questions, dev_share, test_share, seed)
-    return HotPotQA(loaded.corpus, splits, loaded.data_hashes(), len(loaded.questions) - sum(map(len, splits.values())),
-                    max_steps, timeout_value)
+    return HotPotQA(
+        loaded.corpus,
+        splits,
+        loaded.data_hashes(),
+        len(loaded.questions) - sum(map(len, splits.values())),
+        max_steps,
+        timeout_value,
+    )

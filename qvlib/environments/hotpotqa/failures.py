@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from ...types import Task
-from .environment import HotPotQA
-from .metric import normalise
-from .questions import Question
-from .reader import reading_order
+from qvlib.core.types import Task
+from qvlib.environments.hotpotqa.environment import HotPotQA
+from qvlib.environments.hotpotqa.metric import normalise
+from qvlib.environments.hotpotqa.questions import Question
+from qvlib.environments.hotpotqa.reader import reading_order
 
 KINDS = {
     "right": "the answer is the gold answer",
@@ -21,7 +21,11 @@ KINDS = {
     "answer form": "opened all; the answer shares words with the gold answer or holds it",
     "wrong answer": "opened all and answered something else",
 }
-EXPLAINED = "The first kind that holds: " + "; ".join(f"**{kind}**: {what}" for kind, what in KINDS.items()) + "."
+EXPLAINED = (
+    "The first kind that holds: "
+    + "; ".join(f"**{kind}**: {what}" for kind, what in KINDS.items())
+    + "."
+)
 
 
 def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple[str, float]:
@@ -42,7 +46,9 @@ def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple
     needed = reading_order(question)
     missed = [title for title in needed if title not in opened]
     if missed:
-        first = len(missed) == len(needed) if question.kind == "comparison" else missed[0] == needed[0]
+        first = (
+            len(missed) == len(needed) if question.kind == "comparison" else missed[0] == needed[0]
+        )
         return "search" if first else "second hop", score.f1
     holds = f" {normalise(question.answer)} " in f" {normalise(state.world.answer)} "
     return "answer form" if holds or score.f1 > 0 else "wrong answer", score.f1
@@ -55,9 +61,12 @@ def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.Dat
     An arm whose actions were not kept (``mcts``) is left out.
     """
     tasks = {task.id: task for task in environment.tasks("test")}
-    rows = [{"arm": record["arm"].partition("/")[0], "episodes": 1, "kind": kind, "F1": f1}
-            for record in records if len(record["actions"])
-            for kind, f1 in (classify(environment, tasks[record["task"]], record["actions"]),)]
+    rows = [
+        {"arm": record["arm"].partition("/")[0], "episodes": 1, "kind": kind, "F1": f1}
+        for record in records
+        if len(record["actions"])
+        for kind, f1 in (classify(environment, tasks[record["task"]], record["actions"]),)
+    ]
     found = pd.DataFrame(rows, columns=["arm", "episodes", "kind", "F1"])
     for kind in KINDS:
         found[kind] = (found["kind"] == kind).astype(float)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import QvlibError
-from ..datafiles import lines, records, sha256
-from .corpus import Corpus, build_corpus
-from .questions import Question, failure, parse
+from qvlib.base.errors import QvlibError
+from qvlib.environments.datafiles import lines, records, sha256
+from qvlib.environments.hotpotqa.corpus import Corpus, build_corpus
+from qvlib.environments.hotpotqa.questions import Question, failure, parse
 
 OFFICIAL = "hotpot_dev_distractor_v1.json of hotpotqa.github.io"
 QUESTIONS, CORPUS, CONTEXTS = "questions.jsonl", "corpus.jsonl", "hotpot_*.json"
@@ -47,14 +47,22 @@ def load(data_dir: str | Path) -> Loaded:
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise QvlibError(f"data_dir {str(folder)!r}: no such folder; put {OFFICIAL} into a folder and give it as data_dir")
-    asked, corpus_file, official = (_one(folder, pattern) for pattern in (QUESTIONS, CORPUS, CONTEXTS))
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: no such folder; put {OFFICIAL} into a folder and give it as data_dir"
+        )
+    asked, corpus_file, official = (
+        _one(folder, pattern) for pattern in (QUESTIONS, CORPUS, CONTEXTS)
+    )
     if not asked and not official:
-        raise QvlibError(f"data_dir {str(folder)!r}: no questions ({CONTEXTS} or {QUESTIONS}, plain or .gz); "
-                         f"fetch {OFFICIAL} into this folder, or give another data_dir")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: no questions ({CONTEXTS} or {QUESTIONS}, plain or .gz); "
+            f"fetch {OFFICIAL} into this folder, or give another data_dir"
+        )
     if asked and not corpus_file:
-        raise QvlibError(f"data_dir {str(folder)!r}: {asked.name} needs the articles in {CORPUS} (or .gz) beside it; "
-                         f"add it, or use {OFFICIAL}, which holds its articles")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: {asked.name} needs the articles in {CORPUS} (or .gz) beside it; "
+            f"add it, or use {OFFICIAL}, which holds its articles"
+        )
     articles: dict[str, str] = dict(_articles(corpus_file)) if corpus_file else {}
     if asked:
         questions = tuple(parse(r, asked, n, "id") for n, r in enumerate(lines(asked), 1))
@@ -62,14 +70,18 @@ def load(data_dir: str | Path) -> Loaded:
         questions = tuple(_official(official, articles))
     source = asked or official
     _check(questions, articles, source)
-    return Loaded(questions, build_corpus(articles.items()), tuple(p for p in (source, corpus_file) if p))
+    return Loaded(
+        questions, build_corpus(articles.items()), tuple(p for p in (source, corpus_file) if p)
+    )
 
 
 def _one(folder: Path, pattern: str) -> Path | None:
     found = sorted({p for end in ("", ".gz") for p in folder.glob(pattern + end)})
     if len(found) > 1:
-        raise QvlibError(f"data_dir {str(folder)!r}: several files for {pattern}: {', '.join(p.name for p in found)}; "
-                         "keep the one to use there")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: several files for {pattern}: {', '.join(p.name for p in found)}; "
+            "keep the one to use there"
+        )
     return found[0] if found else None
 
 
@@ -102,8 +114,13 @@ def _official(path: Path, articles: dict[str, str]) -> Iterator[Question]:
 
 
 def _is_paragraph(paragraph: Any) -> bool:
-    return (isinstance(paragraph, list) and len(paragraph) == 2 and isinstance(paragraph[0], str)
-            and isinstance(paragraph[1], list) and all(isinstance(s, str) for s in paragraph[1]))
+    return (
+        isinstance(paragraph, list)
+        and len(paragraph) == 2
+        and isinstance(paragraph[0], str)
+        and isinstance(paragraph[1], list)
+        and all(isinstance(s, str) for s in paragraph[1])
+    )
 
 
 def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path) -> None:
@@ -112,9 +129,13 @@ def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
-            raise QvlibError(f"{path}: question id {question.id!r} comes twice; remove one of the two")
+            raise QvlibError(
+                f"{path}: question id {question.id!r} comes twice; remove one of the two"
+            )
         seen.add(question.id)
         missing = [title for title in question.titles if title not in articles]
         if missing:
-            raise QvlibError(f"{path}: question {question.id!r} is supported by {missing[0]!r}, which is no article of "
-                             "the corpus; add the article, or remove the question")
+            raise QvlibError(
+                f"{path}: question {question.id!r} is supported by {missing[0]!r}, which is no article of "
+                "the corpus; add the article, or remove the question"
+            )

@@ -20,17 +20,35 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import QvlibError
-from ...files import write_atomic
-from ...seeding import generator
-from . import words
-from .environment import SHOWN
-from .metric import normalise
-from .words import FACTS, FILLERS, FIRST_OF, NAMED, OF_KIND, SAME, SENTENCES, Fact
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import write_atomic
+from qvlib.base.seeding import generator
+from qvlib.environments.hotpotqa import words
+from qvlib.environments.hotpotqa.environment import SHOWN
+from qvlib.environments.hotpotqa.metric import normalise
+from qvlib.environments.hotpotqa.words import (
+    FACTS,
+    FILLERS,
+    FIRST_OF,
+    NAMED,
+    OF_KIND,
+    SAME,
+    SENTENCES,
+    Fact,
+)
 
 FILES = ("hotpot_embedded_v1.json", "corpus.jsonl")
-COMMUNITY = (("town", 3), ("university", 2), ("company", 2), ("festival", 1), ("person", 5), ("film", 3), ("novel", 2),
-             ("band", 1), ("album", 1))
+COMMUNITY = (
+    ("town", 3),
+    ("university", 2),
+    ("company", 2),
+    ("festival", 1),
+    ("person", 5),
+    ("film", 3),
+    ("novel", 2),
+    ("band", 1),
+    ("album", 1),
+)
 ARTICLES = sum(count for _, count in COMMUNITY)  # of a community
 PER_ARTICLE = 4  # questions
 SHARES = {"two hops": 0.4, "three hops": 0.25, "first": 0.13, "first of two": 0.12, "same": 0.1}
@@ -68,7 +86,9 @@ class Asked:
 
     def steps(self) -> int:
         """Of the gold path: a search for each article, a lookup for each fact that a search does not show, finish."""
-        return len({title for title, _ in self.facts}) + sum(at >= SHOWN for _, at in self.facts) + 1
+        return (
+            len({title for title, _ in self.facts}) + sum(at >= SHOWN for _, at in self.facts) + 1
+        )
 
 
 def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
@@ -80,8 +100,10 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
     towns = len(words.STEMS) * len(words.ENDINGS) * (1 + len(words.OLDER))
     most = towns // dict(COMMUNITY)["town"] * ARTICLES
     if not ARTICLES <= articles <= most:
-        raise QvlibError(f"articles {articles}: the encyclopaedia is made of communities of {ARTICLES} and has names for "
-                         f"{most} articles; give a number from {ARTICLES} to {most}")
+        raise QvlibError(
+            f"articles {articles}: the encyclopaedia is made of communities of {ARTICLES} and has names for "
+            f"{most} articles; give a number from {ARTICLES} to {most}"
+        )
     names = _Names(seed)
     texts: list[dict[str, Any]] = []
     questions: list[dict[str, Any]] = []
@@ -95,7 +117,9 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
     questions = [{"_id": f"e{number:06d}"} | question for number, question in enumerate(questions)]
     texts = [texts[i] for i in order.permutation(len(texts))]
     official = "[\n" + ",\n".join(map(json.dumps, questions)) + "\n]\n"
-    for name, content in zip(FILES, (official, "".join(json.dumps(t) + "\n" for t in texts)), strict=True):
+    for name, content in zip(
+        FILES, (official, "".join(json.dumps(t) + "\n" for t in texts)), strict=True
+    ):
         write_atomic(folder / name, content)
 
 
@@ -109,10 +133,15 @@ class _Names:
                 yield tuple(p[j] for p, j in zip(parts, np.unravel_index(i, sizes), strict=True))
 
         towns = (("", a, b) for a, b in drawn("towns", words.STEMS, words.ENDINGS))
-        older = ((a + " ", b, c) for a, b, c in drawn("older towns", words.OLDER, words.STEMS, words.ENDINGS))
+        older = (
+            (a + " ", b, c)
+            for a, b, c in drawn("older towns", words.OLDER, words.STEMS, words.ENDINGS)
+        )
         self._towns = map("".join, itertools.chain(towns, older))
-        self._people = itertools.chain(drawn("people", words.FIRST, words.LAST),
-                                       drawn("more people", words.FIRST, words.FIRST, words.LAST))
+        self._people = itertools.chain(
+            drawn("people", words.FIRST, words.LAST),
+            drawn("more people", words.FIRST, words.FIRST, words.LAST),
+        )
         things = drawn("things", words.ADJECTIVES, words.NOUNS)
         more = drawn("more things", words.ADJECTIVES, words.ADJECTIVES, words.NOUNS)
         self._things = itertools.chain(things, (t for t in more if t[0] != t[1]))
@@ -143,7 +172,9 @@ class _Names:
         self._taken.add(name)
         return name
 
-    def _like(self, wanted: Sequence[tuple[str, ...]], otherwise: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    def _like(
+        self, wanted: Sequence[tuple[str, ...]], otherwise: Callable[[], tuple[str, ...]]
+    ) -> tuple[str, ...]:
         for parts in wanted:
             name = tuple(map(str, parts))
             if name not in self._taken:
@@ -154,7 +185,10 @@ class _Names:
 
 def _community(names: _Names, rng: np.random.Generator) -> list[Article]:
     """Twenty written articles."""
-    made = {kind: [Article(kind, title) for title in titles] for kind, titles in _titles(names, rng).items()}
+    made = {
+        kind: [Article(kind, title) for title in titles]
+        for kind, titles in _titles(names, rng).items()
+    }
     people = made["person"]
     for pair in (people[:2], people[2:4]):
         for one, other in (pair, pair[::-1]):
@@ -181,14 +215,20 @@ def _titles(names: _Names, rng: np.random.Generator) -> dict[str, list[str]]:
         "company": [f"{' '.join(names.thing())} Company" for _ in range(2)],
         "festival": [f"{towns[2]} Festival"],
         "person": [" ".join(parts) for parts in people],
-        "film": [f"The {' '.join(film)}", f"The {' '.join(other)}", f"The {' '.join(film)} Returns"],
+        "film": [
+            f"The {' '.join(film)}",
+            f"The {' '.join(other)}",
+            f"The {' '.join(film)} Returns",
+        ],
         "novel": [f"The {film[-1]} of {towns[0]}", f"The {novel[-1]} of {towns[1]}"],
         "band": [f"The {' '.join(names.thing())}s"],
         "album": [f"Songs of {towns[int(rng.integers(3))]}"],
     }
 
 
-def _value(article: Article, fact: Fact, made: dict[str, list[Article]], rng: np.random.Generator) -> str:
+def _value(
+    article: Article, fact: Fact, made: dict[str, list[Article]], rng: np.random.Generator
+) -> str:
     """A value for a fact: another article of the community, not one the article names already if that can be, or a word."""
     if fact.name == "spouse":
         return ""
@@ -196,7 +236,12 @@ def _value(article: Article, fact: Fact, made: dict[str, list[Article]], rng: np
         early = 1300 if article.kind == "town" else 1900
         return str(rng.integers(early, early + 100))
     if not fact.target:
-        pool = {"award": words.AWARDS, "country": words.COUNTRIES, "river": words.RIVERS, "goods": words.GOODS}[fact.name]
+        pool = {
+            "award": words.AWARDS,
+            "country": words.COUNTRIES,
+            "river": words.RIVERS,
+            "goods": words.GOODS,
+        }[fact.name]
         return str(rng.choice(pool))
     others = [a.title for a in made[fact.target] if a is not article]
     fresh = [title for title in others if title not in article.facts.values()]
@@ -205,10 +250,19 @@ def _value(article: Article, fact: Fact, made: dict[str, list[Article]], rng: np
 
 def _write(article: Article, rng: np.random.Generator) -> None:
     """Sentences with most of the article's facts, among them some that say nothing."""
-    blanks = article.facts | {"title": article.title, "short": article.title.split()[-1], "job": str(rng.choice(words.JOBS)),
-                              "genre": str(rng.choice(words.GENRES.get(article.kind, ("",)))), "day": str(rng.choice(words.DAYS))}
+    blanks = article.facts | {
+        "title": article.title,
+        "short": article.title.split()[-1],
+        "job": str(rng.choice(words.JOBS)),
+        "genre": str(rng.choice(words.GENRES.get(article.kind, ("",)))),
+        "day": str(rng.choice(words.DAYS)),
+    }
     least, most = SENTENCES_OF_ARTICLE
-    can = [(text, facts) for text, facts in SENTENCES[article.kind] if all(name in article.facts for name in facts)]
+    can = [
+        (text, facts)
+        for text, facts in SENTENCES[article.kind]
+        if all(name in article.facts for name in facts)
+    ]
     said = [can[0], *(s for s in can[1:] if rng.random() < 0.9)]
     fillers = [(text, ()) for text in rng.permutation(FILLERS[article.kind])]
     while len(said) < least or (fillers and len(said) < most and rng.random() < 0.5):
@@ -221,10 +275,17 @@ def _write(article: Article, rng: np.random.Generator) -> None:
 def _questions(community: Sequence[Article], rng: np.random.Generator) -> Iterator[Asked]:
     """Questions that are short enough and do not hold their answers, by ``SHARES``, each once."""
     by_title = {a.title: a for a in community}
-    paths = {hops: [path for start in community for path in _paths(start, by_title, hops)] for hops in (1, 2, 3)}
-    kinds = {"two hops": map(_bridge, _shuffled(paths[2], rng)), "three hops": map(_bridge, _shuffled(paths[3], rng)),
-             "first": itertools.starmap(_first, _pairs(paths[1], rng)),
-             "first of two": itertools.starmap(_first, _pairs(paths[2], rng)), "same": _sames(community, rng)}
+    paths = {
+        hops: [path for start in community for path in _paths(start, by_title, hops)]
+        for hops in (1, 2, 3)
+    }
+    kinds = {
+        "two hops": map(_bridge, _shuffled(paths[2], rng)),
+        "three hops": map(_bridge, _shuffled(paths[3], rng)),
+        "first": itertools.starmap(_first, _pairs(paths[1], rng)),
+        "first of two": itertools.starmap(_first, _pairs(paths[2], rng)),
+        "same": _sames(community, rng),
+    }
     asked: set[str] = set()
     for kind, share in SHARES.items():
         good = (q for q in kinds[kind] if q and q.steps() <= LONGEST and q.text not in asked)
@@ -295,9 +356,18 @@ def _sames(community: Sequence[Article], rng: np.random.Generator) -> Iterator[A
     by_answer: dict[str, list[Asked]] = {"yes": [], "no": []}
     for (kind, name), ask in SAME.items():
         fact = next(f for f in FACTS if (f.kind, f.name) == (kind, name))
-        for a, b in itertools.permutations([x for x in community if x.kind == kind and name in x.stated], 2):
+        for a, b in itertools.permutations(
+            [x for x in community if x.kind == kind and name in x.stated], 2
+        ):
             answer = "yes" if a.facts[name] == b.facts[name] else "no"
-            by_answer[answer].append(Asked(ask.format(a.named, b.named), answer, _cited(((a, fact), (b, fact))), "comparison"))
+            by_answer[answer].append(
+                Asked(
+                    ask.format(a.named, b.named),
+                    answer,
+                    _cited(((a, fact), (b, fact))),
+                    "comparison",
+                )
+            )
     turns = zip(*(_shuffled(found, rng) for found in by_answer.values()), strict=False)
     return itertools.chain.from_iterable(turns)
 
@@ -308,6 +378,11 @@ def _record(asked: Asked, community: Sequence[Article], rng: np.random.Generator
     others = [a.title for a in community if a.title not in needed]
     titles = [*needed, *(others[i] for i in rng.permutation(len(others))[:DISTRACTORS])]
     text = {a.title: a.sentences for a in community}
-    return {"question": asked.text, "answer": asked.answer, "type": asked.kind, "level": "medium" if len(needed) <= 2 else "hard",
-            "supporting_facts": [list(fact) for fact in asked.facts],
-            "context": [[titles[i], text[titles[i]]] for i in rng.permutation(len(titles))]}
+    return {
+        "question": asked.text,
+        "answer": asked.answer,
+        "type": asked.kind,
+        "level": "medium" if len(needed) <= 2 else "hard",
+        "supporting_facts": [list(fact) for fact in asked.facts],
+        "context": [[titles[i], text[titles[i]]] for i in rng.permutation(len(titles))],
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import QvlibError
+from qvlib.base.errors import QvlibError
 
 SPLITS = ("train", "dev", "test")
 
@@ -48,7 +48,11 @@ def parse(record: Any, path: Path, number: int, id_key: str) -> Question:
     for key in (id_key, "question", "answer"):
         value = record.get(key)
         if not isinstance(value, str) or not value.strip():
-            fail(f"key {key!r} is {value!r:.60}, not a text" if key in record else f"key {key!r} is missing")
+            fail(
+                f"key {key!r} is {value!r:.60}, not a text"
+                if key in record
+                else f"key {key!r} is missing"
+            )
         texts[key] = value
     facts = record.get("supporting_facts") or ()
     if not isinstance(facts, list | tuple) or not all(_is_fact(fact) for fact in facts):
@@ -56,17 +60,32 @@ def parse(record: Any, path: Path, number: int, id_key: str) -> Question:
     split = record.get("split") or ""
     if split and split not in SPLITS:
         fail(f"key 'split' is {split!r:.60}, not one of {', '.join(SPLITS)}")
-    return Question(texts[id_key], texts["question"].strip(), texts["answer"], str(record.get("type") or ""),
-                    str(record.get("level") or ""), tuple((title, at) for title, at in facts), split)
+    return Question(
+        texts[id_key],
+        texts["question"].strip(),
+        texts["answer"],
+        str(record.get("type") or ""),
+        str(record.get("level") or ""),
+        tuple((title, at) for title, at in facts),
+        split,
+    )
 
 
 def failure(path: Path, number: int) -> Callable[[str], None]:
     """What to call with a reason why a record cannot be used."""
+
     def fail(why: str) -> None:
-        raise QvlibError(f"{path}: record {number}: {why}; mend or remove it, or fetch the file again")
+        raise QvlibError(
+            f"{path}: record {number}: {why}; mend or remove it, or fetch the file again"
+        )
 
     return fail
 
 
 def _is_fact(fact: Any) -> bool:
-    return (isinstance(fact, list | tuple) and len(fact) == 2 and isinstance(fact[0], str) and type(fact[1]) is int)
+    return (
+        isinstance(fact, list | tuple)
+        and len(fact) == 2
+        and isinstance(fact[0], str)
+        and type(fact[1]) is int
+    )

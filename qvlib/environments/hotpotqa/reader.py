@@ -15,12 +15,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ...seeding import generator
-from ...types import Proposal, Request, State
-from .corpus import pieces
-from .environment import MISS, HotPotQA, parse
-from .metric import normalise
-from .questions import Question
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
+from qvlib.environments.hotpotqa.corpus import pieces
+from qvlib.environments.hotpotqa.environment import MISS, HotPotQA, parse
+from qvlib.environments.hotpotqa.metric import normalise
+from qvlib.environments.hotpotqa.questions import Question
 
 _WORD = re.compile(r"\w+")
 _NAME = re.compile(r"[A-Z][\w'-]*(?: (?:(?:of|the|and|de|van) )*[A-Z][\w'-]*)*|\b\d{3,4}\b")
@@ -71,12 +71,21 @@ class Reader:
     gold: bool = False
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(self._act(request.state, self._habits(request), generator(*request.key, k))) for k in range(request.n)]
-                for request in requests]
+        return [
+            [
+                Proposal(
+                    self._act(request.state, self._habits(request), generator(*request.key, k))
+                )
+                for k in range(request.n)
+            ]
+            for request in requests
+        ]
 
     def _habits(self, request: Request) -> Habits:
         """Those of the request's episode, which its key begins with: (seed, task)."""
-        careless = not self.gold and generator(*request.key[:2], "care").random() < self.habits.careless
+        careless = (
+            not self.gold and generator(*request.key[:2], "care").random() < self.habits.careless
+        )
         return self.habits if careless else FAULTLESS
 
     def _act(self, state: State, habits: Habits, rng: np.random.Generator) -> str:
@@ -84,7 +93,11 @@ class Reader:
         named = _named(state)
         if named and rng.random() < habits.wander:
             return f"{'lookup' if rng.random() < 0.3 else 'search'}[{rng.choice(named)}]"
-        if state.world.title and state.world.title not in question.titles and rng.random() < habits.trust:
+        if (
+            state.world.title
+            and state.world.title not in question.titles
+            and rng.random() < habits.trust
+        ):
             return self._guess(state, rng)
         wanted = self._next(state)
         if wanted is None:
@@ -92,7 +105,11 @@ class Reader:
         title, sentence = wanted
         if state.world.title == title:
             skims = rng.random() < habits.skim
-            return self._guess(state, rng) if skims else _lookup(self.environment.corpus.text(title), sentence, question.text)
+            return (
+                self._guess(state, rng)
+                if skims
+                else _lookup(self.environment.corpus.text(title), sentence, question.text)
+            )
         if state.history and rng.random() < habits.early:
             return self._guess(state, rng)
         return f"search[{self._typed(title, habits, rng)}]"
@@ -100,13 +117,21 @@ class Reader:
     def _next(self, state: State) -> tuple[str, str] | None:
         """(title, sentence) of the first thing that is needed and was not shown yet; None if all was."""
         question: Question = state.task.goal
-        searched = {self.environment.corpus.find(argument): step.observation.startswith(MISS) for step in state.history
-                    for verb, argument in (parse(step.action),) if verb == "search"}
+        searched = {
+            self.environment.corpus.find(argument): step.observation.startswith(MISS)
+            for step in state.history
+            for verb, argument in (parse(step.action),)
+            if verb == "search"
+        }
         shown = [_letters(step.observation) for step in state.history]
         for title in reading_order(question):
             if searched.get(title):  # it cannot be opened
                 continue
-            unread = [s for s in _sentences(self.environment, question, title) if not any(_letters(s) in o for o in shown)]
+            unread = [
+                s
+                for s in _sentences(self.environment, question, title)
+                if not any(_letters(s) in o for o in shown)
+            ]
             if title not in searched or unread:
                 return title, unread[0] if unread else ""
         return None
@@ -135,7 +160,9 @@ class Reader:
         question: Question = state.task.goal
         if _CLOSED.match(question.text):
             return f"finish[{rng.choice(('yes', 'no'))}]"
-        names = [n for n in _NAME.findall(question.text)[1:] if " " in n]  # the first is the question's first word
+        names = [
+            n for n in _NAME.findall(question.text)[1:] if " " in n
+        ]  # the first is the question's first word
         named = names if question.kind == "comparison" and names else _named(state)
         dated = "year" in question.text or question.text.startswith("When")
         fitting = [n for n in named if n.isdigit() == dated] or named or names or ["unknown"]
@@ -169,7 +196,12 @@ def _lookup(text: str, sentence: str, question: str) -> str:
     stems = {w[:4].lower() for w in _WORD.findall(question) if len(w) >= 4}
 
     def rank(word: str) -> tuple[bool, int, bool, int]:
-        return word[0].isupper(), sum(word.lower() in piece for piece in cut), word[:4].lower() not in stems, -len(word)
+        return (
+            word[0].isupper(),
+            sum(word.lower() in piece for piece in cut),
+            word[:4].lower() not in stems,
+            -len(word),
+        )
 
     return f"lookup[{min(words, key=rank)}]"
 
@@ -180,7 +212,11 @@ def _named(state: State) -> list[str]:
     if not state.history or state.observation.startswith(MISS):
         return []
     found = dict.fromkeys(_NAME.findall(state.observation))
-    return [n for n in found if n not in _PRONOUNS and normalise(n) not in known and n != state.world.title]
+    return [
+        n
+        for n in found
+        if n not in _PRONOUNS and normalise(n) not in known and n != state.world.title
+    ]
 
 
 @functools.lru_cache(1 << 14)

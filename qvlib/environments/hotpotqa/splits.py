@@ -14,27 +14,33 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from ...errors import QvlibError
-from ...seeding import generator
-from ...types import Task
-from .questions import SPLITS, Question
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.core.types import Task
+from qvlib.environments.hotpotqa.questions import SPLITS, Question
 
 LARGEST, FEW = 0.2, 20
 
 
-def split_tasks(questions: Sequence[Question], dev_share: float, test_share: float, seed: int) -> dict[str, tuple[Task, ...]]:
+def split_tasks(
+    questions: Sequence[Question], dev_share: float, test_share: float, seed: int
+) -> dict[str, tuple[Task, ...]]:
     """The tasks of each split, shuffled by a draw of the split's name.
 
     Raises:
         QvlibError: shares that leave nothing to train on.
     """
     if dev_share < 0 or test_share < 0 or dev_share + test_share >= 1:
-        raise QvlibError(f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1")
+        raise QvlibError(
+            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1"
+        )
     groups = group(questions)
     sizes = Counter(groups.values())
     whole = {name for name, size in sizes.items() if size <= max(LARGEST * len(questions), FEW)}
     units = {q.id: groups[q.id] if groups[q.id] in whole else q.id for q in questions}
-    drawn = _deal(Counter(units[q.id] for q in questions if not q.split), dev_share, test_share, seed)
+    drawn = _deal(
+        Counter(units[q.id] for q in questions if not q.split), dev_share, test_share, seed
+    )
     places: dict[str, list[Question]] = {name: [] for name in SPLITS}
     for question in questions:
         places[question.split or drawn[units[question.id]]].append(question)
@@ -43,9 +49,13 @@ def split_tasks(questions: Sequence[Question], dev_share: float, test_share: flo
         places[name] = [q for q in places[name] if taken.isdisjoint(q.titles)]
         taken.update(title for q in places[name] for title in q.titles)
     groups = group(q for found in places.values() for q in found)
-    return {name: tuple(make_task(found[i], groups[found[i].id])
-                        for i in generator(seed, "order", name).permutation(len(found)))
-            for name, found in places.items()}
+    return {
+        name: tuple(
+            make_task(found[i], groups[found[i].id])
+            for i in generator(seed, "order", name).permutation(len(found))
+        )
+        for name, found in places.items()
+    }
 
 
 def make_task(question: Question, group: str = "") -> Task:
@@ -72,8 +82,11 @@ def group(questions: Iterable[Question]) -> dict[str, str]:
     return {key: key if title is None else top(title) for key, title in first.items()}
 
 
-def _deal(sizes: Mapping[str, int], dev_share: float, test_share: float, seed: int) -> dict[str, str]:
+def _deal(
+    sizes: Mapping[str, int], dev_share: float, test_share: float, seed: int
+) -> dict[str, str]:
     """The split of each group: in an order drawn for its name and the seed, test fills up first, then dev."""
+
     def drawn(name: str) -> bytes:
         return hashlib.blake2b(f"split\x1f{seed}\x1f{name}".encode(), digest_size=8).digest()
 

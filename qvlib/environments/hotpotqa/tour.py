@@ -5,18 +5,24 @@ from __future__ import annotations
 import string
 from collections import Counter
 
-from ...types import Task
-from ..tours import Tour, demonstrated
-from .environment import HotPotQA, parse
-from .questions import Question
-from .reader import Reader, reading_order
+from qvlib.core.types import Task
+from qvlib.environments.hotpotqa.environment import HotPotQA, parse
+from qvlib.environments.hotpotqa.questions import Question
+from qvlib.environments.hotpotqa.reader import Reader, reading_order
+from qvlib.environments.tours import Tour, demonstrated
 
-WORLD = ("This world is HotPotQA (arXiv 1809.09600) with the actions of ReAct (arXiv 2210.03629): `search[title]` opens an article, "
-         "`lookup[words]` finds a sentence in it, `finish[answer]` ends the episode.")
+WORLD = (
+    "This world is HotPotQA (arXiv 1809.09600) with the actions of ReAct (arXiv 2210.03629): `search[title]` opens an article, "
+    "`lookup[words]` finds a sentence in it, `finish[answer]` ends the episode."
+)
 START = "At first there is the question, and no article is open."
-NOTES = {"search": "A search of a title opens its article and shows its first sentences; of a title that is none it shows similar ones.",
-         "lookup": "A lookup shows the next sentence of the open article that holds the words.",
-         "finish": "An answer ends the episode.", "think": "A thought changes nothing.", "": "This is no action."}
+NOTES = {
+    "search": "A search of a title opens its article and shows its first sentences; of a title that is none it shows similar ones.",
+    "lookup": "A lookup shows the next sentence of the open article that holds the words.",
+    "finish": "An answer ends the episode.",
+    "think": "A thought changes nothing.",
+    "": "This is no action.",
+}
 RULE = """\
 `finish` ends the episode with reward 1 if the answer is the gold answer, else 0. Both are first normalised: lower case, no
 punctuation, no *a, an, the*, single blanks. F1 says how many words the two share, and is reported beside the reward:
@@ -32,18 +38,27 @@ def tour(environment: HotPotQA, task: Task) -> Tour:
     question: Question = task.goal
     walk = demonstrated(environment, task, Reader(environment, gold=True))
     verbs = [parse(action)[0] for action in walk]
-    notes = (START, *("" if verb in verbs[:i] else NOTES[verb] for i, verb in enumerate(verbs)))  # each said once
+    notes = (
+        START,
+        *("" if verb in verbs[:i] else NOTES[verb] for i, verb in enumerate(verbs)),
+    )  # each said once
     answer = parse(walk[-1])[1] if verbs[-1:] == ["finish"] else ""
     by_hand, words = _by_hand(answer, question.answer)
     near = f"in {question.answer}"
     counted = f"The answer *{answer}* becomes `{words}`. " if answer else "No answer was given. "
-    counted += "One word more, *{}*, would earn {:.0f}, with F1 {:.2f}. ".format(near, _by_hand(near, question.answer)[0],
-                                                                              _f1(near, question.answer))
-    return Tour(WORLD, _asked(question), walk, RULE, notes, by_hand if answer else 0.0, counted + "Counted")
+    counted += "One word more, *{}*, would earn {:.0f}, with F1 {:.2f}. ".format(
+        near, _by_hand(near, question.answer)[0], _f1(near, question.answer)
+    )
+    return Tour(
+        WORLD, _asked(question), walk, RULE, notes, by_hand if answer else 0.0, counted + "Counted"
+    )
 
 
 def _asked(question: Question) -> str:
-    titles = ", then ".join(f"*{title}*" for title in reading_order(question)) or "none that are recorded"
+    titles = (
+        ", then ".join(f"*{title}*" for title in reading_order(question))
+        or "none that are recorded"
+    )
     kind = f" It is a {question.kind} question." if question.kind else ""
     return f"The gold answer is *{question.answer}*. The articles that support it: {titles}.{kind}"
 

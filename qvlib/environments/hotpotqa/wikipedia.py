@@ -14,13 +14,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import QvlibError
-from ...files import append_line, mend_tail, read_lines
-from .corpus import SIMILAR
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import append_line, mend_tail, read_lines
+from qvlib.environments.hotpotqa.corpus import SIMILAR
 
 API = "https://en.wikipedia.org/w/api.php"
-_PAGE = {"action": "query", "prop": "extracts", "explaintext": "1", "redirects": "1", "format": "json", "formatversion": "2"}
-_SIMILAR = {"action": "query", "list": "search", "srlimit": str(SIMILAR), "format": "json", "formatversion": "2"}
+_PAGE = {
+    "action": "query",
+    "prop": "extracts",
+    "explaintext": "1",
+    "redirects": "1",
+    "format": "json",
+    "formatversion": "2",
+}
+_SIMILAR = {
+    "action": "query",
+    "list": "search",
+    "srlimit": str(SIMILAR),
+    "format": "json",
+    "formatversion": "2",
+}
 
 
 def fetch(parameters: Mapping[str, str]) -> Any:
@@ -29,14 +42,20 @@ def fetch(parameters: Mapping[str, str]) -> Any:
     Raises:
         QvlibError: no answer, or none to a query.
     """
-    request = urllib.request.Request(f"{API}?{urllib.parse.urlencode(parameters)}", headers={"User-Agent": "qvlib"})
+    request = urllib.request.Request(
+        f"{API}?{urllib.parse.urlencode(parameters)}", headers={"User-Agent": "qvlib"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             answer = json.load(response)
-        if "query" not in answer:  # errors, such as too many requests, come as HTTP 200; kept, they would stand for ever
+        if (
+            "query" not in answer
+        ):  # errors, such as too many requests, come as HTTP 200; kept, they would stand for ever
             raise ValueError(f"{answer!r:.200}")
     except (OSError, ValueError, TypeError) as error:
-        raise QvlibError(f"{API}: no usable answer ({error}); check the network, or use a corpus on disk") from None
+        raise QvlibError(
+            f"{API}: no usable answer ({error}); check the network, or use a corpus on disk"
+        ) from None
     return answer
 
 
@@ -61,7 +80,13 @@ class Wikipedia:
             answer = {} if not key or "|" in key else self.ask({**_PAGE, "titles": key})
             page = next(iter(answer.get("query", {}).get("pages", ())), {})
             known = bool(page.get("extract"))
-            self._add({"entity": key, "title": page["title"] if known else None, "text": page["extract"] if known else ""})
+            self._add(
+                {
+                    "entity": key,
+                    "title": page["title"] if known else None,
+                    "text": page["extract"] if known else "",
+                }
+            )
         return self.found[key]
 
     def text(self, title: str) -> str:
@@ -73,7 +98,12 @@ class Wikipedia:
         key = " ".join(entity.split())
         if key not in self.alike:
             answer = self.ask({**_SIMILAR, "srsearch": key}) if key else {}
-            self._add({"entity": key, "similar": [hit["title"] for hit in answer.get("query", {}).get("search", ())]})
+            self._add(
+                {
+                    "entity": key,
+                    "similar": [hit["title"] for hit in answer.get("query", {}).get("search", ())],
+                }
+            )
         return self.alike[key]
 
     def _add(self, record: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """ScienceWorld (Wang et al. 2022, arXiv 2203.07540): experiments of primary school, an optional extra that needs Java."""
 
-from .environment import ScienceWorld, build
+from qvlib.environments.scienceworld.environment import ScienceWorld, build
 
 INSTRUCTIONS = """\
 You do an experiment in a house with several rooms. The task says what to reach.

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import QvlibError
-from ...types import State, Step, Task
-from .experiments import FILE, SPLITS, read_experiments
-from .simulator import simulator
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import State, Step, Task
+from qvlib.environments.scienceworld.experiments import FILE, SPLITS, read_experiments
+from qvlib.environments.scienceworld.simulator import simulator
 
 LOOKING = ("look around", "inventory", "task")
 
 
 @dataclass(frozen=True)
 class ScienceWorld:
-    """Experiments, after ``Environment`` of ``qvlib.types``; at most one simulator a process.
+    """Experiments, after ``Environment`` of ``qvlib.core.types``; at most one simulator a process.
 
     Actions are free text (there are thousands at a time, so none are listed); what the simulator does not understand is
     refused. An experiment ends when it is solved or failed, and after ``max_steps`` commands (the paper allows 100): the
@@ -52,7 +52,9 @@ class ScienceWorld:
         """The state after an action, in lower case and without needless white space; ``world`` is the commands so far."""
         command = _spelt(action)
         if state.done or not command:
-            return replace(state, history=(*state.history, Step(action, state.observation)), valid=False)
+            return replace(
+                state, history=(*state.history, Step(action, state.observation)), valid=False
+            )
         seen = simulator().answer(*state.task.goal[:2], state.world, command)
         history = (*state.history, Step(action, seen.text))
         if not seen.known:

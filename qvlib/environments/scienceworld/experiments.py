@@ -11,12 +11,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ...errors import QvlibError
-from ...files import write_atomic
-from ...params import Params
-from ...seeding import generator
-from ...types import Task
-from .simulator import simulator, tidy
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import write_atomic
+from qvlib.base.seeding import generator
+from qvlib.core.types import Task
+from qvlib.environments.scienceworld.simulator import simulator, tidy
+from qvlib.pipeline.params import Params
 
 FILE = "experiments.jsonl"
 SPLITS = ("train", "dev", "test")
@@ -32,14 +32,31 @@ def write_experiments(params: Params, folder: Path) -> None:
         QvlibError: Java or the package is not installed.
     """
     env = simulator().env
-    test, dev = (max(1, round(share * params.game_count)) for share in (params.test_share, params.dev_share))
+    test, dev = (
+        max(1, round(share * params.game_count)) for share in (params.test_share, params.dev_share)
+    )
     counts = {"train": params.game_count - test - dev, "dev": dev, "test": test}
     names = _drawn(sorted(env.get_task_names()), params.catalogue_seed, "kinds")
-    asked = [(names[i % len(names)], i // len(names), split) for split, count in counts.items() for i in range(count)]
-    found = [_experiment(env, *one) for one in tqdm(sorted(asked), desc="loading experiments", unit="task")]
+    asked = [
+        (names[i % len(names)], i // len(names), split)
+        for split, count in counts.items()
+        for i in range(count)
+    ]
+    found = [
+        _experiment(env, *one)
+        for one in tqdm(sorted(asked), desc="loading experiments", unit="task")
+    ]
     simulator().forget()  # what it played before is no longer loaded
-    lines = [line for split in SPLITS
-             for line in _drawn([one for one in found if one and one["split"] == split], params.catalogue_seed, "order", split)]
+    lines = [
+        line
+        for split in SPLITS
+        for line in _drawn(
+            [one for one in found if one and one["split"] == split],
+            params.catalogue_seed,
+            "order",
+            split,
+        )
+    ]
     write_atomic(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -51,16 +68,24 @@ def _drawn(some: list[Any], *key: Any) -> list[Any]:
 def _experiment(env: Any, name: str, number: int, split: str) -> dict[str, Any] | None:
     """A task's ``number``-th variation in a split; None where it has fewer."""
     env.load(name, 0)
-    there: Mapping[str, Any] = {"train": env.get_variations_train, "dev": env.get_variations_dev,
-                                "test": env.get_variations_test}
+    there: Mapping[str, Any] = {
+        "train": env.get_variations_train,
+        "dev": env.get_variations_dev,
+        "test": env.get_variations_test,
+    }
     variations = there[split]()
     if number >= len(variations):
         return None
     variation = variations[number]
     env.load(name, variation, generateGoldPath=True)
     instruction = tidy(env.server.freeActionTaskDesc()).removeprefix("Task Description:").strip()
-    return {"task": name, "variation": variation, "split": split, "instruction": instruction,
-            "gold": list(env.get_gold_action_sequence())}
+    return {
+        "task": name,
+        "variation": variation,
+        "split": split,
+        "instruction": instruction,
+        "gold": list(env.get_gold_action_sequence()),
+    }
 
 
 def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
@@ -78,8 +103,12 @@ def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
             goal = (row["task"], row["variation"], tuple(row["gold"]))
             found[row["split"]].append(Task(f"scienceworld-{name}", row["instruction"], name, goal))
     except OSError as error:
-        raise QvlibError(f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); leave data_dir empty, and it is "
-                         "made") from None
+        raise QvlibError(
+            f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); leave data_dir empty, and it is "
+            "made"
+        ) from None
     except (ValueError, KeyError, TypeError):
-        raise QvlibError(f"{path.name}: not a list of experiments; delete it and leave data_dir empty, and it is made") from None
+        raise QvlibError(
+            f"{path.name}: not a list of experiments; delete it and leave data_dir empty, and it is made"
+        ) from None
     return {split: tuple(tasks) for split, tasks in found.items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...seeding import generator
-from ...types import Proposal, Request, State
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,13 @@ class Scientist:
     error: float = 0.1
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(self._act(request.state, generator(*request.key, k))) for k in range(request.n)]
-                for request in requests]
+        return [
+            [
+                Proposal(self._act(request.state, generator(*request.key, k)))
+                for k in range(request.n)
+            ]
+            for request in requests
+        ]
 
     def _act(self, state: State, rng: np.random.Generator) -> str:
         gold, done = state.task.goal[2], 0

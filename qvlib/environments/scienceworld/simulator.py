@@ -13,10 +13,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import QvlibError
+from qvlib.base.errors import QvlibError
 
 ANSWERS = 65_536  # remembered, about 1 kB each
-ALIKE = re.compile(r"(?P<thing>[^\s(),:][^(),:\n]* \(containing )[^()]*\)(?:(?:, |\n)(?P=thing)[^()]*\))+")
+ALIKE = re.compile(
+    r"(?P<thing>[^\s(),:][^(),:\n]* \(containing )[^()]*\)(?:(?:, |\n)(?P=thing)[^()]*\))+"
+)
 CHOICE = re.compile(r"^\s*(\d+):\s*(.*?)\s*$", re.MULTILINE)
 AMBIGUOUS = "Ambiguous request"
 UNKNOWN = "No known action matches that input"
@@ -72,14 +74,16 @@ class Simulator:
 
     def _go(self, task: str, variation: int, commands: tuple[str, ...]) -> None:
         at = self._at
-        if at is None or at[:2] != (task, variation) or at[2] != commands[:len(at[2])]:
+        if at is None or at[:2] != (task, variation) or at[2] != commands[: len(at[2])]:
             self._load(task, variation)
-        for command in commands[len(self._at[2]):]:
+        for command in commands[len(self._at[2]) :]:
             self._step(command)
 
     def _step(self, action: str) -> Answer:
         asked, text = bool(self._choices), self.env.server.step(self._chosen(action))
-        self._choices = [choice for _, choice in CHOICE.findall(text)] if text.startswith(AMBIGUOUS) else []
+        self._choices = (
+            [choice for _, choice in CHOICE.findall(text)] if text.startswith(AMBIGUOUS) else []
+        )
         known = not text.startswith(UNKNOWN)
         if known:
             task, variation, commands = self._at
@@ -97,7 +101,9 @@ class Simulator:
 
     def _load(self, task: str, variation: int) -> None:
         self._choices, self._at = [], None  # wherever an interruption leaves it
-        self.env.load(task, variation)  # begins anew too; the simulator's own reset takes ten times as long
+        self.env.load(
+            task, variation
+        )  # begins anew too; the simulator's own reset takes ten times as long
         self._at = (task, variation, ())
 
     def _keep(self, place: Place, answer: Answer) -> None:
@@ -116,10 +122,14 @@ def simulator() -> Simulator:
     try:
         from scienceworld import ScienceWorldEnv
     except ImportError:
-        raise QvlibError("environment scienceworld: the package is not installed; pip install 'qvlib[scienceworld]'") from None
+        raise QvlibError(
+            "environment scienceworld: the package is not installed; pip install 'qvlib[scienceworld]'"
+        ) from None
     if shutil.which("java") is None:
-        raise QvlibError("environment scienceworld: no `java` on the PATH; install a Java runtime, such as "
-                         "`conda install openjdk` or your system's default-jre-headless")
+        raise QvlibError(
+            "environment scienceworld: no `java` on the PATH; install a Java runtime, such as "
+            "`conda install openjdk` or your system's default-jre-headless"
+        )
     return Simulator(ScienceWorldEnv())
 
 
@@ -131,8 +141,12 @@ def tidy(text: str) -> str:
     """
     if text.startswith(AMBIGUOUS):
         choices = sorted(choice for _, choice in CHOICE.findall(text))
-        text = "\n".join([text.splitlines()[0], *(f"{i}: {choice}" for i, choice in enumerate(choices))])
-    return ALIKE.sub(_in_order, "\n".join(line.strip() for line in text.splitlines() if line.strip()))
+        text = "\n".join(
+            [text.splitlines()[0], *(f"{i}: {choice}" for i, choice in enumerate(choices))]
+        )
+    return ALIKE.sub(
+        _in_order, "\n".join(line.strip() for line in text.splitlines() if line.strip())
+    )
 
 
 def _in_order(run: re.Match[str]) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from ...types import Task
-from ..tours import Tour, demonstrated, states
-from .environment import ScienceWorld
-from .scientist import Scientist
-from .simulator import simulator
+from qvlib.core.types import Task
+from qvlib.environments.scienceworld.environment import ScienceWorld
+from qvlib.environments.scienceworld.scientist import Scientist
+from qvlib.environments.scienceworld.simulator import simulator
+from qvlib.environments.tours import Tour, demonstrated, states
 
-WORLD = ("This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
-         "such as `open door to kitchen`, an observation what it shows.")
+WORLD = (
+    "This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
+    "such as `open door to kitchen`, an observation what it shows."
+)
 RULE = """\
 An experiment ends when it is solved or failed, or when the steps run out. The simulator counts a score from -100 to 100 for the
 parts of the task that were reached:
 
     reward = max(0, score) / 100"""
-NOTES = ("The first look around. What can be done is told nowhere: there are thousands of actions.",)
+NOTES = (
+    "The first look around. What can be done is told nowhere: there are thousands of actions.",
+)
 
 
 def tour(environment: ScienceWorld, task: Task) -> Tour:
@@ -26,5 +30,12 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
     score = 100 * simulator().answer(name, variation, commands[:-1], commands[-1]).score
     reached = "; ".join(simulator().reached(name, variation, commands))
     goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."
-    return Tour(WORLD, goal, walk, RULE, NOTES, max(0, score) / 100,
-                f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}")
+    return Tour(
+        WORLD,
+        goal,
+        walk,
+        RULE,
+        NOTES,
+        max(0, score) / 100,
+        f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}",
+    )

@@ -1,6 +1,6 @@
 """TextWorld (Côté et al. 2018, arXiv 1806.11532): generated text games, an optional extra."""
 
-from .environment import TextWorld, build
+from qvlib.environments.textworld.environment import TextWorld, build
 
 INSTRUCTIONS = """\
 You play a text game. The task says how it is won.

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import QvlibError
-from ...types import State, Step, Task
-from . import games
-from .machine import Machines, Moment
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import State, Step, Task
+from qvlib.environments.textworld import games
+from qvlib.environments.textworld.machine import Machines, Moment
 
 REFUSED = "That cannot be done here."
 LOOKING = ("look", "inventory")
@@ -26,7 +26,7 @@ class Played:
 
 @dataclass(frozen=True)
 class TextWorld:
-    """Games of a folder, after ``Environment`` of ``qvlib.types``.
+    """Games of a folder, after ``Environment`` of ``qvlib.core.types``.
 
     An action is a command of ``state.admissible``, in upper or lower case; all others are refused. A game ends when it
     is won or lost, and after ``max_steps`` commands: the terminal reward is then the score so far over the largest one,
@@ -53,7 +53,9 @@ class TextWorld:
         if split not in games.SPLITS:
             raise QvlibError(f"split {split!r}: the splits are {', '.join(games.SPLITS)}")
         if not self.splits[split]:
-            raise QvlibError(f"split {split!r} is empty: raise its share or game_count, or put games into {split}/")
+            raise QvlibError(
+                f"split {split!r} is empty: raise its share or game_count, or put games into {split}/"
+            )
         return self.splits[split]
 
     def reset(self, task: Task) -> State:
@@ -65,12 +67,25 @@ class TextWorld:
         """The state after a command."""
         command = None if state.done else _spelt(state, action)
         if command is None:
-            return replace(state, observation=REFUSED, history=(*state.history, Step(action, REFUSED)), valid=False)
+            return replace(
+                state,
+                observation=REFUSED,
+                history=(*state.history, Step(action, REFUSED)),
+                valid=False,
+            )
         commands = (*state.world.commands, command)
         now = self.machines.after(state.task.goal, commands)
         done = now.over or len(commands) >= self.max_steps
-        return State(state.task, now.text, (*state.history, Step(action, now.text)), () if done else now.admissible,
-                     self._reward(now) if done else 0.0, done, True, Played(commands, now.score))
+        return State(
+            state.task,
+            now.text,
+            (*state.history, Step(action, now.text)),
+            () if done else now.admissible,
+            self._reward(now) if done else 0.0,
+            done,
+            True,
+            Played(commands, now.score),
+        )
 
     def accepts(self, state: State, action: str) -> bool:
         """False if the command would be refused, or shows what was shown since anything changed."""
@@ -83,7 +98,9 @@ class TextWorld:
             if before == command:
                 return False
             if not looks(before):
-                return not (command == "look" and before.startswith("go "))  # the new room was described
+                return not (
+                    command == "look" and before.startswith("go ")
+                )  # the new room was described
         return command != "look"
 
     def data_hashes(self) -> dict[str, str]:
@@ -96,7 +113,13 @@ class TextWorld:
         return Machines(self.folder)
 
     def _reward(self, now: Moment) -> float:
-        return 1.0 if now.won else min(1.0, max(0.0, now.score / now.max_score)) if now.max_score else 0.0
+        return (
+            1.0
+            if now.won
+            else min(1.0, max(0.0, now.score / now.max_score))
+            if now.max_score
+            else 0.0
+        )
 
 
 def looks(command: str) -> bool:
@@ -110,8 +133,15 @@ def _spelt(state: State, action: str) -> str | None:
     return next((command for command in state.admissible or () if command.lower() == wanted), None)
 
 
-def build(folder: str | Path, *, max_steps: int = 10, timeout_value: float = -0.5, dev_share: float = 0.1,
-          test_share: float = 0.3, in_order: bool = False) -> TextWorld:
+def build(
+    folder: str | Path,
+    *,
+    max_steps: int = 10,
+    timeout_value: float = -0.5,
+    dev_share: float = 0.1,
+    test_share: float = 0.3,
+    in_order: bool = False,
+) -> TextWorld:
     """TextWorld on a folder of games; ``games.find`` says how they make splits, and what ``in_order`` means.
 
     Raises:
@@ -119,6 +149,11 @@ def build(folder: str | Path, *, max_steps: int = 10, timeout_value: float = -0.
     """
     games.library()
     found = games.find(Path(folder), dev_share, test_share, in_order)
-    splits = {split: tuple(games.make_task(Path(folder), path) for path in paths) for split, paths in found.items()}
-    hashes = {path: games.content_hash(Path(folder) / path) for paths in found.values() for path in paths}
+    splits = {
+        split: tuple(games.make_task(Path(folder), path) for path in paths)
+        for split, paths in found.items()
+    }
+    hashes = {
+        path: games.content_hash(Path(folder) / path) for paths in found.values() for path in paths
+    }
     return TextWorld(Path(folder), splits, hashes, max_steps=max_steps, timeout_value=timeout_value)

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import QvlibError
-from ...types import Task
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import Task
 
 SPLITS = ("train", "dev", "test")
 FOLDERS = {"train": ("train",), "dev": ("dev", "valid"), "test": ("test",)}
-_STAMPS = ((0x12, 0x18), (0x1c, 0x1e))  # bytes of a .z8: the day of compiling, and the checksum
+_STAMPS = ((0x12, 0x18), (0x1C, 0x1E))  # bytes of a .z8: the day of compiling, and the checksum
 
 
 def library() -> ModuleType:
@@ -29,12 +29,16 @@ def library() -> ModuleType:
     try:
         import textworld
     except ImportError:
-        raise QvlibError("environment textworld: the package is not installed; pip install 'qvlib[textworld]' "
-                         "(Linux and macOS)") from None
+        raise QvlibError(
+            "environment textworld: the package is not installed; pip install 'qvlib[textworld]' "
+            "(Linux and macOS)"
+        ) from None
     return textworld
 
 
-def find(folder: Path, dev_share: float, test_share: float, in_order: bool = False) -> dict[str, list[str]]:
+def find(
+    folder: Path, dev_share: float, test_share: float, in_order: bool = False
+) -> dict[str, list[str]]:
     """Split -> paths of games below ``folder``; what is hidden is none, such as the folder of a game under way.
 
     The folders train, dev (or valid) and test are the splits where there are any; else the games are dealt out by a
@@ -45,19 +49,28 @@ def find(folder: Path, dev_share: float, test_share: float, in_order: bool = Fal
         QvlibError: no games, or one without its .json.
     """
     found = (path.relative_to(folder) for path in folder.rglob("*.z8"))
-    paths = sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
+    paths = sorted(
+        str(path) for path in found if not any(part.startswith(".") for part in path.parts)
+    )
     if not paths:
-        raise QvlibError(f"data_dir {str(folder)!r} holds no TextWorld games (*.z8, with *.json beside); make some with tw-make")
+        raise QvlibError(
+            f"data_dir {str(folder)!r} holds no TextWorld games (*.z8, with *.json beside); make some with tw-make"
+        )
     for path in paths:
         if not (folder / path).with_suffix(".json").exists():
-            raise QvlibError(f"game {path!r} has no .json beside it, which tells its objective and commands; "
-                             "copy it too, or make the game again with tw-make")
+            raise QvlibError(
+                f"game {path!r} has no .json beside it, which tells its objective and commands; "
+                "copy it too, or make the game again with tw-make"
+            )
     drawn = sorted(paths, key=lambda path: hashlib.blake2b(Path(path).name.encode()).digest())
-    named = {split: [p for p in (paths if in_order else drawn) if Path(p).parts[0] in names] for split, names in FOLDERS.items()}
+    named = {
+        split: [p for p in (paths if in_order else drawn) if Path(p).parts[0] in names]
+        for split, names in FOLDERS.items()
+    }
     if any(named.values()):
         return named
     test, dev = round(test_share * len(paths)), round(dev_share * len(paths))
-    return {"train": drawn[test + dev:], "dev": drawn[test:test + dev], "test": drawn[:test]}
+    return {"train": drawn[test + dev :], "dev": drawn[test : test + dev], "test": drawn[:test]}
 
 
 def make_task(folder: Path, path: str) -> Task:
@@ -69,7 +82,9 @@ def make_task(folder: Path, path: str) -> Task:
     try:
         objective = json.loads((folder / path).with_suffix(".json").read_text())["objective"]
     except (ValueError, KeyError, TypeError):
-        raise QvlibError(f"game {path!r}: its .json is not one of TextWorld's; make the game again with tw-make") from None
+        raise QvlibError(
+            f"game {path!r}: its .json is not one of TextWorld's; make the game again with tw-make"
+        ) from None
     name = str(Path(path).with_suffix(""))
     return Task(f"textworld-{name}", " ".join(objective.split()) or "Explore and win.", name, path)
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ...parallel import process_count, slices, stream
-from ...params import Params
-from .games import library
+from qvlib.base.executors.processes import process_count, slices, stream
+from qvlib.environments.textworld.games import library
+from qvlib.pipeline.params import Params
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     # kind: the challenge of textworld, its settings; each can be won in at most nine commands
-    "cooking": ("tw-cooking", {"recipe": 1, "take": 1, "go": 1, "open": True, "cook": True, "cut": True, "drop": False}),
+    "cooking": (
+        "tw-cooking",
+        {"recipe": 1, "take": 1, "go": 1, "open": True, "cook": True, "cut": True, "drop": False},
+    ),
     "treasure_hunter": ("tw-treasure_hunter", {"level": 13}),
     "coin_collector": ("tw-coin_collector", {"level": 105}),
 }
@@ -29,13 +32,17 @@ def write_games(params: Params, folder: Path) -> None:
         QvlibError: textworld is not installed.
     """
     library()
-    planned = plan(params.games, params.game_count, params.catalogue_seed, params.dev_share, params.test_share)
+    planned = plan(
+        params.games, params.game_count, params.catalogue_seed, params.dev_share, params.test_share
+    )
     todo = [(folder, some) for some in slices(planned, process_count(params.processes, "cpu"))]
     for _ in tqdm(stream(generate, todo), total=len(planned), desc="generating games", unit="game"):
         pass
 
 
-def plan(kind: str, count: int, seed: int, dev_share: float, test_share: float) -> list[tuple[str, str, int]]:
+def plan(
+    kind: str, count: int, seed: int, dev_share: float, test_share: float
+) -> list[tuple[str, str, int]]:
     """(kind, split, seed) of each game: a range of seeds a split, train first."""
     test, dev = (max(1, round(share * count)) for share in (test_share, dev_share))
     splits = ["train"] * (count - test - dev) + ["dev"] * dev + ["test"] * test
@@ -59,7 +66,9 @@ def _write(path: Path, kind: str, split: str, seed: int) -> None:
     challenge, settings = KINDS[kind]
     options = textworld.GameOptions()
     options.seeds = seed
-    if kind == "cooking":  # foods and ways of preparing them that train does not have, as in the competition
+    if (
+        kind == "cooking"
+    ):  # foods and ways of preparing them that train does not have, as in the competition
         settings = settings | {"recipe_seed": seed, "split": {"dev": "valid"}.get(split, split)}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as working:
         options.path = str(Path(working) / path.name)

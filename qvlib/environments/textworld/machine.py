@@ -57,7 +57,7 @@ class Machines:
             self._moments.move_to_end((path, commands[:known]))
         for count in range(known, len(commands)):
             now = self._game(path).go_on(now, commands[count])
-            _kept(self._moments, (path, commands[:count + 1]), now, MOMENTS)
+            _kept(self._moments, (path, commands[: count + 1]), now, MOMENTS)
         return now
 
     def forget(self) -> None:
@@ -91,7 +91,9 @@ class Machine:
         self.machine.step("tw-extra-infos score")
         room = _ROOM.search(text)
         facts = self.game.world.state.copy()
-        return self._moment(text[room.start():] if room else text, 0, facts, self._applicable(facts))
+        return self._moment(
+            text[room.start() :] if room else text, 0, facts, self._applicable(facts)
+        )
 
     def go_on(self, before: Moment, command: str) -> Moment:
         """The moment after a command; ``before`` stays as it is."""
@@ -106,19 +108,38 @@ class Machine:
         return self._moment(text, int(score[1]) if score else before.score, facts, actions)
 
     def _applicable(self, facts: Any) -> list[Any]:
-        return list(facts.all_applicable_actions(self.game.kb.rules.values(), self.game.kb.types.constants_mapping))
+        return list(
+            facts.all_applicable_actions(
+                self.game.kb.rules.values(), self.game.kb.types.constants_mapping
+            )
+        )
 
     def _moment(self, text: str, score: int, facts: Any, actions: Any) -> Moment:
         won, lost = "*** The End ***" in text, "*** You lost! ***" in text
-        listed = () if won or lost else sorted(set(self.commands.gen_commands_from_actions(actions)))
-        return Moment(shown(text), tuple(listed), score, self.game.max_score, won, won or lost, self.machine.get_state(), facts,
-                      actions)
+        listed = (
+            () if won or lost else sorted(set(self.commands.gen_commands_from_actions(actions)))
+        )
+        return Moment(
+            shown(text),
+            tuple(listed),
+            score,
+            self.game.max_score,
+            won,
+            won or lost,
+            self.machine.get_state(),
+            facts,
+            actions,
+        )
 
 
 def happened(text: str) -> list[str]:
     """The events that a traced text reports as done; what is in brackets is part of another event."""
     marks = (mark.strip()[1:-1] for mark in _EVENT.findall(text))
-    return [mark.removesuffix(" - succeeded") for mark in marks if mark.endswith(" - succeeded") and not set("()") & set(mark)]
+    return [
+        mark.removesuffix(" - succeeded")
+        for mark in marks
+        if mark.endswith(" - succeeded") and not set("()") & set(mark)
+    ]
 
 
 def shown(text: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...seeding import generator
-from ...types import Proposal, Request, State
-from .environment import TextWorld, looks
-from .games import walkthrough
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
+from qvlib.environments.textworld.environment import TextWorld, looks
+from qvlib.environments.textworld.games import walkthrough
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,18 @@ class Player:
     error: float = 0.4
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(self._act(request.state, generator(*request.key, k))) for k in range(request.n)]
-                for request in requests]
+        return [
+            [
+                Proposal(self._act(request.state, generator(*request.key, k)))
+                for k in range(request.n)
+            ]
+            for request in requests
+        ]
 
     def _act(self, state: State, rng: np.random.Generator) -> str:
-        open_to = [c for c in state.admissible or () if self.environment.accepts(state, c)] or list(state.admissible or ())
+        open_to = [c for c in state.admissible or () if self.environment.accepts(state, c)] or list(
+            state.admissible or ()
+        )
         wanted = self._wanted(state)
         if wanted is None or rng.random() < self.error:
             return str(rng.choice(open_to))
@@ -41,7 +48,11 @@ class Player:
         path, commands = state.task.goal, state.world.commands
         game = self._book(path).game
         for command in walkthrough(game):
-            if command.startswith("examine ") and command in state.admissible and command not in commands:
+            if (
+                command.startswith("examine ")
+                and command in state.admissible
+                and command not in commands
+            ):
                 return command
         policy = [c for c in self._book(path).policy(commands) if not looks(c)]
         return policy[0] if policy and policy[0] in state.admissible else None
@@ -56,7 +67,9 @@ class _Book:
     def __init__(self, path: str) -> None:
         import textworld
 
-        self.env = textworld.start(path.removesuffix(".z8") + ".json", textworld.EnvInfos(policy_commands=True))
+        self.env = textworld.start(
+            path.removesuffix(".z8") + ".json", textworld.EnvInfos(policy_commands=True)
+        )
         self.at: tuple[str, ...] | None = None
         self.now: Any = None
 
@@ -66,9 +79,9 @@ class _Book:
 
     def policy(self, commands: tuple[str, ...]) -> list[str]:
         """Commands that win from there, [] if nothing does."""
-        if self.at is None or commands[:len(self.at)] != self.at:
+        if self.at is None or commands[: len(self.at)] != self.at:
             self.now, self.at = self.env.reset(), ()
-        for command in commands[len(self.at):]:
+        for command in commands[len(self.at) :]:
             self.now = self.env.step(command)[0]
         self.at = commands
         return self.now.policy_commands or []

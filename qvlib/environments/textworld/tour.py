@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 
-from ...types import Task
-from ..tours import Tour, demonstrated, states
-from .environment import TextWorld
-from .player import Player
+from qvlib.core.types import Task
+from qvlib.environments.textworld.environment import TextWorld
+from qvlib.environments.textworld.player import Player
+from qvlib.environments.tours import Tour, demonstrated, states
 
-WORLD = ("This world is TextWorld (arXiv 1806.11532): a generated text game. An action is a command such as `open fridge`, an "
-         "observation what the game answers.")
+WORLD = (
+    "This world is TextWorld (arXiv 1806.11532): a generated text game. An action is a command such as `open fridge`, an "
+    "observation what the game answers."
+)
 RULE = """\
 A game ends when it is won or lost, or when the steps run out. The terminal reward is 1 for a game that is won, else
 
@@ -20,7 +22,18 @@ A game ends when it is won or lost, or when the steps run out. The terminal rewa
 The game says so whenever its score goes up."""
 WON = "*** The End ***"
 _POINTS = re.compile(r"score has just gone up by (\w+) points?")
-_NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_NUMBERS = {
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "nine": 9,
+    "ten": 10,
+}
 
 
 def tour(environment: TextWorld, task: Task) -> Tour:
@@ -29,10 +42,23 @@ def tour(environment: TextWorld, task: Task) -> Tour:
     most = sum(quest["reward"] for quest in told["quests"])
     walk = demonstrated(environment, task, Player(environment, error=0.0))
     seen = states(environment, task, walk)
-    points = sum(_NUMBERS.get(n, int(n) if n.isdigit() else 0) for s in seen for n in _POINTS.findall(s.observation))
-    goal = (f"The game has {len(told['quests'])} parts that earn points, {most} together. It can be won by "
-            f"{', '.join(f'`{command}`' for command in told['metadata'].get('walkthrough', ())) or 'commands that it does not tell'}.")
+    points = sum(
+        _NUMBERS.get(n, int(n) if n.isdigit() else 0)
+        for s in seen
+        for n in _POINTS.findall(s.observation)
+    )
+    goal = (
+        f"The game has {len(told['quests'])} parts that earn points, {most} together. It can be won by "
+        f"{', '.join(f'`{command}`' for command in told['metadata'].get('walkthrough', ())) or 'commands that it does not tell'}."
+    )
     notes = ("The first room. Every observation is the game's answer to the last command.",)
     won = WON in seen[-1].observation
-    return Tour(WORLD, goal, walk, RULE, notes, 1.0 if won else points / most if most else 0.0,
-                f"The game spoke of {points} of {most} points{', and of its end' if won else ''}")
+    return Tour(
+        WORLD,
+        goal,
+        walk,
+        RULE,
+        notes,
+        1.0 if won else points / most if most else 0.0,
+        f"The game spoke of {points} of {most} points{', and of its end' if won else ''}",
+    )

@@ -1,6 +1,6 @@
 """WebShop in pure Python, on the official data files: no server, no Java, the original's texts and rewards."""
 
-from .environment import WebShop, build
+from qvlib.environments.webshop.environment import WebShop, build
 
 INSTRUCTIONS = """\
 You are shopping on a web site. Find a product that has everything the task asks for, at its price or below, and buy it.

@@ -9,7 +9,8 @@ import Stemmer
 
 STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split())
+    "to was will with".split()
+)
 _LONGEST = 255
 
 # Unicode's Word_Break classes. Pictographs and the middle classes are spelt out as of Unicode 12, which Lucene 9
@@ -34,11 +35,13 @@ _PICTOGRAPH = (
     "\U0001f191-\U0001f19a\U0001f1ad-\U0001f1e5\U0001f201-\U0001f20f\U0001f21a\U0001f22f\U0001f232-\U0001f23a"
     "\U0001f23c-\U0001f23f\U0001f249-\U0001f3fa\U0001f400-\U0001f53d\U0001f546-\U0001f64f\U0001f680-\U0001f6ff"
     "\U0001f774-\U0001f77f\U0001f7d5-\U0001f7ff\U0001f80c-\U0001f80f\U0001f848-\U0001f84f\U0001f85a-\U0001f85f"
-    "\U0001f888-\U0001f88f\U0001f8ae-\U0001f8ff\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001fffd]")
+    "\U0001f888-\U0001f88f\U0001f8ae-\U0001f8ff\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001fffd]"
+)
 _EMOJI = rf"{_PICTOGRAPH}{_MORE}(?:(?<=\u200d){_PICTOGRAPH}{_MORE})*+|\p{{RI}}\p{{RI}}"
 _WORD = regex.compile(
     rf"(?:{_JOIN})*+{_PART}(?:(?:{_JOIN})++{_PART})*+(?:{_JOIN})*+"
-    rf"|[\p{{Script=Han}}\p{{Script=Hiragana}}]{_MORE}|\p{{LB=SA}}++|{_EMOJI}")
+    rf"|[\p{{Script=Han}}\p{{Script=Hiragana}}]{_MORE}|\p{{LB=SA}}++|{_EMOJI}"
+)
 _SYLLABLE = regex.compile(r"(?:[aeiou]|(?<=[^aeiou])y)[^aeiou]")  # Porter's measure > 0
 
 
@@ -55,7 +58,9 @@ def _piece(piece: str) -> tuple[str, ...]:
 
 def _terms(word: str) -> tuple[str, ...]:
     if len(word) > _LONGEST:
-        return tuple(t for at in range(0, len(word), _LONGEST) for t in _terms(word[at:at + _LONGEST]))
+        return tuple(
+            t for at in range(0, len(word), _LONGEST) for t in _terms(word[at : at + _LONGEST])
+        )
     if word[-2:] in ("'s", "'S", "\u2019s", "\u2019S", "\uff07s", "\uff07S"):
         word = word[:-2]
     word = word.lower()

@@ -10,8 +10,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from ...errors import QvlibError
-from . import files
+from qvlib.base.errors import QvlibError
+from qvlib.environments.webshop import files
 
 GOLDEN_SEED = 12345
 """The seed of the recorded run of the original, which draws prices and price limits unseeded."""
@@ -80,7 +80,10 @@ def load(data_dir: str | Path, *, seed: int = GOLDEN_SEED) -> Catalogue:
     Raises:
         QvlibError: a missing, cut off, foreign or incomplete file, with its record and a remedy.
     """
-    product_file, attribute_file = files.find(data_dir, "products"), files.find(data_dir, "attributes")
+    product_file, attribute_file = (
+        files.find(data_dir, "products"),
+        files.find(data_dir, "attributes"),
+    )
     human_file = files.find(data_dir, "human instructions")
     attributes = files.mapping(attribute_file)
     human = files.mapping(human_file) if human_file else {}
@@ -91,16 +94,28 @@ def load(data_dir: str | Path, *, seed: int = GOLDEN_SEED) -> Catalogue:
         if asin == "nan" or len(asin) > 10 or asin in by_asin:
             continue
         where = f"record {index} ({asin})"
-        notes = _instructions(asin, attributes.get(asin, {}), human.get(asin, []), attribute_file, human_file)
+        notes = _instructions(
+            asin, attributes.get(asin, {}), human.get(asin, []), attribute_file, human_file
+        )
         by_asin[asin] = _product(asin, record, notes, stream, product_file, where)
     if not by_asin:
-        raise QvlibError(f"{product_file}: no products in it; fetch the file again from {files.RELEASE}")
+        raise QvlibError(
+            f"{product_file}: no products in it; fetch the file again from {files.RELEASE}"
+        )
     paths = tuple(p for p in (product_file, attribute_file, human_file) if p)
-    return Catalogue(Path(data_dir), tuple(by_asin.values()), by_asin, paths, seed, stream.getstate())
+    return Catalogue(
+        Path(data_dir), tuple(by_asin.values()), by_asin, paths, seed, stream.getstate()
+    )
 
 
-def _product(asin: str, record: dict[str, Any], notes: dict[str, Any], stream: random.Random,
-             path: Path, where: str) -> Product:
+def _product(
+    asin: str,
+    record: dict[str, Any],
+    notes: dict[str, Any],
+    stream: random.Random,
+    path: Path,
+    where: str,
+) -> Product:
     def text(key: str) -> str:
         return _field(record, key, str, path, where)
 
@@ -110,7 +125,9 @@ def _product(asin: str, record: dict[str, Any], notes: dict[str, Any], stream: r
         bullets = [bullets]
     elif not (isinstance(bullets, list) and all(isinstance(b, str) for b in bullets)):
         _field(record, "small_description", list, path, where)
-        raise QvlibError(f"{path}: {where}: field 'small_description' is not a list of texts; fetch the file again")
+        raise QvlibError(
+            f"{path}: {where}: field 'small_description' is not a list of texts; fetch the file again"
+        )
     return Product(
         asin=asin,
         title=text("name"),
@@ -122,7 +139,8 @@ def _product(asin: str, record: dict[str, Any], notes: dict[str, Any], stream: r
         price_tag=tag,
         price=prices[0] if len(prices) == 1 else stream.uniform(*prices),
         options=_options(_field(record, "customization_options", object, path, where), path, where),
-        **notes)
+        **notes,
+    )
 
 
 def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
@@ -133,7 +151,9 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
     except (ValueError, AttributeError):
         prices = []
     if not prices:
-        raise QvlibError(f"{path}: {where}: field 'pricing' is {pricing!r}, expected like '$10.99' or '$5.00 - $8.00'")
+        raise QvlibError(
+            f"{path}: {where}: field 'pricing' is {pricing!r}, expected like '$10.99' or '$5.00 - $8.00'"
+        )
     return prices, f"${prices[0]}" if len(prices) == 1 else f"${prices[0]} to ${prices[1]}"
 
 
@@ -146,15 +166,22 @@ def _options(groups: Any, path: Path, where: str) -> tuple[tuple[str, tuple[str,
     if not groups:
         return ()
     try:
-        options = {name.lower(): tuple(intern(normalized(c["value"])) for c in contents)
-                   for name, contents in groups.items() if contents is not None}
+        options = {
+            name.lower(): tuple(intern(normalized(c["value"])) for c in contents)
+            for name, contents in groups.items()
+            if contents is not None
+        }
     except (AttributeError, KeyError, TypeError):
-        raise QvlibError(f"{path}: {where}: field 'customization_options' is not name -> list of objects with a "
-                         "'value'; fetch the file again") from None
+        raise QvlibError(
+            f"{path}: {where}: field 'customization_options' is not name -> list of objects with a "
+            "'value'; fetch the file again"
+        ) from None
     return tuple((intern(name), values) for name, values in options.items())
 
 
-def _instructions(asin: str, notes: Any, human: Any, path: Path, human_path: Path | None) -> dict[str, Any]:
+def _instructions(
+    asin: str, notes: Any, human: Any, path: Path, human_path: Path | None
+) -> dict[str, Any]:
     try:
         instruction = notes.get("instruction")
         found = {
@@ -163,13 +190,23 @@ def _instructions(asin: str, notes: Any, human: Any, path: Path, human_path: Pat
             "instruction_attributes": _texts(notes.get("instruction_attributes") or ()),
         }
     except (AttributeError, TypeError):
-        raise QvlibError(f"{path}: {asin}: not an object with a list 'attributes' of texts; fetch the file again") from None
+        raise QvlibError(
+            f"{path}: {asin}: not an object with a list 'attributes' of texts; fetch the file again"
+        ) from None
     try:
-        found["human"] = tuple(HumanInstruction(_text(h["instruction"]), _texts(h["instruction_attributes"]),
-                                                _texts(h["instruction_options"])) for h in human)
+        found["human"] = tuple(
+            HumanInstruction(
+                _text(h["instruction"]),
+                _texts(h["instruction_attributes"]),
+                _texts(h["instruction_options"]),
+            )
+            for h in human
+        )
     except (KeyError, TypeError):
-        raise QvlibError(f"{human_path}: {asin}: an instruction lacks a text 'instruction', or lists of texts "
-                         "'instruction_attributes' and 'instruction_options'; fetch the file again") from None
+        raise QvlibError(
+            f"{human_path}: {asin}: an instruction lacks a text 'instruction', or lists of texts "
+            "'instruction_attributes' and 'instruction_options'; fetch the file again"
+        ) from None
     return found
 
 
@@ -191,8 +228,12 @@ _ABSENT = object()
 def _field(record: dict[str, Any], key: str, kind: type, path: Path, where: str) -> Any:
     value = record.get(key, _ABSENT)
     if value is _ABSENT:
-        raise QvlibError(f"{path}: {where}: no field {key!r}; give the products file of {files.RELEASE}")
+        raise QvlibError(
+            f"{path}: {where}: no field {key!r}; give the products file of {files.RELEASE}"
+        )
     if not isinstance(value, kind):
-        raise QvlibError(f"{path}: {where}: field {key!r} is {value!r:.60}, expected {kind.__name__}; "
-                         "fetch the file again")
+        raise QvlibError(
+            f"{path}: {where}: field {key!r} is {value!r:.60}, expected {kind.__name__}; "
+            "fetch the file again"
+        )
     return value

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ...errors import QvlibError
-from ...types import State, Step, Task
-from . import files, nouns, pages, search
-from . import goals as goal_rules
-from .catalogue import GOLDEN_SEED, Catalogue, load
-from .pages import Page, View
-from .reward import reward
-from .splits import SPLITS, split_tasks
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import State, Step, Task
+from qvlib.environments.webshop import files, nouns, pages, search
+from qvlib.environments.webshop import goals as goal_rules
+from qvlib.environments.webshop.catalogue import GOLDEN_SEED, Catalogue, load
+from qvlib.environments.webshop.pages import Page, View
+from qvlib.environments.webshop.reward import reward
+from qvlib.environments.webshop.splits import SPLITS, split_tasks
 
 _ACTION = re.compile(r"(.+)\[(.+)\]")
 _START = pages.view(pages.start())
@@ -25,7 +25,7 @@ _NOTHING = View("", (), ())
 
 @dataclass(frozen=True)
 class WebShop:
-    """The shop, after ``Environment`` of ``qvlib.types``.
+    """The shop, after ``Environment`` of ``qvlib.core.types``.
 
     find: keywords -> asins, best first; None where a search is refused. nouns: title -> its nouns.
     splits: split -> tasks; skipped: goals left out because they have no attributes, so no reward.
@@ -59,8 +59,10 @@ class WebShop:
         if split not in SPLITS:
             raise QvlibError(f"split {split!r}: the splits are {', '.join(SPLITS)}")
         if not self.splits[split]:
-            raise QvlibError(f"split {split!r} is empty: no product with a goal fell into it; "
-                             f"raise its share or load more products")
+            raise QvlibError(
+                f"split {split!r} is empty: no product with a goal fell into it; "
+                f"raise its share or load more products"
+            )
         return self.splits[split]
 
     def reset(self, task: Task) -> State:
@@ -93,8 +95,9 @@ class WebShop:
 
     def data_hashes(self) -> dict[str, str]:
         """File name -> sha256 of every file read, for manifests."""
-        return self.catalogue.data_hashes() | ({self.noun_table.name: files.sha256(self.noun_table)}
-                                               if self.noun_table else {})
+        return self.catalogue.data_hashes() | (
+            {self.noun_table.name: files.sha256(self.noun_table)} if self.noun_table else {}
+        )
 
     def clickables(self, state: State) -> tuple[str, ...]:
         """What the original lists as clickable, in its order."""
@@ -125,7 +128,9 @@ class WebShop:
         if argument in ("next >", "< prev"):
             place = pages.place(page)
             if place == "search_results":
-                return self._searched(page, page.keywords, page.page + (1 if argument == "next >" else -1))
+                return self._searched(
+                    page, page.keywords, page.page + (1 if argument == "next >" else -1)
+                )
             if argument == "< prev" and place == "item_page":
                 return self._searched(page, page.keywords, page.page)
         if argument in pages.SECTIONS:
@@ -139,7 +144,9 @@ class WebShop:
 
     def _bought(self, state: State) -> Page:
         page, product = state.world, self.catalogue.by_asin[state.world.asin]
-        parts = reward(state.task.goal, product, page.options, product.price, self.nouns, repair=self.repair)
+        parts = reward(
+            state.task.goal, product, page.options, product.price, self.nouns, repair=self.repair
+        )
         return replace(page, kind="done", section="", parts=parts)
 
     def _shown(self, state: State, page: Page, action: str | None = None) -> State:
@@ -152,7 +159,16 @@ class WebShop:
         else:
             observation = f"{pages.text(pages.header(state.task.instruction, page.kind == 'init'))} [SEP] {view.body}"
         history = () if action is None else (*state.history, Step(action, observation))
-        return State(state.task, observation, history, view.admissible, value, page.kind == "done", True, page)
+        return State(
+            state.task,
+            observation,
+            history,
+            view.admissible,
+            value,
+            page.kind == "done",
+            True,
+            page,
+        )
 
     def _view(self, page: Page) -> View:
         if page.kind == "results":
@@ -168,8 +184,10 @@ class WebShop:
             return pages.start()
         if page.kind == "results":
             found = self.find(page.keywords)
-            shown = found[(page.page - 1) * self.page_size:page.page * self.page_size]
-            return pages.results([self.catalogue.by_asin[asin] for asin in shown], page.page, len(found))
+            shown = found[(page.page - 1) * self.page_size : page.page * self.page_size]
+            return pages.results(
+                [self.catalogue.by_asin[asin] for asin in shown], page.page, len(found)
+            )
         product = self.catalogue.by_asin[page.asin]
         if page.kind == "item":
             return pages.item(product, self.show_attributes)
@@ -179,7 +197,9 @@ class WebShop:
         return pages.view(self._segments(Page("results", keywords, number)))
 
     def _item(self, asin: str) -> View:
-        return pages.view(self._segments(Page("item", asin=asin)), pages.groups_of(self.catalogue.by_asin[asin]))
+        return pages.view(
+            self._segments(Page("item", asin=asin)), pages.groups_of(self.catalogue.by_asin[asin])
+        )
 
     def _section(self, asin: str, section: str) -> View:
         return pages.view(self._segments(Page("sub", asin=asin, section=section)))
@@ -207,11 +227,21 @@ def _opened(page: Page, view: View, clicked: str) -> Page:
     return replace(page, kind="item", section="")
 
 
-def build(data_dir: str | Path, *, goals: Literal["synthetic", "human", "all"] = "synthetic",
-          title_nouns: str | Path = "auto", repair: bool = False, show_attributes: bool = False,
-          observation_mode: Literal["text", "text_rich"] = "text", page_size: int = 10, max_steps: int = 10,
-          timeout_value: float = -0.5, dev_share: float = 0.1, test_share: float = 0.3,
-          seed: int = GOLDEN_SEED) -> WebShop:
+def build(
+    data_dir: str | Path,
+    *,
+    goals: Literal["synthetic", "human", "all"] = "synthetic",
+    title_nouns: str | Path = "auto",
+    repair: bool = False,
+    show_attributes: bool = False,
+    observation_mode: Literal["text", "text_rich"] = "text",
+    page_size: int = 10,
+    max_steps: int = 10,
+    timeout_value: float = -0.5,
+    dev_share: float = 0.1,
+    test_share: float = 0.3,
+    seed: int = GOLDEN_SEED,
+) -> WebShop:
     """WebShop on a folder of official data files.
 
     ``seed`` draws prices and price limits (the original draws them unseeded) and the splits.
@@ -238,7 +268,8 @@ def build(data_dir: str | Path, *, goals: Literal["synthetic", "human", "all"] =
         observation_mode=observation_mode,
         page_size=page_size,
         max_steps=max_steps,
-        timeout_value=timeout_value)
+        timeout_value=timeout_value,
+    )
 
 
 def _one_of(name: str, value: str, values: tuple[str, ...]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import QvlibError
-from .. import datafiles
-from ..datafiles import opened, sha256
+from qvlib.base.errors import QvlibError
+from qvlib.environments import datafiles
+from qvlib.environments.datafiles import opened, sha256
 
 __all__ = ["find", "mapping", "records", "sha256"]
 
@@ -31,15 +31,23 @@ def find(data_dir: str | Path, what: str) -> Path | None:
     """
     folder = Path(data_dir)
     if not folder.is_dir():
-        raise QvlibError(f"data_dir {str(folder)!r}: no such folder; unpack {RELEASE} and give its folder as data_dir")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: no such folder; unpack {RELEASE} and give its folder as data_dir"
+        )
     patterns, required = PATTERNS[what]
-    found = sorted({p for pattern in patterns for end in ("", ".gz") for p in folder.glob(pattern + end)})
+    found = sorted(
+        {p for pattern in patterns for end in ("", ".gz") for p in folder.glob(pattern + end)}
+    )
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
-        raise QvlibError(f"data_dir {str(folder)!r}: several files of {what}: {names}; keep the one to use there")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: several files of {what}: {names}; keep the one to use there"
+        )
     if not found and required:
-        raise QvlibError(f"data_dir {str(folder)!r}: no file of {what} ({' or '.join(patterns)}, plain or .gz); "
-                         f"fetch it from {RELEASE} into this folder, or give another data_dir")
+        raise QvlibError(
+            f"data_dir {str(folder)!r}: no file of {what} ({' or '.join(patterns)}, plain or .gz); "
+            f"fetch it from {RELEASE} into this folder, or give another data_dir"
+        )
     return found[0] if found else None
 
 
@@ -64,6 +72,8 @@ def mapping(path: Path) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise QvlibError(f"{path}: not JSON ({error}); fetch the file again") from None
     if not isinstance(value, dict):
-        raise QvlibError(f"{path}: expected one JSON object with asins or titles as keys; "
-                         f"fetch the file from {RELEASE}")
+        raise QvlibError(
+            f"{path}: expected one JSON object with asins or titles as keys; "
+            f"fetch the file from {RELEASE}"
+        )
     return value

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import write_atomic
-from ...seeding import generator
-from .words import BRANDS, CATEGORIES, COLOURS, DESCRIPTIONS, REQUESTS
+from qvlib.base.files import write_atomic
+from qvlib.base.seeding import generator
+from qvlib.environments.webshop.words import BRANDS, CATEGORIES, COLOURS, DESCRIPTIONS, REQUESTS
 
 FILES = ("items_shuffle.json", "items_ins_v2.json", "title_nouns.json")
 
 
 def write_catalogue(folder: Path, products: int, seed: int) -> None:
     """Write ``FILES`` into ``folder``: products, attributes with instructions, and the nouns of the titles."""
-    families = [(category, noun) for category, (_, nouns, _, _) in CATEGORIES.items() for noun in nouns]
+    families = [
+        (category, noun) for category, (_, nouns, _, _) in CATEGORIES.items() for noun in nouns
+    ]
     made = [_product(seed, number, *families[number % len(families)]) for number in range(products)]
     order = generator(seed, "catalogue", "order").permutation(products)
     made = [made[i] for i in order]
@@ -44,7 +46,9 @@ def _product(seed: int, number: int, category: str, noun: str) -> tuple[dict, di
     product = {
         "asin": f"E{number:06d}".ljust(10, "X"),
         "name": f"{in_title} {noun}",
-        "full_description": str(rng.choice(DESCRIPTIONS)).format(noun=noun, brand=brand, attribute=in_description),
+        "full_description": str(rng.choice(DESCRIPTIONS)).format(
+            noun=noun, brand=brand, attribute=in_description
+        ),
         "pricing": f"${price:.2f}",
         "small_description": [f"{brand} {noun}", in_features],
         "product_category": f"{shelf} › {query.title()}",
@@ -57,9 +61,15 @@ def _product(seed: int, number: int, category: str, noun: str) -> tuple[dict, di
     }
     wanted = sorted(has)
     request = str(rng.choice(REQUESTS)).format(attributes=", ".join(wanted), query=query)
-    return product, {"attributes": has, "instruction": request, "instruction_attributes": wanted}, noun.split()
+    return (
+        product,
+        {"attributes": has, "instruction": request, "instruction_attributes": wanted},
+        noun.split(),
+    )
 
 
 def _values(rng: np.random.Generator, pool: tuple[str, ...], count: int) -> list[dict]:
     chosen = sorted(rng.choice(len(pool), size=count, replace=False))
-    return [{"value": pool[i], "asin": None, "is_selected": False, "is_available": True} for i in chosen]
+    return [
+        {"value": pool[i], "asin": None, "is_selected": False, "is_available": True} for i in chosen
+    ]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from ...errors import QvlibError
-from .catalogue import Catalogue, HumanInstruction, Product
+from qvlib.base.errors import QvlibError
+from qvlib.environments.webshop.catalogue import Catalogue, HumanInstruction, Product
 
 NO_LIMIT = 1_000_000
 _LIMITS = [10.0 * i for i in range(1, 100)]
@@ -96,8 +96,22 @@ class Goals(Sequence[Goal]):
         source, nth = self.sources[at], number - self.starts[at]
         text, options = _human(source.human) if source.human else _synthetic(source.product, nth)
         p = source.product
-        return Goal(self.kind, p.asin, p.category, p.query, p.title, p.product_category, text + source.price_text,
-                    source.attributes, source.upper, options, self.weights[at], index, number, source.first + nth)
+        return Goal(
+            self.kind,
+            p.asin,
+            p.category,
+            p.query,
+            p.title,
+            p.product_category,
+            text + source.price_text,
+            source.attributes,
+            source.upper,
+            options,
+            self.weights[at],
+            index,
+            number,
+            source.first + nth,
+        )
 
 
 def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> Goals:
@@ -112,18 +126,32 @@ def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> Goals:
     stream = random.Random()
     stream.setstate(catalogue.draws)
     if kind == "synthetic":
-        sources = tuple(Source(p, None, *_price_limit(p.price, stream)) for p in catalogue.products
-                        if p.instruction is not None)
+        sources = tuple(
+            Source(p, None, *_price_limit(p.price, stream))
+            for p in catalogue.products
+            if p.instruction is not None
+        )
     else:
-        sources = tuple(Source(p, h, *_price_limit(p.price, stream), nth) for p in catalogue.products
-                        for nth, h in enumerate(h for h in p.human if h.attributes))
+        sources = tuple(
+            Source(p, h, *_price_limit(p.price, stream), nth)
+            for p in catalogue.products
+            for nth, h in enumerate(h for h in p.human if h.attributes)
+        )
     starts = array("q", accumulate((s.goals for s in sources), initial=0))
     if not starts[-1]:
         file = "items_human_ins.json" if kind == "human" else "items_ins_v2.json"
-        raise QvlibError(f"data_dir {str(catalogue.data_dir)!r}: no {kind} goals; fetch {file}, or choose other goals")
+        raise QvlibError(
+            f"data_dir {str(catalogue.data_dir)!r}: no {kind} goals; fetch {file}, or choose other goals"
+        )
     numbers = array("q", range(starts[-1]))
     random.Random(_ORDER_SEED).shuffle(numbers)
-    return Goals(kind, sources, starts, numbers, _weights(sources) if kind == "synthetic" else [1] * len(sources))
+    return Goals(
+        kind,
+        sources,
+        starts,
+        numbers,
+        _weights(sources) if kind == "synthetic" else [1] * len(sources),
+    )
 
 
 def _synthetic(product: Product, nth: int) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -155,5 +183,12 @@ def _weights(sources: Sequence[Source]) -> array:
     for source in sources:
         for attribute in source.attributes:
             count[attribute] += source.goals
-    return array("d", (sum(1.0 / count[a] for a in s.attributes) / len(s.attributes) if s.attributes and s.goals else 0.0
-                       for s in sources))
+    return array(
+        "d",
+        (
+            sum(1.0 / count[a] for a in s.attributes) / len(s.attributes)
+            if s.attributes and s.goals
+            else 0.0
+            for s in sources
+        ),
+    )

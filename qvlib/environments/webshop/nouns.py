@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from ...errors import QvlibError
-from . import files
+from qvlib.base.errors import QvlibError
+from qvlib.environments.webshop import files
 
 TitleNouns = Callable[[str], tuple[str, ...]]
 _MODEL = "en_core_web_sm"
@@ -23,7 +23,9 @@ def table_path(choice: str | Path, data_dir: str | Path) -> Path | None:
         return files.find(data_dir, "title nouns") if choice == "auto" else None
     path = Path(choice)
     if not path.is_file():
-        raise QvlibError(f"title_nouns {str(path)!r}: no such table; give auto, spacy or a title_nouns.json's path")
+        raise QvlibError(
+            f"title_nouns {str(path)!r}: no such table; give auto, spacy or a title_nouns.json's path"
+        )
     return path
 
 
@@ -45,15 +47,19 @@ def from_table(path: Path) -> TitleNouns:
     listed = files.mapping(path)
     for title, tokens in listed.items():
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise QvlibError(f"{path}: the title {title!r:.80} has {tokens!r:.60}, expected a list of words; mend the table")
+            raise QvlibError(
+                f"{path}: the title {title!r:.80} has {tokens!r:.60}, expected a list of words; mend the table"
+            )
     table = {title: tuple(token.lower() for token in tokens) for title, tokens in listed.items()}
 
     def nouns(title: str) -> tuple[str, ...]:
         try:
             return table[title]
         except KeyError:
-            raise QvlibError(f"{path}: no nouns for the title {title!r:.80}; complete the table, "
-                             "or set title_nouns to spacy") from None
+            raise QvlibError(
+                f"{path}: no nouns for the title {title!r:.80}; complete the table, "
+                "or set title_nouns to spacy"
+            ) from None
 
     return nouns
 
@@ -69,8 +75,10 @@ def from_spacy() -> TitleNouns:
 
         tag = spacy.load(_MODEL, disable=["parser", "ner", "lemmatizer"])
     except (ImportError, OSError):
-        raise QvlibError(f"title_nouns: neither a table title_nouns.json beside the data nor spaCy with {_MODEL}: "
-                         f"pip install spacy && python -m spacy download {_MODEL}, or give a table's path") from None
+        raise QvlibError(
+            f"title_nouns: neither a table title_nouns.json beside the data nor spaCy with {_MODEL}: "
+            f"pip install spacy && python -m spacy download {_MODEL}, or give a table's path"
+        ) from None
 
     @functools.lru_cache(1 << 16)
     def nouns(title: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .catalogue import Product
-from .reward import RewardParts
+from qvlib.environments.webshop.catalogue import Product
+from qvlib.environments.webshop.reward import RewardParts
 
 Segment = tuple[Literal["text", "button", "option", "product"], str]
 
@@ -56,7 +56,9 @@ class View:
 
 def view(segments: Sequence[Segment], groups: dict[str, str] | None = None) -> View:
     """Render segments and list what can be clicked: buttons and links first, then options."""
-    clickables = dict.fromkeys(text.lower() for style, text in segments if style in ("button", "product"))
+    clickables = dict.fromkeys(
+        text.lower() for style, text in segments if style in ("button", "product")
+    )
     groups = groups or {}
     clickables.update(dict.fromkeys(groups))
     links = {text.lower(): text for style, text in segments if style == "product"}
@@ -84,7 +86,11 @@ def results(products: Sequence[Product], page: int, total: int) -> list[Segment]
         segments.append(("button", PREV))
     segments.append(("button", NEXT))
     for product in products:
-        segments += [("product", product.asin), ("text", product.title), ("text", product.price_tag)]
+        segments += [
+            ("product", product.asin),
+            ("text", product.title),
+            ("text", product.price_tag),
+        ]
     return segments
 
 
@@ -94,7 +100,11 @@ def item(product: Product, show_attributes: bool) -> list[Segment]:
     for name, values in product.options:
         segments.append(("text", name))
         segments += [("option", value) for value in values]
-    segments += [("text", product.title), ("text", f"Price: {product.price_tag}"), ("text", "Rating: N.A.")]
+    segments += [
+        ("text", product.title),
+        ("text", f"Price: {product.price_tag}"),
+        ("text", "Rating: N.A."),
+    ]
     shown = [name for name in SECTIONS.values() if show_attributes or name != "Attributes"]
     return segments + [("button", name) for name in (*shown, BUY)]
 
@@ -112,19 +122,55 @@ def section(product: Product, name: str) -> list[Segment]:
     elif name == "features":
         lines = [" " + bullet for bullet in product.bullets]
     elif name == "attributes":
-        lines = [" " + a for a in product.attributes] + [product.category, product.query, product.product_category]
+        lines = [" " + a for a in product.attributes] + [
+            product.category,
+            product.query,
+            product.product_category,
+        ]
     return [("button", BACK), ("button", PREV), *(("text", line) for line in lines)]
 
 
 def done(page: Page, reward: float) -> list[Segment]:
     """The page after buying; the original leaves most of its fields empty."""
     chosen = json.dumps(dict(page.options), sort_keys=True).translate(_HTML_SAFE)
-    return [("text", line) for line in (
-        "Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)",
-        "Purchased", "asin", page.asin, "options", chosen, "attrs", "None", "category", "None", "query", "None",
-        "product category", "None", "Target", "asin", "options", "attrs", "price upper", "instuction text", "category",
-        "product category", "query", "Goal ", "None", "Reward", "Your score (min 0.0, max 1.0)", str(reward),
-        "Reward Details ", "None")]
+    return [
+        ("text", line)
+        for line in (
+            "Thank you for shopping with us!",
+            "Your code: ",
+            "None",
+            " (Paste it in your MTurk interface.)",
+            "Purchased",
+            "asin",
+            page.asin,
+            "options",
+            chosen,
+            "attrs",
+            "None",
+            "category",
+            "None",
+            "query",
+            "None",
+            "product category",
+            "None",
+            "Target",
+            "asin",
+            "options",
+            "attrs",
+            "price upper",
+            "instuction text",
+            "category",
+            "product category",
+            "query",
+            "Goal ",
+            "None",
+            "Reward",
+            "Your score (min 0.0, max 1.0)",
+            str(reward),
+            "Reward Details ",
+            "None",
+        )
+    ]
 
 
 def text(segments: Sequence[Segment]) -> str:
@@ -158,10 +204,14 @@ def url(page: Page, session: object) -> str:
     elif page.kind == "results":
         path = f"search_results/{session}/{words}/{page.page}"
     elif page.kind == "item":
-        path = f"item_page/{session}/{page.asin}/{words}/{page.page}/{json.dumps(dict(page.options))}"
+        path = (
+            f"item_page/{session}/{page.asin}/{words}/{page.page}/{json.dumps(dict(page.options))}"
+        )
     elif page.kind == "sub":
-        path = (f"item_sub_page/{session}/{page.asin}/{words}/{page.page}/{SECTIONS[page.section]}/"
-                f"{dict(page.options)}")
+        path = (
+            f"item_sub_page/{session}/{page.asin}/{words}/{page.page}/{SECTIONS[page.section]}/"
+            f"{dict(page.options)}"
+        )
     else:
         path = f"done/{session}/{page.asin}/{dict(page.options)}"
     return "http://127.0.0.1:3000/" + path
@@ -170,7 +220,14 @@ def url(page: Page, session: object) -> str:
 def place(page: Page) -> str:
     """What the original takes the page for when ``< prev`` or ``next >`` is clicked."""
     address = url(page, "")
-    return next((name for name in ("search_results", "item_page", "item_sub_page", "done") if name in address), "")
+    return next(
+        (
+            name
+            for name in ("search_results", "item_page", "item_sub_page", "done")
+            if name in address
+        ),
+        "",
+    )
 
 
 def _button(shown: str, clicked: bool) -> str:

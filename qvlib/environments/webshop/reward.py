@@ -10,12 +10,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...errors import QvlibError
-from . import colours
-from .catalogue import Product
-from .fuzzy import matches
-from .goals import Goal
-from .nouns import TitleNouns
+from qvlib.base.errors import QvlibError
+from qvlib.environments.webshop import colours
+from qvlib.environments.webshop.catalogue import Product
+from qvlib.environments.webshop.fuzzy import matches
+from qvlib.environments.webshop.goals import Goal
+from qvlib.environments.webshop.nouns import TitleNouns
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,15 @@ class RewardParts:
     n_opt: int
 
 
-def reward(goal: Goal, product: Product, options: Sequence[tuple[str, str]], price: float | None,
-           nouns: TitleNouns, *, repair: bool = False) -> RewardParts:
+def reward(
+    goal: Goal,
+    product: Product,
+    options: Sequence[tuple[str, str]],
+    price: float | None,
+    nouns: TitleNouns,
+    *,
+    repair: bool = False,
+) -> RewardParts:
     """Score buying ``product`` with the chosen ``options``, (name, value) pairs.
 
     ``repair`` mends what makes the original refuse right purchases: options are compared
@@ -49,10 +56,14 @@ def reward(goal: Goal, product: Product, options: Sequence[tuple[str, str]], pri
         QvlibError: a goal without attributes or without a positive price limit, or no price.
     """
     if not goal.attributes:
-        raise QvlibError(f"goal {goal.kind} {goal.index} ({goal.asin}): no attributes, so no reward; leave it out")
+        raise QvlibError(
+            f"goal {goal.kind} {goal.index} ({goal.asin}): no attributes, so no reward; leave it out"
+        )
     if goal.price_upper <= 0 or price is None:
-        raise QvlibError(f"goal {goal.kind} {goal.index} ({goal.asin}): price {price} against the limit "
-                         f"{goal.price_upper} cannot be compared; the limit must be above 0 and the price known")
+        raise QvlibError(
+            f"goal {goal.kind} {goal.index} ({goal.asin}): price {price} against the limit "
+            f"{goal.price_upper} cannot be compared; the limit must be above 0 and the price known"
+        )
     r_type, query_match, category_match, title_score = _type(goal, product, nouns, repair)
     n_att = sum(_has_attribute(product, a, repair) for a in goal.attributes)
     n_opt = _count_options(goal, options, repair)
@@ -71,12 +82,17 @@ def reward(goal: Goal, product: Product, options: Sequence[tuple[str, str]], pri
         category_match=category_match,
         title_score=title_score,
         n_att=n_att,
-        n_opt=n_opt)
+        n_opt=n_opt,
+    )
 
 
-def _type(goal: Goal, product: Product, nouns: TitleNouns, repair: bool) -> tuple[float, bool, bool, float]:
+def _type(
+    goal: Goal, product: Product, nouns: TitleNouns, repair: bool
+) -> tuple[float, bool, bool, float]:
     query_match = product.query == goal.query
-    category_match = len(_categories(product.product_category) & _categories(goal.product_category)) >= 2
+    category_match = (
+        len(_categories(product.product_category) & _categories(goal.product_category)) >= 2
+    )
     wanted = nouns(goal.name)
     title_score = len(set(nouns(product.title)) & set(wanted)) / len(wanted) if wanted else 0.2
     r_type = 1.0 if query_match or category_match or title_score > 0.2 else 0.5
@@ -100,8 +116,11 @@ def _has_attribute(product: Product, attribute: str, repair: bool) -> bool:
         attribute = attribute.strip().lower()
         if not attribute:
             return False
-    return (attribute in product.title.lower() or attribute in " ".join(product.bullets).lower()
-            or attribute in product.description.lower())
+    return (
+        attribute in product.title.lower()
+        or attribute in " ".join(product.bullets).lower()
+        or attribute in product.description.lower()
+    )
 
 
 def _count_options(goal: Goal, chosen: Sequence[tuple[str, str]], repair: bool) -> int:
@@ -124,4 +143,7 @@ def _option_repaired(wanted: tuple[str, str] | str, chosen: Sequence[tuple[str, 
         target, values = wanted, [value for _, value in chosen]
     else:
         target, values = wanted[1], [value for name, value in chosen if name == wanted[0]]
-    return any(value == target or matches(colours.by_word(value), colours.by_word(target)) for value in values)
+    return any(
+        value == target or matches(colours.by_word(value), colours.by_word(target))
+        for value in values
+    )

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...seeding import generator
-from .analyzer import tokens
-from .catalogue import Catalogue, Product
+from qvlib.base.seeding import generator
+from qvlib.environments.webshop.analyzer import tokens
+from qvlib.environments.webshop.catalogue import Catalogue, Product
 
 TOP = 50
 K1, B = np.float32(0.9), np.float32(0.4)
@@ -45,7 +45,9 @@ class Index:
             found = slice(self.starts[number], self.starts[number + 1])
             weight = np.float32(count) * self.idf[number]
             docs.append(self.docs[found])
-            parts.append(weight - weight / (np.float32(1) + self.freqs[found] * self.norms[docs[-1]]))
+            parts.append(
+                weight - weight / (np.float32(1) + self.freqs[found] * self.norms[docs[-1]])
+            )
         if not docs:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         total = np.bincount(np.concatenate(docs), np.concatenate(parts), len(self.norms))
@@ -73,7 +75,11 @@ def build_index(names: Sequence[str], texts: Iterable[str]) -> Index:
         freqs.extend(counted.values())
         distinct.append(len(counted))
         lengths.append(len(words))
-    by_term = np.argsort(np.frombuffer(numbers, np.int32), kind="stable") if numbers else np.empty(0, np.int64)
+    by_term = (
+        np.argsort(np.frombuffer(numbers, np.int32), kind="stable")
+        if numbers
+        else np.empty(0, np.int64)
+    )
     counts = np.bincount(np.array(numbers, np.int32), minlength=len(terms))
     total = len(lengths)
     mean = np.float32(sum(lengths) / max(total, 1))
@@ -87,7 +93,8 @@ def build_index(names: Sequence[str], texts: Iterable[str]) -> Index:
         freqs=np.array(freqs, np.float32)[by_term],
         idf=np.log(1 + (total - counts + 0.5) / (counts + 0.5)).astype(np.float32),
         norms=np.float32(1) / (K1 * ((np.float32(1) - B) + B * size / mean)),
-        ranks=ranks)
+        ranks=ranks,
+    )
 
 
 def document(product: Product) -> str:
@@ -97,7 +104,9 @@ def document(product: Product) -> str:
     return " ".join([product.title, product.description, first, options]).lower()
 
 
-def engine(catalogue: Catalogue, remember: int = 4096) -> Callable[[tuple[str, ...]], tuple[str, ...] | None]:
+def engine(
+    catalogue: Catalogue, remember: int = 4096
+) -> Callable[[tuple[str, ...]], tuple[str, ...] | None]:
     """Keywords -> asins, best first; None where the original cannot search.
 
     The first keyword may be ``<c>`` (category), ``<q>`` (query), ``<r>`` (50 random products, here

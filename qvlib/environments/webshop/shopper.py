@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...seeding import generator
-from ...types import Proposal, Request, State
-from .catalogue import normalized
-from .environment import WebShop
+from qvlib.base.seeding import generator
+from qvlib.core.types import Proposal, Request, State
+from qvlib.environments.webshop.catalogue import normalized
+from qvlib.environments.webshop.environment import WebShop
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,10 @@ class Habits:
         """What is an error so many times as probable, at most 1; not comparing is one."""
         if errors == 1.0:
             return self
-        scaled = {name: min(1.0, errors * getattr(self, name)) for name in ("loose_query", "hasty", "wrong_option", "wander")}
+        scaled = {
+            name: min(1.0, errors * getattr(self, name))
+            for name in ("loose_query", "hasty", "wrong_option", "wander")
+        }
         return replace(self, compare=1.0 - min(1.0, errors * (1.0 - self.compare)), **scaled)
 
 
@@ -57,15 +60,24 @@ class Shopper:
     habits: Habits = Habits()
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        return [[Proposal(self._act(request.state, generator(*request.key, k))) for k in range(request.n)]
-                for request in requests]
+        return [
+            [
+                Proposal(self._act(request.state, generator(*request.key, k)))
+                for k in range(request.n)
+            ]
+            for request in requests
+        ]
 
     def _act(self, state: State, rng: np.random.Generator) -> str:
         page = state.world
         if page.kind != "init" and rng.random() < self.habits.wander:
             return str(rng.choice(state.admissible))
-        return {"init": self._search, "results": self._choose_item, "item": self._on_item,
-                "sub": self._on_sub_page}[page.kind](state, rng)
+        return {
+            "init": self._search,
+            "results": self._choose_item,
+            "item": self._on_item,
+            "sub": self._on_sub_page,
+        }[page.kind](state, rng)
 
     def _search(self, state: State, rng: np.random.Generator) -> str:
         goal = state.task.goal
@@ -79,7 +91,9 @@ class Shopper:
 
     def _choose_item(self, state: State, rng: np.random.Generator) -> str:
         by_asin = self.environment.catalogue.by_asin
-        listed = [by_asin[c.upper()] for c in self.environment.clickables(state) if c.upper() in by_asin]
+        listed = [
+            by_asin[c.upper()] for c in self.environment.clickables(state) if c.upper() in by_asin
+        ]
         if not listed:
             return "click[back to search]"
         seen = {step.action for step in state.history}
@@ -88,7 +102,9 @@ class Shopper:
             goal = state.task.goal
             title = [sum(a in p.title.lower() for a in goal.attributes) for p in shown]
             cheap = [p.price <= goal.price_upper for p in shown]
-            scores = np.array([t + 1.0 * c for t, c in zip(title, cheap, strict=True)]) + 0.01 * rng.random(len(shown))
+            scores = np.array(
+                [t + 1.0 * c for t, c in zip(title, cheap, strict=True)]
+            ) + 0.01 * rng.random(len(shown))
             return f"click[{shown[int(np.argmax(scores))].asin.lower()}]"
         rank = min(int(rng.geometric(0.3)) - 1, len(shown) - 1)
         return f"click[{shown[rank].asin.lower()}]"
@@ -99,17 +115,27 @@ class Shopper:
         lacks = any(value not in offered.get(name, ()) for name, value in wanted)
         if lacks and not state.world.options and rng.random() < self.habits.leave:
             return "click[< prev]"
-        inspected = any(step.action in ("click[description]", "click[features]") for step in state.history)
+        inspected = any(
+            step.action in ("click[description]", "click[features]") for step in state.history
+        )
         if not inspected and rng.random() < self.habits.inspect:
             return "click[features]" if rng.random() < 0.5 else "click[description]"
         return self._option_or_buy(state, offered, wanted, rng)
 
-    def _option_or_buy(self, state: State, offered: dict[str, tuple[str, ...]], wanted: list[tuple[str, str]],
-                       rng: np.random.Generator) -> str:
+    def _option_or_buy(
+        self,
+        state: State,
+        offered: dict[str, tuple[str, ...]],
+        wanted: list[tuple[str, str]],
+        rng: np.random.Generator,
+    ) -> str:
         """Choose one wanted option that is offered and not chosen, or buy."""
         chosen = dict(state.world.options)
-        missing = [(offered[name], value) for name, value in wanted
-                   if name not in chosen and value in offered.get(name, ())]
+        missing = [
+            (offered[name], value)
+            for name, value in wanted
+            if name not in chosen and value in offered.get(name, ())
+        ]
         if not missing or rng.random() < self.habits.hasty:
             return "click[buy now]"
         values, value = missing[int(rng.integers(len(missing)))]
@@ -122,7 +148,10 @@ class Shopper:
 def wanted_options(state: State, offered: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     """(name, value) of the options the goal asks for; a human goal names only values: the name is that of the option, if
     any, with that value among those offered, else empty."""
-    return [o if isinstance(o, tuple) else _named(normalized(o), offered) for o in state.task.goal.options]
+    return [
+        o if isinstance(o, tuple) else _named(normalized(o), offered)
+        for o in state.task.goal.options
+    ]
 
 
 def _named(value: str, offered: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:

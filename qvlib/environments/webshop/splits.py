@@ -7,10 +7,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...errors import QvlibError
-from ...seeding import generator
-from ...types import Task
-from .goals import Goal, Goals
+from qvlib.base.errors import QvlibError
+from qvlib.base.seeding import generator
+from qvlib.core.types import Task
+from qvlib.environments.webshop.goals import Goal, Goals
 
 SPLITS = ("train", "dev", "test")
 
@@ -52,14 +52,18 @@ def split_of(asin: str, dev_share: float, test_share: float, seed: int) -> str:
     return "test" if u < test_share else "dev" if u < test_share + dev_share else "train"
 
 
-def split_tasks(goals: Sequence[Goals], dev_share: float, test_share: float, seed: int) -> dict[str, Tasks]:
+def split_tasks(
+    goals: Sequence[Goals], dev_share: float, test_share: float, seed: int
+) -> dict[str, Tasks]:
     """The tasks of each split, shuffled by a draw of the split's name; goals without attributes make none.
 
     Raises:
         QvlibError: shares that leave nothing to train on.
     """
     if dev_share < 0 or test_share < 0 or dev_share + test_share >= 1:
-        raise QvlibError(f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1")
+        raise QvlibError(
+            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1"
+        )
     kinds = tuple(sorted(goals, key=lambda g: g.kind))
     places: dict[str, array] = {name: array("q") for name in SPLITS}
     before = 0
@@ -69,7 +73,14 @@ def split_tasks(goals: Sequence[Goals], dev_share: float, test_share: float, see
             index[number] = before + i
         for source, start, end in zip(kind.sources, kind.starts, kind.starts[1:], strict=False):
             if source.attributes:
-                places[split_of(source.product.asin, dev_share, test_share, seed)].extend(index[start:end])
+                places[split_of(source.product.asin, dev_share, test_share, seed)].extend(
+                    index[start:end]
+                )
         before += len(kind)
-    return {name: Tasks(kinds, array("q", (found[i] for i in generator(seed, "order", name).permutation(len(found)))))
-            for name, found in places.items()}
+    return {
+        name: Tasks(
+            kinds,
+            array("q", (found[i] for i in generator(seed, "order", name).permutation(len(found)))),
+        )
+        for name, found in places.items()
+    }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from ...types import Task
-from ..tours import Tour, states
-from .environment import WebShop
+from qvlib.core.types import Task
+from qvlib.environments.tours import Tour, states
+from qvlib.environments.webshop.environment import WebShop
 
-WORLD = ("This world is WebShop (arXiv 2207.01206) in pure Python: an action is `search[keywords]` or `click[value]`, "
-         "an observation a page of the shop.")
-NOTES = ("The first page offers only a search.",
-         "The results page lists products; the same attribute may stand in the title, or only behind a click on the item's description "
-         "or features.",
-         "The page of the first product: its options can be chosen here, its sections opened.")
+WORLD = (
+    "This world is WebShop (arXiv 2207.01206) in pure Python: an action is `search[keywords]` or `click[value]`, "
+    "an observation a page of the shop."
+)
+NOTES = (
+    "The first page offers only a search.",
+    "The results page lists products; the same attribute may stand in the title, or only behind a click on the item's description "
+    "or features.",
+    "The page of the first product: its options can be chosen here, its sections opened.",
+)
 RULE = """\
 Buying ends the episode with a terminal reward in [0, 1] (equation 1 of the WebShop paper):
 
@@ -26,17 +30,24 @@ def tour(environment: WebShop, task: Task) -> Tour:
     """The tour of a shopping task."""
     goal, by_asin = task.goal, environment.catalogue.by_asin
     attributes = ", ".join(f"`{a}`" for a in goal.attributes)
-    asked = (f"The goal wants the attributes {attributes}, {len(goal.options)} options, "
-             f"and a price of at most {goal.price_upper:.2f}.")
+    asked = (
+        f"The goal wants the attributes {attributes}, {len(goal.options)} options, "
+        f"and a price of at most {goal.price_upper:.2f}."
+    )
     search = f"search[{goal.query}]"
     listed = environment.step(environment.reset(task), search).admissible
     product = next((a for a in listed or () if a[6:-1].upper() in by_asin), None)
     if product is None:  # nothing of that name: the walk ends at the results
         return Tour(WORLD, asked, (search,), RULE, NOTES)
     walk = (search, product, "click[buy now]")
-    parts, price = states(environment, task, walk)[-1].world.parts, by_asin[product[6:-1].upper()].price
+    parts, price = (
+        states(environment, task, walk)[-1].world.parts,
+        by_asin[product[6:-1].upper()].price,
+    )
     wanted = len(goal.attributes) + len(goal.options) + 1
     by_hand = parts.r_type * (parts.n_att + parts.n_opt + (price <= goal.price_upper)) / wanted
-    counted = (f"Type {parts.r_type:g}, attributes {parts.n_att} of {len(goal.attributes)}, "
-               f"options {parts.n_opt} of {len(goal.options)}, price {price:.2f}")
+    counted = (
+        f"Type {parts.r_type:g}, attributes {parts.n_att} of {len(goal.attributes)}, "
+        f"options {parts.n_opt} of {len(goal.options)}, price {price:.2f}"
+    )
     return Tour(WORLD, asked, walk, RULE, NOTES, by_hand, counted)

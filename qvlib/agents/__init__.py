@@ -1,0 +1,1 @@
+"""The arms of an evaluation, and how agents are made."""

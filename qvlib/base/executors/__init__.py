@@ -1,0 +1,1 @@
+"""Where stages do their work: processes of this machine, or Ray."""

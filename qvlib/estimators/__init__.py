@@ -1,0 +1,1 @@
+"""Ways to estimate the value of a step, each fitted to the same trees."""

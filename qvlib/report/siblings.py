@@ -1,0 +1,91 @@
+"""How a Q model's scores of sibling actions agree with the values that the search gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qvlib import pipeline
+from qvlib.base.seeding import generator
+from qvlib.core.types import Environment, QModel
+from qvlib.pipeline.params import Params
+
+
+def held_out_trees(params: Params) -> list[dict[str, Any]]:
+    """The trees, of all rounds, whose pairs the Q model was not trained on, sorted by task."""
+    trees = pipeline.load_trees(params)
+    return [
+        t
+        for t in trees
+        if generator(params.seed, t["task"], "hold-out").random() < params.heldout_share
+    ]
+
+
+def score(
+    environment: Environment,
+    q_model: QModel,
+    trees: Sequence[Mapping[str, Any]],
+    min_visits: int,
+    most_states: int = 400,
+) -> pd.DataFrame:
+    """Sibling actions with at least ``min_visits`` visits: their value and Q, each also less their state's mean.
+
+    One row an action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
+    Q compares actions of one state only, hence the centring.
+    """
+    from qvlib.estimators.step_dpo import rebuild
+
+    tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
+    states, groups = [], []
+    for tree in trees:
+        path: dict[str, tuple[str, ...]] = {}
+        children: dict[str, list[Mapping[str, Any]]] = {}
+        for node in tree["nodes"]:
+            path[node["node"]] = (
+                () if node["parent"] is None else (*path[node["parent"]], node["action"])
+            )
+            if node["parent"] is not None and node["visits"] >= max(1, min_visits):
+                children.setdefault(node["parent"], []).append(node)
+        for parent, siblings in children.items():
+            if len(siblings) > 1 and len(groups) < most_states:
+                states.append(rebuild(environment, tasks[tree["task"]], path[parent]))
+                groups.append((tree["task"], parent, siblings))
+    scores = q_model.score(states, [[s["action"] for s in siblings] for _, _, siblings in groups])
+    columns = ["task", "node", "depth", "action", "visits", "value", "q"]
+    table = pd.DataFrame(
+        [
+            (task, parent, s["depth"], s["action"], s["visits"], s["value"], q)
+            for (task, parent, siblings), qs in zip(groups, scores, strict=True)
+            for s, q in zip(siblings, qs, strict=True)
+        ],
+        columns=columns,
+    )
+    for column in ("value", "q"):
+        table[f"{column}_centred"] = table[column] - table.groupby(["task", "node"])[
+            column
+        ].transform("mean")
+    return table
+
+
+def agreement(siblings: pd.DataFrame, min_margin: float = 0.0) -> dict[str, float]:
+    """Over all pairs of siblings whose values differ by more than ``min_margin``: how often Q orders them as the search did."""
+    right = total = 0.0
+    for _, part in siblings.groupby(["task", "node"]):
+        value, q = part["value"].to_numpy(), part["q"].to_numpy()
+        for i in range(len(part)):
+            apart = np.abs(value - value[i]) > max(min_margin, 1e-12)
+            apart[: i + 1] = False
+            same = np.sign(q - q[i]) == np.sign(value - value[i])
+            right += float((same & apart).sum() + 0.5 * ((q == q[i]) & apart).sum())
+            total += float(apart.sum())
+    return {"pairs": int(total), "agreement": right / total if total else float("nan")}
+
+
+def score_held_out(params: Params) -> pd.DataFrame:
+    """``score`` of the run's Q model on the trees that were held out of its training."""
+    return score(
+        pipeline.world(params), pipeline.load_q(params), held_out_trees(params), params.min_visits
+    )

@@ -1,0 +1,1 @@
+"""Work on disk: stages that resume, and what made them."""

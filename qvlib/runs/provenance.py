@@ -1,0 +1,102 @@
+"""What a result came from: code, packages, machine, seeds. No host names, no paths of the user."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qvlib import __version__
+from qvlib.base.executors.processes import cores
+from qvlib.pipeline.params import Params
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
+
+
+def provenance(params: Params) -> dict[str, Any]:
+    """Code, packages, machine and seeds of this process, ready for a manifest."""
+    return {
+        "git": git_state(),
+        "packages": package_versions(),
+        "machine": machine(params.device),
+        "seeds": seeds(params),
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def seeds(params: Params) -> dict[str, int]:
+    """Every parameter that is a seed."""
+    return {k: v for k, v in params.model_dump().items() if k == "seed" or k.endswith("_seed")}
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python, qvlib and what results depend on; None where not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "qvlib": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit of the qvlib that runs, and whether its code differs from it; None outside a repository."""
+    folder = Path(__file__).resolve().parent
+    if (
+        _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None
+    ):  # installed, not a checkout
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)results")
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What speed depends on."""
+    summary = {
+        "cpus": cores(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+    }
+    if device.startswith("cuda"):  # else asking must not cost an import
+        import torch
+
+        if torch.cuda.is_available():
+            summary["gpu"] = torch.cuda.get_device_name(device)
+    return summary
+
+
+def peak_memory(device: str) -> dict[str, float]:
+    """GiB of the largest process so far, this one or one it waited for; and of the GPU, where it is used."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
+    used = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    found = {"process": round(used / unit, 2)}
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
+        found["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

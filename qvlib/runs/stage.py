@@ -1,0 +1,395 @@
+"""A stage's folder on disk: ``runs_dir/<stage>-<digest>``, named by the parameters that decide its outcome.
+
+``manifest.json`` says what made it. While a stage runs, each finished task is one line of
+``<name>.jsonl``; whatever stops the process, the next one goes on after the last whole line.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import append_line, mend_tail, read_lines, write_atomic, write_json
+from qvlib.base.paths import resolve, shown
+from qvlib.pipeline.params import Params
+from qvlib.runs.provenance import now, peak_memory, provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Stage",
+    "is_complete",
+    "open_stage",
+    "read_stage",
+    "seconds_spent",
+    "stage_path",
+    "write_atomic",
+    "write_json",
+]
+
+MADE_BY = {
+    # stage: (what it is called, the notebook that makes it)
+    "data": ("the data are not prepared", "01_agent"),
+    "agent": ("the agent is not trained", "01_agent"),
+    "other_agent": ("the second agent is not trained", "01_agent"),
+    "trees": ("trees are not collected", "02_collect"),
+    "pairs": ("preference pairs are not built", "03_preferences"),
+    "q_model": ("the Q model is not trained", "04_train_q"),
+    "control": ("the control is not trained", "04_train_q"),
+    "rft": ("the agent is not fine-tuned on its best episodes", "05_evaluate"),
+    "episodes": ("episodes are not played", "05_evaluate"),
+    "rules": ("the scoring rules are not tried", "06_ablations"),
+    "trial": ("the cell of the grid is not tried", "06_ablations"),
+}
+
+
+@dataclass
+class Stage:
+    """A stage's folder. Only ``open_stage`` gives one that can be written."""
+
+    path: Path
+    manifest: dict[str, Any]
+    writable: bool = False
+    _opened: float = 0.0
+    _mended: set[str] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage was finished."""
+        return self.manifest["status"] == "complete"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``finish`` was told."""
+        return self.manifest["facts"]
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The finished records in order of completion; a line torn by a kill is left out.
+
+        From ``<name>.jsonl``, or where only ``<name>.parquet`` was kept, its rows.
+        """
+        lines, table = self.path / f"{name}.jsonl", self.path / f"{name}.parquet"
+        if lines.exists() or not table.exists():
+            return read_lines(lines)
+        return self.table(name).to_dict("records")
+
+    def done(self, name: str, key: str | Sequence[str] = "task") -> set[Any]:
+        """The ids that are finished; tuples of them where ``key`` names several fields."""
+        if isinstance(key, str):
+            return {record[key] for record in self.records(name)}
+        return {tuple(record[k] for k in key) for record in self.records(name)}
+
+    def append(self, name: str, record: Mapping[str, Any]) -> None:
+        """Keep a finished record; it is on the disk when the call returns."""
+        self._must_be_writable()
+        path = self.path / f"{name}.jsonl"
+        if name not in self._mended:
+            mend_tail(path)
+            self._mended.add(name)
+        append_line(path, record)
+
+    def to_parquet(self, name: str, sort: str | Sequence[str], explode: str | None = None) -> Path:
+        """Write ``<name>.parquet`` from the records, sorted, so that the order of completion leaves no trace.
+
+        Args:
+            sort: the column or columns to sort by.
+            explode: a field that holds a list of mappings: each becomes a row, with the
+                record's scalar fields repeated.
+        """
+        import pandas as pd
+
+        self._must_be_writable()
+        records = self.records(name)
+        rows = (
+            [row for record in records for row in _exploded(record, explode)]
+            if explode
+            else records
+        )
+        table = pd.DataFrame(rows)
+        keys = [sort] if isinstance(sort, str) else list(sort)
+        if rows:
+            table = table.sort_values(keys, kind="stable", ignore_index=True)
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return write_atomic(self.path / f"{name}.parquet", buffer.getvalue())
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table that ``to_parquet`` wrote."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / f"{name}.parquet")
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the stage complete and keep facts about it in the manifest."""
+        self._must_be_writable()
+        self._close_session()
+        self.manifest.update(status="complete", finished=now(), facts={**self.facts, **facts})
+        write_json(self.path / "manifest.json", self.manifest)
+
+    def _close_session(self) -> None:
+        """Count this session's time, and keep the most memory that was in use."""
+        if self.manifest.pop("session_started", None) is not None:
+            self.manifest["seconds"] = round(
+                self.manifest["seconds"] + time.time() - self._opened, 3
+            )
+            before, now_used = (
+                self.manifest.get("peak_memory_gib", {}),
+                peak_memory(self.manifest["machine"]["device"]),
+            )
+            self.manifest["peak_memory_gib"] = {
+                k: max(v, before.get(k, 0.0)) for k, v in now_used.items()
+            }
+
+    def _must_be_writable(self) -> None:
+        if not self.writable:
+            raise RuntimeError(
+                f"{self.path.name} is not open for writing: use `with open_stage(...)`"
+            )
+
+
+def stage_path(params: Params, stage: str) -> Path:
+    """The folder of a stage."""
+    return resolve(params.runs_dir) / f"{stage}-{params.digest(stage)}"
+
+
+@contextmanager
+def open_stage(
+    params: Params, stage: str, *, data_hashes: Mapping[str, str] | None = None
+) -> Iterator[Stage]:
+    """Open a stage's folder for writing, alone, creating or resuming it.
+
+    Leaving early, by an error or Ctrl-C, keeps the stage resumable; so does ``kill -9``.
+
+    Args:
+        data_hashes: name -> hash of the data the stage reads.
+
+    Raises:
+        QvlibError: another process works in the folder, or it was made with other
+            parameters or other data, or cannot be read or written.
+    """
+    path = stage_path(params, stage)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QvlibError(
+            f"{shown(path)} cannot be made: {error.strerror}; set runs_dir to a writable folder"
+        ) from None
+    with _locked(path):
+        manifest = _verified(path, params, stage, data_hashes)
+        opened = Stage(
+            path, manifest or _new_manifest(params, stage), writable=True, _opened=time.time()
+        )
+        if not opened.complete:
+            _start_session(opened, params, data_hashes)
+        try:
+            yield opened
+        except BaseException:
+            with suppress(QvlibError):  # a full disk must not hide what went wrong first
+                _end_session(opened)
+            raise
+        else:
+            _end_session(opened)
+        finally:
+            opened.writable = False
+
+
+def read_stage(params: Params, stage: str) -> Stage:
+    """A complete stage, to read from.
+
+    Raises:
+        QvlibError: it is not there or not complete; the message names the notebook that makes it.
+    """
+    path = stage_path(params, stage)
+    manifest = _verified(path, params, stage, None)
+    if manifest is None or manifest["status"] != "complete":
+        missing, notebook = MADE_BY[stage]
+        raise QvlibError(
+            f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters ({shown(path)})"
+        )
+    return Stage(path, manifest)
+
+
+def is_complete(params: Params, stage: str) -> bool:
+    """Whether a stage is there and finished."""
+    try:
+        return read_stage(params, stage).complete
+    except QvlibError:
+        return False
+
+
+def seconds_spent(params: Params, notebook: str) -> float:
+    """What the stages that a notebook makes have taken so far, in all sessions; stages made side by side count once."""
+    found = []
+    for chain in params.each_seed():
+        for stage, (_, maker) in MADE_BY.items():
+            path = stage_path(chain, stage)
+            manifest = (
+                _verified(path, chain, stage, None)
+                if maker == notebook and chain.has(stage)
+                else None
+            )
+            if manifest is not None:
+                found.append(
+                    (
+                        manifest["started"],
+                        manifest["finished"] or now(),
+                        _seconds(Stage(path, manifest)),
+                    )
+                )
+    total, until, longest = 0.0, "", 0.0
+    for started, finished, seconds in sorted(found):
+        if started >= until:
+            total, longest = total + longest, 0.0
+        until, longest = max(until, finished), max(longest, seconds)
+    return total + longest
+
+
+def _seconds(stage: Stage) -> float:
+    """Of all sessions; one that was killed lasted at least until its last write."""
+    seconds = stage.manifest["seconds"]
+    if "session_started" in stage.manifest:
+        written = max(f.stat().st_mtime for f in stage.path.iterdir() if f.name != ".lock")
+        seconds += max(0.0, written - stage.manifest["session_started"])
+    return round(seconds, 3)
+
+
+def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "digest": params.digest(stage),
+        "status": "running",
+        "started": now(),
+        "finished": None,
+        "seconds": 0.0,
+        "sessions": 0,
+        "facts": {},
+        "data_hashes": None,
+        "decided_by": params.deciding(stage),
+        "parameters": params.model_dump(),
+    }
+
+
+def _start_session(stage: Stage, params: Params, data_hashes: Mapping[str, str] | None) -> None:
+    manifest = stage.manifest
+    manifest["seconds"] = _seconds(stage)
+    made_by = provenance(params)
+    if manifest["sessions"] and any(
+        manifest.get(key) != made_by[key] for key in ("git", "packages")
+    ):
+        # Other code made a part of it: that is kept too.
+        manifest.setdefault("earlier", []).append(
+            {key: manifest.get(key) for key in ("git", "packages")}
+        )
+    manifest.update(session_started=time.time(), sessions=manifest["sessions"] + 1, **made_by)
+    if data_hashes is not None:
+        manifest["data_hashes"] = dict(data_hashes)
+    write_json(stage.path / "manifest.json", manifest)
+
+
+def _end_session(stage: Stage) -> None:
+    if not stage.complete:
+        stage._close_session()
+        write_json(stage.path / "manifest.json", stage.manifest)
+
+
+def _verified(
+    path: Path, params: Params, stage: str, data_hashes: Mapping[str, str] | None
+) -> dict[str, Any] | None:
+    """The folder's manifest, if it has one and it fits the parameters and data."""
+    file = path / "manifest.json"
+    remedy = f"delete the folder {shown(path)} to make the stage anew"
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise QvlibError(
+            f"{shown(file)} is unreadable ({error.__class__.__name__}); restore it, or {remedy}"
+        ) from None
+    expected = _new_manifest(params, stage)
+    if (
+        not isinstance(manifest, dict)
+        or any(k not in manifest for k in expected)
+        or not all(isinstance(fields, dict) for fields in manifest["decided_by"].values())
+    ):
+        raise QvlibError(f"{shown(file)} is not the manifest of a stage; restore it, or {remedy}")
+    difference = _first_difference(
+        manifest["decided_by"], json.loads(json.dumps(expected["decided_by"]))
+    )
+    if difference:
+        raise QvlibError(
+            f"{shown(file)} was made with {difference}, so the folder was copied or edited; {remedy}"
+        )
+    known = manifest["data_hashes"]
+    if known and data_hashes is not None:
+        for name in sorted({*known, *data_hashes}):
+            if known.get(name) != data_hashes.get(name):
+                raise QvlibError(
+                    f"{shown(file)} was made from another {name} than there is now; "
+                    f"restore that file, or {remedy}"
+                )
+    return manifest
+
+
+def _first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """``parameter = value where the parameters say other``, for the first that differs."""
+    for stage in dict.fromkeys((*expected, *found)):
+        ours, theirs = expected.get(stage, {}), found.get(stage, {})
+        for name in dict.fromkeys((*ours, *theirs)):
+            if name not in theirs or name not in ours or theirs[name] != ours[name]:
+                was, is_now = (repr(x[name]) if name in x else "nothing" for x in (theirs, ours))
+                return f"{name} = {was} where the parameters now say {is_now}"
+    return None
+
+
+def _exploded(record: Mapping[str, Any], explode: str) -> list[dict[str, Any]]:
+    shared = {k: v for k, v in record.items() if not isinstance(v, (list, dict))}
+    for row in record[explode]:
+        clash = next((k for k in shared if k in row and row[k] != shared[k]), None)
+        if clash:
+            raise ValueError(
+                f"{explode}: {clash!r} is {shared[clash]!r} in the record but {row[clash]!r} in a row"
+            )
+    return [{**shared, **row} for row in record[explode]]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a folder's lock. The system releases it with the process, however that ends."""
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise QvlibError(
+            f"{shown(path)} cannot be written: {error.strerror}; set runs_dir to a writable folder"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise QvlibError(
+                    f"{shown(path)} cannot be locked: {error.strerror}; "
+                    "set runs_dir to a folder on a local disk"
+                ) from None
+            holder = os.pread(descriptor, 20, 0).decode() or "unknown"
+            raise QvlibError(
+                f"{shown(path)} is in use by process {holder}; wait for it or stop it, "
+                "then run again"
+            ) from None
+        with suppress(OSError):  # a full disk only costs the message its number
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""How much memory of a GPU a run takes, by the sizes of its models; nothing is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.models.names import SMOLLM2, is_remote
+from qvlib.pipeline.params import Params
+
+BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
+WINDOW = 8192  # tokens of a call: ``LocalModel.batch_tokens``
+KEPT = 27  # numbers a token that a layer keeps for the pass backward, in hidden sizes
+MOST = 10  # candidates of the arm that has most
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's size: parameters, layers, hidden size, width of a layer's keys (and of its values).
+
+    adapter: parameters of a LoRA of rank 1 on every linear layer but the output.
+    """
+
+    parameters: int
+    layers: int
+    hidden: int
+    keys: int
+    adapter: int
+
+
+KNOWN = {  # the config.json beside each on the hub, its parameters counted without weights (transformers 5.23, meta device)
+    "microsoft/phi-3-mini-4k-instruct": Shape(3_821_079_552, 32, 3072, 3072, 1_572_864),
+    "meta-llama/llama-3.1-8b-instruct": Shape(8_030_261_248, 32, 4096, 1024, 2_621_440),
+    "microsoft/phi-1_5": Shape(1_418_270_720, 24, 2048, 2048, 884_736),  # the paper says 1.3 B
+    SMOLLM2: Shape(134_515_008, 30, 576, 192, 305_280),
+}
+
+
+def memory(params: Params) -> dict[str, dict[str, float]]:
+    """Bytes on the GPU in each part of a run: weights, training (gradients and AdamW's two moments), working (keys, values, activations).
+
+    A model of P parameters, L layers, hidden size h, keys of width k, b bytes a number:
+    weights P b; training 3 P b, of a LoRA of rank r its own parameters; keys and values 2 L k b a token, of the kept
+    prompts (``cache_tokens``) and of a call: its prompts (at most ``WINDOW`` tokens) and n copies of them for n replies;
+    activations ``KEPT`` L h b a token of a pass of training, counted on a Phi (a Llama keeps 21, a Phi-3 24).
+
+    Raises:
+        QvlibError: a model whose size is not known.
+    """
+    if not params.q_base and is_remote(params.agent):
+        raise QvlibError(
+            f"q_base is empty, and {params.agent} cannot be tuned here; name a local model, such as q_base: {SMOLLM2}"
+        )
+    own, exact = (
+        BYTES[params.dtype],
+        BYTES["float32" if params.dtype == "bfloat16" else params.dtype],
+    )
+    names = [
+        ("agent", params.agent),
+        *([("other_agent", params.other_agent)] if params.other_demonstrations else []),
+    ]
+    agents = [(shape(params, name, which), own) for which, name in names if not is_remote(name)]
+    q, lora = (
+        shape(params, params.q_base or params.agent),
+        params.lora_rank if params.trainer == "trl" else 0,
+    )
+    tuned = lora * q.adapter if lora else q.parameters
+    longest = params.prompt_tokens + params.max_action_tokens
+    call = max(longest, min(WINDOW, params.batch_size * longest))
+
+    def keys(model: Shape, size: int, tokens: float) -> float:
+        return 2.0 * model.layers * model.keys * size * tokens
+
+    found = {}
+    if not is_remote(params.agent):
+        model, size = agents[0]
+        found["collecting"] = {
+            "weights": float(model.parameters * size),
+            "training": 0.0,
+            "working": keys(model, size, params.cache_tokens + (1 + params.expand_n) * call),
+        }
+    trained = max(
+        2 * longest, min(WINDOW, params.dpo_batch * 2 * longest)
+    )  # tokens of a pass: pairs, each of two sequences
+    found["training Q"] = {
+        "weights": (2.0 * q.parameters + (tuned if lora else 0)) * exact,
+        "training": 3.0 * tuned * exact,
+        "working": float(KEPT) * q.layers * q.hidden * exact * trained,
+    }
+    policies, reference = (
+        1 + params.control_shuffles,
+        0 if not params.q_base and own == exact else 1,
+    )
+    scorers = [(q, exact)] * (policies + reference)
+    found["playing"] = {
+        "weights": sum(model.parameters * size for model, size in agents)
+        + float(reference * q.parameters + policies * tuned) * exact,
+        "training": 0.0,
+        "working": sum(
+            keys(model, size, params.cache_tokens) for model, size in (*agents, *scorers)
+        )
+        + max(keys(model, size, (1 + MOST) * call) for model, size in (*agents, *scorers)),
+    }
+    return found
+
+
+def shape(params: Params, name: str, which: str = "agent") -> Shape:
+    """The size of a model that a parameter names, from the table or from its config.json on this machine; ``small`` is that of ``which``.
+
+    Raises:
+        QvlibError: neither has it.
+    """
+    if name.lower() in KNOWN:
+        return KNOWN[name.lower()]
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+
+    from qvlib.pipeline.models import found
+
+    if name == "small":
+        other = which == "other_agent"
+        width, layers = (
+            (params.other_width, params.other_layers)
+            if other
+            else (params.agent_width, params.agent_layers)
+        )
+        config: Any = LlamaConfig(
+            vocab_size=params.vocabulary,
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=params.agent_heads,
+            tie_word_embeddings=True,
+        )
+    else:
+        try:
+            config = AutoConfig.from_pretrained(found(name), local_files_only=True)
+        except (OSError, ValueError):
+            raise QvlibError(
+                f"{name}: its size is not known: it is none of {', '.join(KNOWN)}, and no config.json of it lies on this "
+                "machine; fetch the model, or name its folder"
+            ) from None
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    linear = [
+        m
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()
+    ]
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(
+        model.num_parameters(),
+        config.num_hidden_layers,
+        config.hidden_size,
+        heads * head,
+        sum(m.in_features + m.out_features for m in linear),
+    )
