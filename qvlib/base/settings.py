@@ -1,0 +1,57 @@
+"""Settings that a person types flat: each with a default, a meaning, bounds, and the stage it decides.
+
+A section is a frozen class of settings. It belongs to what it configures (a world, an estimator, an
+arm); ``qvlib.pipeline.params`` puts the sections of a run together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_OF_SECTION = "the section's"
+
+
+class Settings(BaseModel):
+    """A section. ``stage``: the stage that its settings decide unless one says otherwise.
+
+    Settings that decide no stage change how a run goes about its work, not what comes out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    stage: ClassVar[str | None] = None
+
+    def deciding(self, stage: str) -> dict[str, Any]:
+        """The settings that decide the outcome of a stage."""
+        return {name: getattr(self, name) for name in self.names() if stage in self.decides(name)}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the settings, in the order they are written."""
+        return tuple(cls.model_fields)
+
+    @classmethod
+    def decides(cls, name: str) -> tuple[str, ...]:
+        """The stages whose outcome a setting decides."""
+        told = cls.model_fields[name].json_schema_extra["decides"]
+        return tuple(filter(None, (cls.stage,))) if told == _OF_SECTION else tuple(told)
+
+
+def setting(
+    default: Any, meaning: str, *, decides: str | tuple[str, ...] | None = _OF_SECTION, **limits: Any
+) -> Any:
+    """One setting of a section.
+
+    Args:
+        meaning: one line, with unit, range and the published value where there is one.
+        decides: the stage or stages whose outcome it decides; None = none; else the section's own.
+        limits: bounds as pydantic's ``Field`` takes them: ``ge``, ``le``, ``pattern``, ...
+    """
+    if decides is None:
+        decides = ()
+    elif isinstance(decides, str) and decides != _OF_SECTION:
+        decides = (decides,)
+    return Field(
+        default, description=meaning, json_schema_extra={"decides": decides}, **limits
+    )
