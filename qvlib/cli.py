@@ -58,7 +58,7 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
         arms = dry.run(load(file, **overrides), Path(folder))
-    shown = tables.arms_shown(arms)
+    shown = tables.display_arms(arms)
     print(
         tables.markdown(
             shown.loc[
@@ -85,7 +85,7 @@ def _train(options: argparse.Namespace) -> int:
     if not first:
         os.environ["TQDM_DISABLE"] = "1"
     from qvlib import pipeline
-    from qvlib.base.paths import shown
+    from qvlib.base.paths import display_path
     from qvlib.pipeline.params import load
     from qvlib.report import sentences
     from qvlib.runs.stage import read_stage
@@ -98,7 +98,7 @@ def _train(options: argparse.Namespace) -> int:
     ]
     if first:
         print(sentences.accuracy(found))
-        print(f"Q model: {shown(stage.path / 'model')}")
+        print(f"Q model: {display_path(stage.path / 'model')}")
     if rank()[1] > 1:
         import torch
 
@@ -154,13 +154,15 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
-    from qvlib.base.paths import project_root, resolve, shown
+    from qvlib.base.paths import display_path, project_root, resolve
     from qvlib.report.results_index import write_front_page, write_results_index
 
     folder = resolve(options.folder)
-    print(shown(write_results_index(folder)))
+    print(display_path(write_results_index(folder)))
     if options.front_page:
-        print(shown(write_front_page(project_root() / "README.md", folder, options.front_page)))
+        print(
+            display_path(write_front_page(project_root() / "README.md", folder, options.front_page))
+        )
     return 0
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic, write_json
-from qvlib.base.paths import project_root, resolve, shown
-from qvlib.base.terminal import Forward, seconds_text
+from qvlib.base.paths import display_path, project_root, resolve
+from qvlib.base.terminal import Forward, format_duration
 from qvlib.pipeline.params import STAGES, Params, load
 from qvlib.runs.provenance import now, provenance
 from qvlib.runs.stage import MADE_BY, is_complete, read_stage, seconds_spent
@@ -86,7 +86,7 @@ def run(
         executed = execute(notebook, given)
         spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
         render(executed, results, notebook.stem, stamp | {"seconds": spent[notebook.stem]})
-        print(f"{label}: {seconds_text(spent[notebook.stem])}", flush=True)
+        print(f"{label}: {format_duration(spent[notebook.stem])}", flush=True)
     if only is None:
         _write_manifest(results, params, spent)
     _report(results, time.monotonic() - started)
@@ -97,7 +97,7 @@ def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise QvlibError(
-            f"{shown(folder)} holds no notebooks; run qvlib from a folder of the project"
+            f"{display_path(folder)} holds no notebooks; run qvlib from a folder of the project"
         )
     for name in only or ():
         if not any(name in (path.stem, path.stem[:2]) for path in found):
@@ -125,12 +125,12 @@ def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
         if error.ename == "QvlibError":
             raise QvlibError(error.evalue) from None
         raise NotebookFailed(
-            f"{shown(notebook)} stopped in cell [{error.exec_count}]:\n"
+            f"{display_path(notebook)} stopped in cell [{error.exec_count}]:\n"
             + strip_color("\n".join(error.traceback))
         ) from None
     except DeadKernelError:
         raise NotebookFailed(
-            f"{shown(notebook)}: its process died, most likely for want of memory; lower batch_size "
+            f"{display_path(notebook)}: its process died, most likely for want of memory; lower batch_size "
             "and run again, everything finished is kept"
         ) from None
     finally:
@@ -191,7 +191,7 @@ def notebook_hash(path: Path) -> str:
     try:
         cells = json.loads(path.read_bytes())["cells"]
     except (ValueError, KeyError, TypeError):
-        raise QvlibError(f"{shown(path)} is not a notebook; restore it with git") from None
+        raise QvlibError(f"{display_path(path)} is not a notebook; restore it with git") from None
     return _digest(
         [
             [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])]
@@ -327,7 +327,7 @@ def _report(results: Path, seconds: float) -> None:
     summary = results / "tables" / "summary.md"
     if summary.exists():
         print(f"\n{summary.read_text().strip()}\n")
-    print(f"Done in {seconds_text(seconds)}.")
+    print(f"Done in {format_duration(seconds)}.")
     for what, path in (
         ("Report", results / "html" / "07_report.html"),
         ("Notebooks", results / "notebooks"),
@@ -335,7 +335,7 @@ def _report(results: Path, seconds: float) -> None:
         ("Figures", results / "figures"),
     ):
         if path.exists():
-            print(f"{what + ':':<10} {shown(path)}")
+            print(f"{what + ':':<10} {display_path(path)}")
 
 
 def _digest(value: Any) -> str:

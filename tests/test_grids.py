@@ -69,7 +69,7 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
     pd.testing.assert_frame_equal(grids.run(params), table)
     text = sentences.grid(table.to_dict("records"))
     assert "Of 3 comparisons" in text and "train_tasks 100000" in text
-    assert len(ablations.grid_shown(table)) == 5
+    assert len(ablations.display_grid(table)) == 5
     (
         figures.grid_changes(table),
         figures.grid_curves(table, {"training tasks": ("train_tasks", "searched tasks (count)")}),
@@ -90,7 +90,7 @@ def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_chan
     assert table["change"].isna().all() and table["gain"].notna().sum() == 3
     text = sentences.grid(table.to_dict("records"))
     assert "Of 0 comparisons" in text and "the run: as it is (no memory)" in text
-    figures.grid_changes(table), ablations.grid_shown(table)
+    figures.grid_changes(table), ablations.display_grid(table)
     fewer = grids.Cell("tasks", "trial_tasks 3", params.model_copy(update={"trial_tasks": 3}))
     pipeline.try_cell(fewer.params)
     assert "not the run's" in grids.table([cells[0], fewer], 50)["failed"].iloc[1]
@@ -162,7 +162,7 @@ def test_every_scoring_rule_has_its_control_and_its_twin(params):
     row = table.set_index("rule").loc["argmax"]
     assert row["q_gain"] == pytest.approx(means["argmax:q"] - means["sample"])
     assert row["control_gain"] == pytest.approx(means["argmax:control/0"] - means["sample"])
-    assert len(ablations.rules_shown(table)) == len(table)
+    assert len(ablations.display_rules(table)) == len(table)
     figures.rule_gains(table)
 
 

@@ -5,7 +5,7 @@ import pytest
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa.failures import KINDS, classify, table
 from qvlib.environments.hotpotqa.splits import make_task
-from qvlib.report.tables import failures_shown
+from qvlib.report.tables import display_failures
 
 BELL, ANN, BOB = "search[The Bell]", "search[Ann Moor]", "search[Bob Lane]"
 
@@ -107,7 +107,7 @@ def test_a_table_by_arm(hotpot, write):
     assert made.loc["control", ["exact match", "no answer", "search"]].tolist() == [0, 0.5, 0.5]
     shares = made[["exact match", *(kind for kind in KINDS if kind != "right")]]
     assert shares.sum(axis=1).tolist() == [1, 1]
-    assert failures_shown(made.reset_index()).iloc[0].tolist() == [
+    assert display_failures(made.reset_index()).iloc[0].tolist() == [
         "sample",
         2,
         "0.500",

@@ -172,10 +172,10 @@ def test_unparsable_replies_are_a_share_where_there_are_any():
     table = numbers.arm_rows(numbers.by_task(frame), 200)
     share = table.set_index("arm")["unparsable_share"]
     assert share["q_n5"] == pytest.approx(3 * 19 / (10 * 20)) and share["sample"] == 0
-    shown = tables.arms_shown(table).set_index("arm")
+    shown = tables.display_arms(table).set_index("arm")
     assert (shown.loc["q_n5", "unparsable"], shown.loc["sample", "unparsable"]) == ("28.5%", "0.0%")
     without = numbers.arm_rows(numbers.by_task(episodes()), 200)
-    assert "unparsable_share" not in without and "unparsable" not in tables.arms_shown(without)
+    assert "unparsable_share" not in without and "unparsable" not in tables.display_arms(without)
 
 
 def test_gap_closed():

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from qvlib import runner
 from qvlib.base.errors import QvlibError
-from qvlib.base.terminal import Forward, seconds_text
+from qvlib.base.terminal import Forward, format_duration
 from qvlib.cli import main
 from qvlib.pipeline.params import load
 from qvlib.runs.stage import open_stage
@@ -291,7 +291,7 @@ def test_a_log_gets_the_last_state_of_a_line_only():
 
 
 def test_seconds_read_well():
-    assert [seconds_text(s) for s in (0.04, 8.25, 61, 3725)] == [
+    assert [format_duration(s) for s in (0.04, 8.25, 61, 3725)] == [
         "0.0 s",
         "8.2 s",
         "1 min 1 s",

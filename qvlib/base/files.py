@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import shown
+from qvlib.base.paths import display_path
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
@@ -31,7 +31,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
         os.replace(temporary, path)
     except OSError as error:
         raise QvlibError(
-            f"{shown(path)} cannot be written: {error.strerror}; mend that and run again, "
+            f"{display_path(path)} cannot be written: {error.strerror}; mend that and run again, "
             "everything finished is kept"
         ) from None
     finally:
@@ -84,7 +84,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         record = _parse(line)
         if record is None:
             raise QvlibError(
-                f"{shown(path)}: line {number} is not a JSON object, so the file was edited or damaged; "
+                f"{display_path(path)}: line {number} is not a JSON object, so the file was edited or damaged; "
                 "delete that line (its task is done again) or the file"
             )
         records.append(record)
@@ -116,7 +116,7 @@ def _split_tail(path: Path) -> tuple[bytes, bytes]:
     except FileNotFoundError:
         return b"", b""
     except OSError as error:
-        raise QvlibError(f"{shown(path)} cannot be read: {error.strerror}") from None
+        raise QvlibError(f"{display_path(path)} cannot be read: {error.strerror}") from None
     end = content.rfind(b"\n") + 1
     return content[:end], content[end:]
 
@@ -131,7 +131,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _not_appended(path: Path, error: OSError) -> QvlibError:
     return QvlibError(
-        f"{shown(path)} cannot grow: {error.strerror}; everything finished is kept: "
+        f"{display_path(path)} cannot grow: {error.strerror}; everything finished is kept: "
         "make room and run again to resume"
     )
 

@@ -19,7 +19,7 @@ def resolve(path: str | Path) -> Path:
     return project_root() / Path(path).expanduser()
 
 
-def shown(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path as messages show it: relative to the current folder or the project root where it is below one."""
     path = Path(path)
     for base in (Path.cwd(), project_root()):

@@ -39,7 +39,11 @@ class Settings(BaseModel):
 
 
 def setting(
-    default: Any, meaning: str, *, decides: str | tuple[str, ...] | None = _OF_SECTION, **limits: Any
+    default: Any,
+    meaning: str,
+    *,
+    decides: str | tuple[str, ...] | None = _OF_SECTION,
+    **limits: Any,
 ) -> Any:
     """One setting of a section.
 
@@ -52,6 +56,4 @@ def setting(
         decides = ()
     elif isinstance(decides, str) and decides != _OF_SECTION:
         decides = (decides,)
-    return Field(
-        default, description=meaning, json_schema_extra={"decides": decides}, **limits
-    )
+    return Field(default, description=meaning, json_schema_extra={"decides": decides}, **limits)

@@ -45,7 +45,7 @@ def use_text_progress() -> None:
     sys.modules["tqdm.autonotebook"] = tqdm.std
 
 
-def seconds_text(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``8.2 s`` or ``12 min 5 s``."""
     if seconds < 60:
         return f"{seconds:.1f} s"

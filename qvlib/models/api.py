@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import shown
+from qvlib.base.paths import display_path
 from qvlib.base.seeding import generator
 from qvlib.core.types import Proposal, Request, State
 from qvlib.models.api_client import ApiClient, Refused
@@ -114,7 +114,7 @@ class ApiAgent:
             where = (
                 "there is no cache"
                 if self.client.cache is None
-                else f"{shown(self.client.replies.path)} lacks it"
+                else f"{display_path(self.client.replies.path)} lacks it"
             )
             name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
             raise QvlibError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import append_line, mend_tail
-from qvlib.base.paths import resolve, shown
+from qvlib.base.paths import display_path, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,16 @@ class ReplyCache:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise QvlibError(f"{shown(self.path)} cannot be read: {error.strerror}") from None
+            raise QvlibError(
+                f"{display_path(self.path)} cannot be read: {error.strerror}"
+            ) from None
         *whole, tail = content.split(b"\n")
         for line in whole:
             self._read += len(line) + 1
             self._lines += 1
             if not self._add(line):
                 raise QvlibError(
-                    f"{shown(self.path)}: line {self._lines} is not a reply, so the file was edited or damaged; "
+                    f"{display_path(self.path)}: line {self._lines} is not a reply, so the file was edited or damaged; "
                     "delete that line (it is asked for again) or the file"
                 )
         if tail:
@@ -123,7 +125,7 @@ class ReplyCache:
             file = open(self.path, "ab")
         except OSError as error:
             raise QvlibError(
-                f"{shown(self.path)} cannot be written: {error.strerror}; "
+                f"{display_path(self.path)} cannot be written: {error.strerror}; "
                 "put the cache into a writable folder"
             ) from None
         with file:
@@ -131,7 +133,7 @@ class ReplyCache:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
                 raise QvlibError(
-                    f"{shown(self.path)} cannot be locked: {error.strerror}; "
+                    f"{display_path(self.path)} cannot be locked: {error.strerror}; "
                     "put the cache on a local disk"
                 ) from None
             yield

@@ -101,7 +101,7 @@ def rule_table(params: Params) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def rules_shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_rules(table: pd.DataFrame) -> pd.DataFrame:
     """``rule_table`` rounded, for reading."""
     shown = {
         "rule": table["rule"],
@@ -118,7 +118,7 @@ def rules_shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown | {"verdict": table["verdict"]})
 
 
-def grid_shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_grid(table: pd.DataFrame) -> pd.DataFrame:
     """``grid.table`` rounded, for reading."""
 
     def interval(row: dict, name: str) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
-from qvlib.base.paths import shown
-from qvlib.base.terminal import seconds_text
+from qvlib.base.paths import display_path
+from qvlib.base.terminal import format_duration
 from qvlib.report import sentences
 
 
@@ -126,7 +126,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
         )
         if not found:
             raise QvlibError(
-                f"{shown(readme)} has no lines <!-- {name}: begin --> and <!-- {name}: end -->; restore them"
+                f"{display_path(readme)} has no lines <!-- {name}: begin --> and <!-- {name}: end -->; restore them"
             )
         text = text[: found.end(1)] + content + "\n" + text[found.start(2) :]
     return write_atomic(readme, text)
@@ -205,7 +205,7 @@ def _notebooks(manifest: Mapping[str, Any], folder: Path, base: Path) -> str:
             re.search(r"\*\*Question\.\*\*(.*?)(?:\n\n|$)", first, re.DOTALL)[1].split()
         )
         lines.append(
-            f"| [{name}](notebooks/{name}.ipynb) | {question} | {seconds_text(seconds)} | "
+            f"| [{name}](notebooks/{name}.ipynb) | {question} | {format_duration(seconds)} | "
             f"[notebook]({quote(rendered.relative_to(base).as_posix())}) |"
         )
     return "\n".join(lines)
@@ -243,7 +243,7 @@ def _parameter_files(root: Path, results: Path) -> str:
                 for kind, of in (("process", "a process"), ("gpu", "of the GPU"))
                 if kind in peak
             ]
-            took = ", ".join([f"{seconds_text(manifest['seconds'])} on {where}", *memory])
+            took = ", ".join([f"{format_duration(manifest['seconds'])} on {where}", *memory])
         lines.append(
             f"| [`params/{name}.yml`](params/{name}.yml) | {' '.join(head).split('. ')[0].rstrip('.:')} | {took} |"
         )
@@ -253,11 +253,11 @@ def _parameter_files(root: Path, results: Path) -> str:
 def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
     cpus = manifest.get("machine", {}).get("cpus", "?")
     lines = [
-        f"The notebooks of `{manifest['name']}` alone took {seconds_text(manifest['seconds'])} on {cpus} cores."
+        f"The notebooks of `{manifest['name']}` alone took {format_duration(manifest['seconds'])} on {cpus} cores."
     ]
     if measured:
         commands = ", ".join(
-            f"`make {name}` {seconds_text(measured[name])}"
+            f"`make {name}` {format_duration(measured[name])}"
             for name in ("run", "test")
             if name in measured
         )
@@ -275,7 +275,7 @@ def _section(run: Path) -> str:
         parts = [f"## {metrics['run']}", _origin(manifest), _words(metrics), _arms(metrics)]
     except (KeyError, TypeError, ValueError) as error:
         raise QvlibError(
-            f"{shown(run / 'metrics.json')} misses or misstates {error}; "
+            f"{display_path(run / 'metrics.json')} misses or misstates {error}; "
             "run notebooks/07_report.ipynb again"
         ) from None
     if metrics.get("cost"):
@@ -300,7 +300,11 @@ def _words(metrics: Mapping[str, Any]) -> str:
     if "preferences" not in metrics:  # not from 07_report
         return ""
     return "\n\n".join(
-        [sentences.claim(metrics), sentences.verdict(metrics), sentences.accuracy(metrics["preferences"])]
+        [
+            sentences.claim(metrics),
+            sentences.verdict(metrics),
+            sentences.accuracy(metrics["preferences"]),
+        ]
     )
 
 
@@ -313,7 +317,7 @@ def _origin(manifest: Mapping[str, Any]) -> str:
     where = (
         f"{machine.get('cpus', '?')} processors, {machine.get('gpu') or machine.get('device', '?')}"
     )
-    took = seconds_text(manifest.get("seconds", 0))
+    took = format_duration(manifest.get("seconds", 0))
     return f"{manifest.get('finished', '?')}, {code}, {where}, notebooks took {took}."
 
 
@@ -397,9 +401,11 @@ def _read(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise QvlibError(
-            f"{shown(path)} is unreadable ({type(error).__name__}); "
+            f"{display_path(path)} is unreadable ({type(error).__name__}); "
             "run notebooks/07_report.ipynb again"
         ) from None
     if not isinstance(value, dict):
-        raise QvlibError(f"{shown(path)} is not a mapping; run notebooks/07_report.ipynb again")
+        raise QvlibError(
+            f"{display_path(path)} is not a mapping; run notebooks/07_report.ipynb again"
+        )
     return value

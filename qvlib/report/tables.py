@@ -33,12 +33,12 @@ def write_tables(params: Params) -> dict[str, pd.DataFrame]:
         made["failures"] = found[0]
     note = caption(params)
     shown = {
-        "arms": arms_shown(made["arms"]),
-        "gains": gains_shown(made["gains"]),
-        "gains_over_greedy": gains_shown(made["gains_over_greedy"]),
+        "arms": display_arms(made["arms"]),
+        "gains": display_gains(made["gains"]),
+        "gains_over_greedy": display_gains(made["gains_over_greedy"]),
     }
     if found:
-        shown["failures"] = failures_shown(found[0])
+        shown["failures"] = display_failures(found[0])
     for name, table in made.items():
         save(params, name, table, shown.get(name, table), note)
     made["summary"] = summary(made["arms"], made["gains"])
@@ -68,12 +68,12 @@ def save(
 
 def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """The result in one table: reward, success, paired gain over one sample, all as text."""
-    gain = gains_shown(gains).set_index("arm")[["gain", "gain 95 %", "relative"]]
-    rows = arms_shown(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
+    gain = display_gains(gains).set_index("arm")[["gain", "gain 95 %", "relative"]]
+    rows = display_arms(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
     return rows.rename(columns={"gain": "gain over one sample", "gain 95 %": "95 % of gain"})
 
 
-def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_arms(table: pd.DataFrame) -> pd.DataFrame:
     """``numbers.arm_table`` rounded, for reading; costs are means a task, refused and unparsable shares of the draws."""
     shown = pd.DataFrame(
         {
@@ -98,7 +98,7 @@ def arms_shown(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def gains_shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_gains(table: pd.DataFrame) -> pd.DataFrame:
     """``numbers.gain_table`` rounded, for reading."""
     relative = [
         "" if value is None or pd.isna(value) else f"{value:+.1%}" for value in table["relative"]
@@ -114,7 +114,7 @@ def gains_shown(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def failures_shown(table: pd.DataFrame) -> pd.DataFrame:
+def display_failures(table: pd.DataFrame) -> pd.DataFrame:
     """``numbers.failures``' table rounded, for reading: scores with three places, shares in percent."""
     scores = {name: _each("{:.3f}", table[name]) for name in ("exact match", "F1") if name in table}
     shares = {

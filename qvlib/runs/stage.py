@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import append_line, mend_tail, read_lines, write_atomic, write_json
-from qvlib.base.paths import resolve, shown
+from qvlib.base.paths import display_path, resolve
 from qvlib.pipeline.params import Params
 from qvlib.runs.provenance import now, peak_memory, provenance
 
@@ -183,7 +183,7 @@ def open_stage(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QvlibError(
-            f"{shown(path)} cannot be made: {error.strerror}; set runs_dir to a writable folder"
+            f"{display_path(path)} cannot be made: {error.strerror}; set runs_dir to a writable folder"
         ) from None
     with _locked(path):
         manifest = _verified(path, params, stage, data_hashes)
@@ -215,7 +215,7 @@ def read_stage(params: Params, stage: str) -> Stage:
     if manifest is None or manifest["status"] != "complete":
         missing, notebook = MADE_BY[stage]
         raise QvlibError(
-            f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters ({shown(path)})"
+            f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters ({display_path(path)})"
         )
     return Stage(path, manifest)
 
@@ -308,14 +308,14 @@ def _verified(
 ) -> dict[str, Any] | None:
     """The folder's manifest, if it has one and it fits the parameters and data."""
     file = path / "manifest.json"
-    remedy = f"delete the folder {shown(path)} to make the stage anew"
+    remedy = f"delete the folder {display_path(path)} to make the stage anew"
     try:
         manifest = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise QvlibError(
-            f"{shown(file)} is unreadable ({error.__class__.__name__}); restore it, or {remedy}"
+            f"{display_path(file)} is unreadable ({error.__class__.__name__}); restore it, or {remedy}"
         ) from None
     expected = _new_manifest(params, stage)
     if (
@@ -323,20 +323,22 @@ def _verified(
         or any(k not in manifest for k in expected)
         or not all(isinstance(fields, dict) for fields in manifest["decided_by"].values())
     ):
-        raise QvlibError(f"{shown(file)} is not the manifest of a stage; restore it, or {remedy}")
+        raise QvlibError(
+            f"{display_path(file)} is not the manifest of a stage; restore it, or {remedy}"
+        )
     difference = _first_difference(
         manifest["decided_by"], json.loads(json.dumps(expected["decided_by"]))
     )
     if difference:
         raise QvlibError(
-            f"{shown(file)} was made with {difference}, so the folder was copied or edited; {remedy}"
+            f"{display_path(file)} was made with {difference}, so the folder was copied or edited; {remedy}"
         )
     known = manifest["data_hashes"]
     if known and data_hashes is not None:
         for name in sorted({*known, *data_hashes}):
             if known.get(name) != data_hashes.get(name):
                 raise QvlibError(
-                    f"{shown(file)} was made from another {name} than there is now; "
+                    f"{display_path(file)} was made from another {name} than there is now; "
                     f"restore that file, or {remedy}"
                 )
     return manifest
@@ -371,7 +373,7 @@ def _locked(path: Path) -> Iterator[None]:
         descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise QvlibError(
-            f"{shown(path)} cannot be written: {error.strerror}; set runs_dir to a writable folder"
+            f"{display_path(path)} cannot be written: {error.strerror}; set runs_dir to a writable folder"
         ) from None
     try:
         try:
@@ -379,12 +381,12 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise QvlibError(
-                    f"{shown(path)} cannot be locked: {error.strerror}; "
+                    f"{display_path(path)} cannot be locked: {error.strerror}; "
                     "set runs_dir to a folder on a local disk"
                 ) from None
             holder = os.pread(descriptor, 20, 0).decode() or "unknown"
             raise QvlibError(
-                f"{shown(path)} is in use by process {holder}; wait for it or stop it, "
+                f"{display_path(path)} is in use by process {holder}; wait for it or stop it, "
                 "then run again"
             ) from None
         with suppress(OSError):  # a full disk only costs the message its number

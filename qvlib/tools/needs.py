@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import resolve, shown
+from qvlib.base.paths import display_path, resolve
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
 from qvlib.tools import gpu_memory
@@ -128,12 +128,12 @@ def measured(folder: str | Path, params: Params) -> Measured:
         )
     except FileNotFoundError as error:
         raise QvlibError(
-            f"{shown(folder)}: no results of a run ({Path(error.filename).name} is missing); give a folder of "
+            f"{display_path(folder)}: no results of a run ({Path(error.filename).name} is missing); give a folder of "
             "results with --from"
         ) from None
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise QvlibError(
-            f"{shown(folder)}: {type(error).__name__} {error} in its metrics.json or manifest.json; run "
+            f"{display_path(folder)}: {type(error).__name__} {error} in its metrics.json or manifest.json; run "
             "notebooks/07_report.ipynb of that run again"
         ) from None
 
@@ -210,7 +210,7 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
                 actions.append(count(action))
                 state = world.step(state, action)
     mean, action = sum(prompts) / len(prompts), sum(actions) / len(actions)
-    where = shown(resolve(own.data_dir)) if own.data_dir else "the embedded world"
+    where = display_path(resolve(own.data_dir)) if own.data_dir else "the embedded world"
     where += "" if here else f", since {params.data_dir} is not here"
     origin = [
         f"a prompt has {mean:,.0f} tokens, an action {action:,.1f}: means over {len(prompts)} demonstrated steps in {where}, "
