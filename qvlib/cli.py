@@ -13,7 +13,10 @@ from qvlib.base.errors import QvlibError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 failed, 2 the user can mend it, 130 interrupted."""
+    """Run a command; returns the exit status.
+
+    0 done, 1 failed, 2 the user can mend it, 130 interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -34,9 +37,10 @@ def _run(options: argparse.Namespace) -> int:
 
     if rank()[1] > 1:
         raise QvlibError(
-            f"{rank()[1]} processes were launched (WORLD_SIZE), but only `qvlib train` is for several; start `qvlib run` once"
+            f"{rank()[1]} processes were launched (WORLD_SIZE), but only `qvlib train` is for "
+            "several; start `qvlib run` once"
         )
-    overrides = {key: parse_value(key, text) for key, text in options.parameter}
+    overrides = _overrides(options)
     only = [name.strip() for name in options.only.split(",")] if options.only else None
     if options.dry:
         return _dry(options.file, overrides)
@@ -58,25 +62,20 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
         arms = dry.run(load(file, **overrides), Path(folder))
-    shown = tables.display_arms(arms)
+    costs = ["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"]
+    print(tables.markdown(tables.display_arms(arms).filter(items=costs)))
     print(
-        tables.markdown(
-            shown.loc[
-                :,
-                shown.columns.isin(
-                    ["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"]
-                ),
-            ]
-        )
-    )
-    print(
-        "all stages done, with small random models in the place of those named: the rewards mean nothing"
+        "all stages done, with small random models in the place of those named: "
+        "the rewards mean nothing"
     )
     return 0
 
 
 def _train(options: argparse.Namespace) -> int:
-    """Fit the Q model and its controls to pairs that are there, as one of the processes of a launcher or alone."""
+    """Fit the Q model and its controls to pairs that are there.
+
+    Alone, or as one of the processes of a launcher.
+    """
     import os
 
     from qvlib.base.executors.processes import rank
@@ -90,14 +89,14 @@ def _train(options: argparse.Namespace) -> int:
     from qvlib.report import sentences
     from qvlib.runs.stage import read_stage
 
-    params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
+    params = load(options.file, **_overrides(options))
     stage = pipeline.train_q(params)
-    found = {key: stage.facts[key] for key in ("held_out_pairs", "held_out_accuracy")}
-    found["control_held_out_accuracy"] = [
+    accuracy = {key: stage.facts[key] for key in ("held_out_pairs", "held_out_accuracy")}
+    accuracy["control_held_out_accuracy"] = [
         c["held_out_accuracy"] for c in read_stage(params, "control").facts["controls"]
     ]
     if first:
-        print(sentences.accuracy(found))
+        print(sentences.accuracy(accuracy))
         print(f"Q model: {display_path(stage.path / 'model')}")
     if rank()[1] > 1:
         import torch
@@ -119,7 +118,7 @@ def _needs(options: argparse.Namespace) -> int:
     from qvlib.pipeline.params import load
     from qvlib.tools import needs
 
-    params = load(options.file, **{key: parse_value(key, text) for key, text in options.parameter})
+    params = load(options.file, **_overrides(options))
     source = options.source or next(
         f"results/{name}"
         for name in ("smollm2-mini", "quick")
@@ -166,6 +165,11 @@ def _index(options: argparse.Namespace) -> int:
     return 0
 
 
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``-p KEY VALUE`` gave, as the parameters' types have it."""
+    return {key: parse_value(key, text) for key, text in options.parameter}
+
+
 def parse_value(key: str, text: str) -> Any:
     """A ``-p KEY VALUE`` as the parameter's type has it; ``make`` reports what does not fit."""
     import yaml
@@ -187,41 +191,36 @@ def params_table(params: Any, width: int = 120) -> str:
 
     fields = type(params).model_fields
     names = max(map(len, fields))
-    values = max(len(_shown(v)) for k, f in fields.items() for v in (getattr(params, k), f.default))
+    values = max(
+        len(_display_value(v)) for k, f in fields.items() for v in (getattr(params, k), f.default)
+    )
     row = f"{{:<{names}}}  {{:<{values}}}  {{:<{values}}}  "
     indent = " " * len(row.format("", "", ""))
     lines = [row.format("parameter", "value", "default") + "meaning"]
     for stage in (None, *STAGES):
-        lines.append(
-            f"\n-- {stage or 'run'}: {'decides no outcome' if stage is None else 'decides this stage'}"
-        )
+        decides = "no outcome" if stage is None else "this stage"
+        lines.append(f"\n-- {stage or 'run'}: decides {decides}")
         for name, field in fields.items():
             if field.json_schema_extra["stage"] == stage:
                 value = getattr(params, name)
-                default = "=" if value == field.default else _shown(field.default)
+                default = "=" if value == field.default else _display_value(field.default)
                 meaning = textwrap.wrap(field.description, width - len(indent))
-                lines.append(row.format(name, _shown(value), default) + meaning[0])
+                lines.append(row.format(name, _display_value(value), default) + meaning[0])
                 lines.extend(indent + more for more in meaning[1:])
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def _display_value(value: Any) -> str:
     text = (
         f"{value:.6g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
     )
     return text if len(text) <= 26 else "..." + text[-23:]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qvlib", description="Step-level Q-value models for language-model agents."
-    )
-    parser.add_argument("--version", action="version", version=f"qvlib {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="run the notebooks; resumes where it stopped")
-    run.add_argument("file", help="parameter file, params/quick.yml")
-    run.add_argument(
+def _takes_parameters(command: argparse.ArgumentParser, file: str) -> None:
+    """A command of a parameter file, which ``-p`` changes in part."""
+    command.add_argument("file", help=file)
+    command.add_argument(
         "-p",
         dest="parameter",
         nargs=2,
@@ -230,6 +229,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("KEY", "VALUE"),
         help="a parameter instead of the file's; repeat for more",
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    from qvlib.tools import bench as benchmarks
+
+    parser = argparse.ArgumentParser(
+        prog="qvlib", description="Step-level Q-value models for language-model agents."
+    )
+    parser.add_argument("--version", action="version", version=f"qvlib {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the notebooks; resumes where it stopped")
+    _takes_parameters(run, "parameter file, params/quick.yml")
     run.add_argument(
         "--dry",
         action="store_true",
@@ -242,16 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="fit the Q model alone, by several processes where a launcher starts them"
     )
-    train.add_argument("file", help="parameter file, the same as for run")
-    train.add_argument(
-        "-p",
-        dest="parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a parameter instead of the file's; repeat for more",
-    )
+    _takes_parameters(train, "parameter file, the same as for run")
     train.set_defaults(command=_train)
 
     params = commands.add_parser("params", help="list the parameters with their meanings")
@@ -262,16 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         "needs",
         help="GPU memory, tokens, hours and USD of a run, from what a finished one has counted",
     )
-    needs.add_argument("file", help="parameter file, params/paper/webshop-phi3-mini.yml")
-    needs.add_argument(
-        "-p",
-        dest="parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="a parameter instead of the file's; repeat for more",
-    )
+    _takes_parameters(needs, "parameter file, params/paper/webshop-phi3-mini.yml")
     needs.add_argument(
         "--from",
         dest="source",
@@ -307,16 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="ratios of speed, a table and a line of JSON")
     bench.add_argument(
         "name",
-        choices=(
-            "env",
-            "search",
-            "scoring",
-            "conversations",
-            "precision",
-            "worlds",
-            "scienceworld",
-            "trainers",
-        ),
+        choices=benchmarks.NAMES,
     )
     bench.add_argument(
         "--repeats", type=int, default=3, help="rounds that are counted, where ways take turns"

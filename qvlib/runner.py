@@ -34,13 +34,18 @@ KERNEL_ENVIRONMENT = {
     "TQDM_NCOLS": "90",
 }
 KERNEL_ARGUMENTS = [
-    "--IPKernelApp.exec_lines=import qvlib.base.terminal; qvlib.base.terminal.use_text_progress(); del qvlib",
-    "--IPKernelApp.log_level=50",  # else: local sockets are not encrypted; the reply to Ctrl-C could not be sent
+    "--IPKernelApp.exec_lines="
+    "import qvlib.base.terminal; qvlib.base.terminal.use_text_progress(); del qvlib",
+    # else: local sockets are not encrypted; the reply to Ctrl-C could not be sent
+    "--IPKernelApp.log_level=50",
 ]
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped with an error that is not the user's to mend; the message is the whole report."""
+    """A notebook stopped with an error that is not the user's to mend.
+
+    The message is the whole report.
+    """
 
 
 def run(
@@ -93,22 +98,25 @@ def run(
 
 
 def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path]:
-    """The notebooks ``NN_name.ipynb`` of a folder in order, or those of them that ``only`` names."""
-    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
+    """The notebooks ``NN_name.ipynb`` of a folder in order, or those that ``only`` names."""
+    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
         raise QvlibError(
             f"{display_path(folder)} holds no notebooks; run qvlib from a folder of the project"
         )
     for name in only or ():
-        if not any(name in (path.stem, path.stem[:2]) for path in found):
+        if not any(name in (path.stem, path.stem[:2]) for path in notebooks):
             raise QvlibError(
-                f"no notebook {name!r}; there are {', '.join(path.stem for path in found)}"
+                f"no notebook {name!r}; there are {', '.join(path.stem for path in notebooks)}"
             )
-    return [path for path in found if not only or path.stem in only or path.stem[:2] in only]
+    return [path for path in notebooks if not only or path.stem in only or path.stem[:2] in only]
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
-    """Run a notebook in a kernel of its own; its output is forwarded as it comes. Returns the executed notebook."""
+    """Run a notebook in a kernel of its own; its output is forwarded as it comes.
+
+    Returns the executed notebook.
+    """
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError, strip_color
 
@@ -130,8 +138,8 @@ def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
         ) from None
     except DeadKernelError:
         raise NotebookFailed(
-            f"{display_path(notebook)}: its process died, most likely for want of memory; lower batch_size "
-            "and run again, everything finished is kept"
+            f"{display_path(notebook)}: its process died, most likely for want of memory; "
+            "lower batch_size and run again, everything finished is kept"
         ) from None
     finally:
         out.close(), err.close()
@@ -240,7 +248,8 @@ def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err:
                 raise
             if attempt == KERNEL_STARTS:
                 raise QvlibError(
-                    f"no notebook kernel starts ({error}); try `{sys.executable} -m ipykernel --version`"
+                    f"no notebook kernel starts ({error}); "
+                    f"try `{sys.executable} -m ipykernel --version`"
                 ) from None
             print(
                 f"the kernel did not start, trying again ({attempt + 1} of {KERNEL_STARTS})",
@@ -278,7 +287,10 @@ def _tidied(output: Any) -> Any:
 
 
 def _given(params: Params) -> dict[str, Any]:
-    """The parameters that are not the defaults, which the notebooks have: a reader sees what is special in a run."""
+    """The parameters that are not the defaults, which the notebooks have.
+
+    So a reader sees what is special in a run.
+    """
     return {
         name: value
         for name, value in params.model_dump().items()

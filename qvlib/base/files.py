@@ -84,8 +84,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         record = _parse(line)
         if record is None:
             raise QvlibError(
-                f"{display_path(path)}: line {number} is not a JSON object, so the file was edited or damaged; "
-                "delete that line (its task is done again) or the file"
+                f"{display_path(path)}: line {number} is not a JSON object, so the file was edited "
+                "or damaged; delete that line (its task is done again) or the file"
             )
         records.append(record)
     last = _parse(tail)

@@ -1,4 +1,4 @@
-"""Settings that a person types flat: each with a default, a meaning, bounds, and the stage it decides.
+"""Settings that a person types flat: each with a default, a meaning, bounds and its stage.
 
 A section is a frozen class of settings. It belongs to what it configures (a world, an estimator, an
 arm); ``qvlib.pipeline.params`` puts the sections of a run together.

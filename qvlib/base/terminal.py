@@ -7,7 +7,10 @@ from typing import TextIO
 
 
 class Forward:
-    """A stream that passes text on at once; a log that is no terminal gets only each line's last state."""
+    """A stream that passes text on at once.
+
+    A log that is no terminal gets only the last state of each line.
+    """
 
     def __init__(self, target: TextIO):
         self._target = target

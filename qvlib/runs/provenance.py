@@ -6,7 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def provenance(params: Params) -> dict[str, Any]:
 
 def now() -> str:
     """The time in UTC, ISO 8601."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def seeds(params: Params) -> dict[str, int]:
@@ -40,17 +40,20 @@ def seeds(params: Params) -> dict[str, int]:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of Python, qvlib and what results depend on; None where not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "qvlib": __version__}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "qvlib": __version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit of the qvlib that runs, and whether its code differs from it; None outside a repository."""
+    """The commit of the qvlib that runs, and whether its code differs from it.
+
+    None outside a repository.
+    """
     folder = Path(__file__).resolve().parent
     if (
         _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None
@@ -79,17 +82,20 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def peak_memory(device: str) -> dict[str, float]:
-    """GiB of the largest process so far, this one or one it waited for; and of the GPU, where it is used."""
+    """GiB of the largest process so far, this one or one it waited for.
+
+    And of the GPU, where it is used.
+    """
     unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
     used = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    found = {"process": round(used / unit, 2)}
+    peaks = {"process": round(used / unit, 2)}
     torch = sys.modules.get("torch")
     if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
-        found["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-    return found
+        peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return peaks
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A stage's folder on disk: ``runs_dir/<stage>-<digest>``, named by the parameters that decide its outcome.
+"""A stage's folder on disk, ``runs_dir/<stage>-<digest>``, named by what decides its outcome.
 
 ``manifest.json`` says what made it. While a stage runs, each finished task is one line of
 ``<name>.jsonl``; whatever stops the process, the next one goes on after the last whole line.
@@ -100,7 +100,9 @@ class Stage:
         append_line(path, record)
 
     def to_parquet(self, name: str, sort: str | Sequence[str], explode: str | None = None) -> Path:
-        """Write ``<name>.parquet`` from the records, sorted, so that the order of completion leaves no trace.
+        """Write ``<name>.parquet`` from the records.
+
+        Sorted, so that the order of completion leaves no trace.
 
         Args:
             sort: the column or columns to sort by.
@@ -183,7 +185,8 @@ def open_stage(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise QvlibError(
-            f"{display_path(path)} cannot be made: {error.strerror}; set runs_dir to a writable folder"
+            f"{display_path(path)} cannot be made: {error.strerror}; "
+            "set runs_dir to a writable folder"
         ) from None
     with _locked(path):
         manifest = _verified(path, params, stage, data_hashes)
@@ -215,7 +218,8 @@ def read_stage(params: Params, stage: str) -> Stage:
     if manifest is None or manifest["status"] != "complete":
         missing, notebook = MADE_BY[stage]
         raise QvlibError(
-            f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters ({display_path(path)})"
+            f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters "
+            f"({display_path(path)})"
         )
     return Stage(path, manifest)
 
@@ -229,8 +233,11 @@ def is_complete(params: Params, stage: str) -> bool:
 
 
 def seconds_spent(params: Params, notebook: str) -> float:
-    """What the stages that a notebook makes have taken so far, in all sessions; stages made side by side count once."""
-    found = []
+    """Seconds that the stages of a notebook have taken so far, in all sessions.
+
+    Stages made side by side count once.
+    """
+    spans = []
     for chain in params.each_seed():
         for stage, (_, maker) in MADE_BY.items():
             path = stage_path(chain, stage)
@@ -240,7 +247,7 @@ def seconds_spent(params: Params, notebook: str) -> float:
                 else None
             )
             if manifest is not None:
-                found.append(
+                spans.append(
                     (
                         manifest["started"],
                         manifest["finished"] or now(),
@@ -248,7 +255,7 @@ def seconds_spent(params: Params, notebook: str) -> float:
                     )
                 )
     total, until, longest = 0.0, "", 0.0
-    for started, finished, seconds in sorted(found):
+    for started, finished, seconds in sorted(spans):
         if started >= until:
             total, longest = total + longest, 0.0
         until, longest = max(until, finished), max(longest, seconds)
@@ -315,7 +322,8 @@ def _verified(
         return None
     except (OSError, ValueError) as error:
         raise QvlibError(
-            f"{display_path(file)} is unreadable ({error.__class__.__name__}); restore it, or {remedy}"
+            f"{display_path(file)} is unreadable ({error.__class__.__name__}); "
+            f"restore it, or {remedy}"
         ) from None
     expected = _new_manifest(params, stage)
     if (
@@ -331,7 +339,8 @@ def _verified(
     )
     if difference:
         raise QvlibError(
-            f"{display_path(file)} was made with {difference}, so the folder was copied or edited; {remedy}"
+            f"{display_path(file)} was made with {difference}, "
+            f"so the folder was copied or edited; {remedy}"
         )
     known = manifest["data_hashes"]
     if known and data_hashes is not None:
@@ -344,10 +353,10 @@ def _verified(
     return manifest
 
 
-def _first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+def _first_difference(kept: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
     """``parameter = value where the parameters say other``, for the first that differs."""
-    for stage in dict.fromkeys((*expected, *found)):
-        ours, theirs = expected.get(stage, {}), found.get(stage, {})
+    for stage in dict.fromkeys((*expected, *kept)):
+        ours, theirs = expected.get(stage, {}), kept.get(stage, {})
         for name in dict.fromkeys((*ours, *theirs)):
             if name not in theirs or name not in ours or theirs[name] != ours[name]:
                 was, is_now = (repr(x[name]) if name in x else "nothing" for x in (theirs, ours))
@@ -361,7 +370,8 @@ def _exploded(record: Mapping[str, Any], explode: str) -> list[dict[str, Any]]:
         clash = next((k for k in shared if k in row and row[k] != shared[k]), None)
         if clash:
             raise ValueError(
-                f"{explode}: {clash!r} is {shared[clash]!r} in the record but {row[clash]!r} in a row"
+                f"{explode}: {clash!r} is {shared[clash]!r} in the record "
+                f"but {row[clash]!r} in a row"
             )
     return [{**shared, **row} for row in record[explode]]
 
@@ -373,7 +383,8 @@ def _locked(path: Path) -> Iterator[None]:
         descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise QvlibError(
-            f"{display_path(path)} cannot be written: {error.strerror}; set runs_dir to a writable folder"
+            f"{display_path(path)} cannot be written: {error.strerror}; "
+            "set runs_dir to a writable folder"
         ) from None
     try:
         try:
