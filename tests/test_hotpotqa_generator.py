@@ -9,7 +9,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import episode
 from qvlib.core.lockstep import lockstep
 from qvlib.environments import hotpotqa
-from qvlib.environments.hotpotqa import words
+from qvlib.environments.hotpotqa import vocabulary
 from qvlib.environments.hotpotqa.corpus import pieces
 from qvlib.environments.hotpotqa.generator import FILES, LONGEST, write_encyclopaedia
 from qvlib.environments.hotpotqa.metric import normalise
@@ -84,7 +84,7 @@ def test_names_are_of_few_parts_and_mislead(world, questions):
     titles = list(world.corpus.texts)
     sequels = [t for t in titles if t.endswith(" Returns")]
     assert len(sequels) == 20 and all(t.removesuffix(" Returns") in titles for t in sequels)
-    surnames = Counter(t.split()[-1] for t in titles if t.split()[0] in words.FIRST)
+    surnames = Counter(t.split()[-1] for t in titles if t.split()[0] in vocabulary.FIRST)
     assert sum(count > 1 for count in surnames.values()) >= 20
 
 

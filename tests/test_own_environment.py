@@ -12,12 +12,15 @@ import pytest
 from qvlib import environments
 from qvlib.base.errors import QvlibError
 from qvlib.environments import own
+from qvlib.environments.world import data_hashes, demonstrator
 from qvlib.pipeline.params import Params, make
 from qvlib.pipeline.world import world
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "bring_your_own_environment.ipynb"
 MAZE = """
+from qvlib.base.settings import setting
+from qvlib.environments import Names, World, WorldSettings
 from toy import Maze, Scripted
 
 class Own(Maze):
@@ -38,6 +41,18 @@ def hashed(params):
     object.__setattr__(world, "data_hashes", lambda: {"streets.txt": "0"})
     object.__setattr__(world, "skipped", 3)
     return world
+
+class Settings(WorldSettings):
+    depth: int = setting(2, "choices of a maze", ge=1)
+
+def write(settings, folder, processes=0):
+    (folder / "depth.txt").write_text(str(settings.depth))
+
+def build(settings, folder):
+    return Own(int((folder / "depth.txt").read_text()), max_steps=settings.max_steps)
+
+WORLD = World("maze", Settings, build, "Find the way.", Names("streets"), make_data=write)
+LOST = World("lost", Settings, lambda settings, folder: object())
 """
 
 
@@ -108,6 +123,27 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
 def test_what_is_wrong_is_named(tmp_path, module, function, message):
     with pytest.raises(QvlibError, match=message):
         world(make({"environment": f"{module[0]}:{function}", "runs_dir": str(tmp_path / "runs")}))
+
+
+def test_a_world_with_settings_and_data_of_its_own(tmp_path, module):
+    name, file = module
+    own_world = environments.world_of(f"{name}:WORLD")
+    settings = own_world.settings(environment=f"{name}:WORLD", max_steps=3)
+    own_world.make_data(settings, tmp_path)
+    environment = own_world.build(settings, tmp_path)
+    assert (environment.depth, environment.max_steps) == (2, 3)
+    assert list(data_hashes(own_world, environment)) == [file.name]
+    assert demonstrator(own_world, environment).actions == ("a", "b", "c")
+    lost = environments.world_of(f"{name}:LOST")
+    with pytest.raises(QvlibError, match="LOST': what it returned has no name, max_steps"):
+        lost.build(lost.settings(environment=f"{name}:LOST"), tmp_path)
+
+
+def test_a_world_of_ones_own_goes_through_the_stage(tmp_path, module):
+    given = params(tmp_path, f"{module[0]}:WORLD")
+    assert world(given).depth == world(given).depth == 2  # written, then from the stage on disk
+    assert environments.words(given).groups == "streets"
+    assert environments.instructions(given) == "Find the way."
 
 
 def test_a_module_that_is_not_there(tmp_path):

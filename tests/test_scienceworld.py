@@ -11,6 +11,7 @@ from qvlib.environments import contract
 from qvlib.environments.scienceworld import build, environment, experiments, simulator, tour
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
+from qvlib.environments.scienceworld.settings import ScienceWorldSettings
 from qvlib.environments.scienceworld.simulator import Simulator
 from qvlib.environments.tours import states
 from qvlib.pipeline.params import Params
@@ -220,8 +221,8 @@ class Library:
 def test_what_is_demonstrated_searched_and_tested_are_all_kinds_alike(tmp_path, monkeypatch, count):
     library = Library()
     monkeypatch.setattr(experiments, "simulator", lambda: library)
-    params = Params(environment="scienceworld", game_count=count)
-    experiments.write_experiments(params, tmp_path)
+    settings = ScienceWorldSettings(game_count=count)
+    experiments.write_experiments(settings, tmp_path)
     found = experiments.read_experiments(tmp_path)
     kinds = {split: [task.goal[0] for task in tasks] for split, tasks in found.items()}
     assert (
@@ -238,7 +239,7 @@ def test_what_is_demonstrated_searched_and_tested_are_all_kinds_alike(tmp_path, 
         kinds["train"]
     )
     first = (tmp_path / experiments.FILE).read_text()
-    experiments.write_experiments(params, tmp_path)
+    experiments.write_experiments(settings, tmp_path)
     assert (tmp_path / experiments.FILE).read_text() == first
 
 

@@ -22,6 +22,7 @@ from qvlib.environments.textworld.environment import looks  # noqa: E402
 from qvlib.environments.textworld.generator import generate, plan, write_games  # noqa: E402
 from qvlib.environments.textworld.machine import Machines, happened, shown  # noqa: E402
 from qvlib.environments.textworld.player import Player  # noqa: E402
+from qvlib.environments.textworld.settings import TextWorldSettings  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Game .* is not fully supported")
 PLANNED = plan("cooking", 6, 0, 0.2, 0.3)
@@ -278,7 +279,7 @@ def test_a_tour_of_a_game_without_points_on_the_way(tmp_path, kind):
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "textworld", None)
     with pytest.raises(QvlibError, match=r"pip install 'qvlib\[textworld\]'"):
-        write_games(Params(environment="textworld"), tmp_path)
+        write_games(TextWorldSettings(), tmp_path)
     with pytest.raises(QvlibError, match="textworld"):
         build(tmp_path)
 

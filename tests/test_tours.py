@@ -179,7 +179,7 @@ def test_who_shows_the_way(tmp_path, module, shop):
         ("textworld", {}, "raise game_count or test_share"),
         ("scienceworld", {}, "raise game_count or test_share"),
         ("webshop", {"data_dir": "d"}, "put more into data_dir or test_share"),
-        ("own:make", {}, "let the environment give more$"),
+        ("toy:Maze", {}, "let the environment give more$"),
     ],
 )
 def test_what_helps_where_tasks_are_too_few(environment, change, remedy):

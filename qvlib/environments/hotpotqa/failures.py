@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from qvlib.core.types import Task
 from qvlib.environments.hotpotqa.environment import HotPotQA
 from qvlib.environments.hotpotqa.metric import normalise
 from qvlib.environments.hotpotqa.questions import Question
 from qvlib.environments.hotpotqa.reader import reading_order
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = {
     "right": "the answer is the gold answer",
@@ -60,6 +61,8 @@ def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.Dat
     records: ``arm``, ``task`` and ``actions`` of test episodes; the part of an arm's name after a slash does not count.
     An arm whose actions were not kept (``mcts``) is left out.
     """
+    import pandas as pd
+
     tasks = {task.id: task for task in environment.tasks("test")}
     rows = [
         {"arm": record["arm"].partition("/")[0], "episodes": 1, "kind": kind, "F1": f1}

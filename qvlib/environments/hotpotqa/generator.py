@@ -23,10 +23,10 @@ import numpy as np
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.seeding import generator
-from qvlib.environments.hotpotqa import words
+from qvlib.environments.hotpotqa import vocabulary
 from qvlib.environments.hotpotqa.environment import SHOWN
 from qvlib.environments.hotpotqa.metric import normalise
-from qvlib.environments.hotpotqa.words import (
+from qvlib.environments.hotpotqa.vocabulary import (
     FACTS,
     FILLERS,
     FIRST_OF,
@@ -97,7 +97,7 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
     Raises:
         QvlibError: fewer articles than a community has, or more than there are names for.
     """
-    towns = len(words.STEMS) * len(words.ENDINGS) * (1 + len(words.OLDER))
+    towns = len(vocabulary.STEMS) * len(vocabulary.ENDINGS) * (1 + len(vocabulary.OLDER))
     most = towns // dict(COMMUNITY)["town"] * ARTICLES
     if not ARTICLES <= articles <= most:
         raise QvlibError(
@@ -132,18 +132,20 @@ class _Names:
             for i in generator(seed, "encyclopaedia", what).permutation(int(np.prod(sizes))):
                 yield tuple(p[j] for p, j in zip(parts, np.unravel_index(i, sizes), strict=True))
 
-        towns = (("", a, b) for a, b in drawn("towns", words.STEMS, words.ENDINGS))
+        towns = (("", a, b) for a, b in drawn("towns", vocabulary.STEMS, vocabulary.ENDINGS))
         older = (
             (a + " ", b, c)
-            for a, b, c in drawn("older towns", words.OLDER, words.STEMS, words.ENDINGS)
+            for a, b, c in drawn(
+                "older towns", vocabulary.OLDER, vocabulary.STEMS, vocabulary.ENDINGS
+            )
         )
         self._towns = map("".join, itertools.chain(towns, older))
         self._people = itertools.chain(
-            drawn("people", words.FIRST, words.LAST),
-            drawn("more people", words.FIRST, words.FIRST, words.LAST),
+            drawn("people", vocabulary.FIRST, vocabulary.LAST),
+            drawn("more people", vocabulary.FIRST, vocabulary.FIRST, vocabulary.LAST),
         )
-        things = drawn("things", words.ADJECTIVES, words.NOUNS)
-        more = drawn("more things", words.ADJECTIVES, words.ADJECTIVES, words.NOUNS)
+        things = drawn("things", vocabulary.ADJECTIVES, vocabulary.NOUNS)
+        more = drawn("more things", vocabulary.ADJECTIVES, vocabulary.ADJECTIVES, vocabulary.NOUNS)
         self._things = itertools.chain(things, (t for t in more if t[0] != t[1]))
         self._taken: set[tuple[str, ...]] = set()
 
@@ -156,7 +158,9 @@ class _Names:
 
     def namesake(self, last: str, rng: np.random.Generator) -> tuple[str, ...]:
         """Another person of that last name."""
-        return self._like([(first, last) for first in rng.permutation(words.FIRST)], self.person)
+        return self._like(
+            [(first, last) for first in rng.permutation(vocabulary.FIRST)], self.person
+        )
 
     def thing(self) -> tuple[str, ...]:
         """Adjectives and noun."""
@@ -164,7 +168,9 @@ class _Names:
 
     def like(self, adjective: str, rng: np.random.Generator) -> tuple[str, ...]:
         """Another thing of that adjective."""
-        return self._like([(adjective, noun) for noun in rng.permutation(words.NOUNS)], self.thing)
+        return self._like(
+            [(adjective, noun) for noun in rng.permutation(vocabulary.NOUNS)], self.thing
+        )
 
     def _new(self, draw: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
         while (name := draw()) in self._taken:
@@ -237,10 +243,10 @@ def _value(
         return str(rng.integers(early, early + 100))
     if not fact.target:
         pool = {
-            "award": words.AWARDS,
-            "country": words.COUNTRIES,
-            "river": words.RIVERS,
-            "goods": words.GOODS,
+            "award": vocabulary.AWARDS,
+            "country": vocabulary.COUNTRIES,
+            "river": vocabulary.RIVERS,
+            "goods": vocabulary.GOODS,
         }[fact.name]
         return str(rng.choice(pool))
     others = [a.title for a in made[fact.target] if a is not article]
@@ -253,9 +259,9 @@ def _write(article: Article, rng: np.random.Generator) -> None:
     blanks = article.facts | {
         "title": article.title,
         "short": article.title.split()[-1],
-        "job": str(rng.choice(words.JOBS)),
-        "genre": str(rng.choice(words.GENRES.get(article.kind, ("",)))),
-        "day": str(rng.choice(words.DAYS)),
+        "job": str(rng.choice(vocabulary.JOBS)),
+        "genre": str(rng.choice(vocabulary.GENRES.get(article.kind, ("",)))),
+        "day": str(rng.choice(vocabulary.DAYS)),
     }
     least, most = SENTENCES_OF_ARTICLE
     can = [

@@ -15,14 +15,14 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.seeding import generator
 from qvlib.core.types import Task
+from qvlib.environments.scienceworld.settings import ScienceWorldSettings
 from qvlib.environments.scienceworld.simulator import simulator, tidy
-from qvlib.pipeline.params import Params
 
 FILE = "experiments.jsonl"
 SPLITS = ("train", "dev", "test")
 
 
-def write_experiments(params: Params, folder: Path) -> None:
+def write_experiments(settings: ScienceWorldSettings, folder: Path) -> None:
     """Choose ``game_count`` variations, in turn from all tasks and from ScienceWorld's own splits, and write ``FILE``.
 
     Tasks take their turns in a drawn order, the same in each split, and a split's variations stand in a drawn order too:
@@ -33,10 +33,11 @@ def write_experiments(params: Params, folder: Path) -> None:
     """
     env = simulator().env
     test, dev = (
-        max(1, round(share * params.game_count)) for share in (params.test_share, params.dev_share)
+        max(1, round(share * settings.game_count))
+        for share in (settings.test_share, settings.dev_share)
     )
-    counts = {"train": params.game_count - test - dev, "dev": dev, "test": test}
-    names = _drawn(sorted(env.get_task_names()), params.catalogue_seed, "kinds")
+    counts = {"train": settings.game_count - test - dev, "dev": dev, "test": test}
+    names = _drawn(sorted(env.get_task_names()), settings.catalogue_seed, "kinds")
     asked = [
         (names[i % len(names)], i // len(names), split)
         for split, count in counts.items()
@@ -52,7 +53,7 @@ def write_experiments(params: Params, folder: Path) -> None:
         for split in SPLITS
         for line in _drawn(
             [one for one in found if one and one["split"] == split],
-            params.catalogue_seed,
+            settings.catalogue_seed,
             "order",
             split,
         )

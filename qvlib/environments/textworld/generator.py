@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from qvlib.base.executors.processes import process_count, slices, stream
 from qvlib.environments.textworld.games import library
-from qvlib.pipeline.params import Params
+from qvlib.environments.textworld.settings import TextWorldSettings
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     # kind: the challenge of textworld, its settings; each can be won in at most nine commands
@@ -25,17 +25,23 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_games(params: Params, folder: Path) -> None:
-    """Write the games of a run below ``folder``, on all processes; those that are there are not made again.
+def write_games(settings: TextWorldSettings, folder: Path, processes: int = 0) -> None:
+    """Write the games that the settings ask for below ``folder``; those there are not made again.
+
+    processes: on so many; 0 = one per core.
 
     Raises:
         QvlibError: textworld is not installed.
     """
     library()
     planned = plan(
-        params.games, params.game_count, params.catalogue_seed, params.dev_share, params.test_share
+        settings.games,
+        settings.game_count,
+        settings.catalogue_seed,
+        settings.dev_share,
+        settings.test_share,
     )
-    todo = [(folder, some) for some in slices(planned, process_count(params.processes, "cpu"))]
+    todo = [(folder, some) for some in slices(planned, process_count(processes, "cpu"))]
     for _ in tqdm(stream(generate, todo), total=len(planned), desc="generating games", unit="game"):
         pass
 

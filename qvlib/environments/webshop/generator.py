@@ -15,7 +15,13 @@ import numpy as np
 
 from qvlib.base.files import write_atomic
 from qvlib.base.seeding import generator
-from qvlib.environments.webshop.words import BRANDS, CATEGORIES, COLOURS, DESCRIPTIONS, REQUESTS
+from qvlib.environments.webshop.vocabulary import (
+    BRANDS,
+    CATEGORIES,
+    COLOURS,
+    DESCRIPTIONS,
+    REQUESTS,
+)
 
 FILES = ("items_shuffle.json", "items_ins_v2.json", "title_nouns.json")
 

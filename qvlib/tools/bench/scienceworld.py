@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 from qvlib.base.seeding import generator
-from qvlib.pipeline.params import Params
 from qvlib.tools.bench.common import Rows, interleaved
 from qvlib.tools.bench.worlds import branched, our_walk
 
@@ -31,11 +30,12 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """
     from qvlib.environments.scienceworld import build
     from qvlib.environments.scienceworld.experiments import write_experiments
+    from qvlib.environments.scienceworld.settings import ScienceWorldSettings
     from qvlib.environments.scienceworld.simulator import simulator
 
     env = simulator().env
     with TemporaryDirectory() as folder:
-        write_experiments(Params(environment="scienceworld", game_count=6), Path(folder))
+        write_experiments(ScienceWorldSettings(game_count=6), Path(folder))
         world = build(folder, max_steps=LENGTH)
     walks = [walk(env, task) for split in ("train", "dev", "test") for task in world.tasks(split)]
     ways = {

@@ -1,0 +1,60 @@
+"""HotPotQA as a ``World``: its settings, its names, and what it is told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qvlib.environments.hotpotqa import failures
+from qvlib.environments.hotpotqa.environment import HotPotQA, build
+from qvlib.environments.hotpotqa.generator import write_encyclopaedia
+from qvlib.environments.hotpotqa.reader import Habits, Reader
+from qvlib.environments.hotpotqa.settings import HotPotQASettings
+from qvlib.environments.hotpotqa.tour import tour
+from qvlib.environments.world import Names, World
+
+INSTRUCTIONS = """\
+You answer a question by reading an encyclopaedia.
+Actions, one at a time:
+search[title] opens the article of that title and shows its first sentences, or names similar \
+titles.
+lookup[words] shows the next sentence of the open article that holds these words.
+finish[answer] gives the answer, as short as possible, and ends the task."""
+
+NAMES = Names(
+    "groups of questions",
+    "raise catalogue_products",
+    "Shallow pairs are about the article to begin with; deep ones about where it leads and what "
+    "to answer. `search` against `search` is about titles, `finish` against `finish` about "
+    "answers, and mixed rows about whether enough was read.",
+)
+
+
+def _built(settings: HotPotQASettings, folder: Path) -> HotPotQA:
+    return build(
+        folder,
+        max_steps=settings.max_steps,
+        timeout_value=settings.timeout_value,
+        dev_share=settings.dev_share,
+        test_share=settings.test_share,
+    )
+
+
+def _make_data(settings: HotPotQASettings, folder: Path, processes: int = 0) -> None:
+    write_encyclopaedia(folder, settings.catalogue_products, settings.catalogue_seed)
+
+
+def _demonstrator(environment: HotPotQA, errors: float) -> Reader:
+    return Reader(environment, Habits().scaled(errors))
+
+
+WORLD = World(
+    "hotpotqa",
+    HotPotQASettings,
+    _built,
+    INSTRUCTIONS,
+    NAMES,
+    make_data=_make_data,
+    demonstrator=_demonstrator,
+    tour=tour,
+    failures=(failures.table, failures.EXPLAINED),
+)
