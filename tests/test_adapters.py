@@ -9,9 +9,10 @@ import torch
 from toy import small_lm, states
 
 from qvlib import pipeline
+from qvlib.estimators import Card
 from qvlib.estimators import step_dpo_trl as trl_training
 from qvlib.estimators.log_ratio import LogRatio
-from qvlib.estimators.step_dpo import PairIds
+from qvlib.estimators.data import PairIds
 from qvlib.models.adapters import Switched, is_adapter
 from qvlib.pipeline.cards import model_card
 from qvlib.pipeline.params import make
@@ -125,20 +126,15 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
 
 
 def test_a_card_tells_that_the_reference_was_fine_tuned():
-    facts = {
-        "control": False,
-        "pairs": 3,
-        "dropped_pairs": 0,
-        "held_out_pairs": 0,
-        "held_out_accuracy": None,
-    }
+    facts = {"control": False, "held_out_pairs": 0, "held_out_accuracy": None}
+    method = Card("transformers", ("dpo",), "Q is in nats.", "by hand")
     warm = make({"agent": "smollm2", "warm_start": True})
-    assert (
-        f"| base | smollm2, fine-tuned on demonstrations (stage `agent-{warm.digest('agent')}`) |"
-        in model_card(warm, facts)
-    )
+    card = model_card(warm, facts, method)
+    stage = f"stage `agent-{warm.digest('agent')}`"
+    assert f"| base | smollm2, fine-tuned on demonstrations ({stage}) |" in card
+    assert "\nQ is in nats.\n" in card and "| fitted by | by hand |" in card
     for params in (
         warm.model_copy(update={"warm_start": False}),
         warm.model_copy(update={"q_base": "smollm2"}),
     ):
-        assert "| base | smollm2 |" in model_card(params, facts)
+        assert "| base | smollm2 |" in model_card(params, facts, method)

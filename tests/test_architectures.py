@@ -19,7 +19,7 @@ from transformers import (
 
 from qvlib.base.seeding import generator
 from qvlib.estimators import step_dpo_trl as trl_training
-from qvlib.estimators.step_dpo import PairIds, action_log_probs, pair_log_probs
+from qvlib.estimators.data import PairIds, action_log_probs, pair_log_probs
 from qvlib.models.local import LocalModel
 
 SIZES = {

@@ -11,7 +11,7 @@ from toy import small_lm, states
 
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Request, State, Step, Task
-from qvlib.estimators.step_dpo import encode_pairs
+from qvlib.estimators.data import encode_pairs
 from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end, unparsable
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.prompts import END

@@ -17,16 +17,12 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from qvlib.base.errors import QvlibError
 from qvlib.core.preferences import Pair
 from qvlib.core.types import State, Step, Task
-from qvlib.estimators import step_dpo as dpo
+from qvlib.estimators import data
+from qvlib.estimators import step_dpo_loop as dpo
 from qvlib.estimators import step_dpo_trl as trl_training
+from qvlib.estimators.data import PairIds, action_log_probs, encode_pairs, pair_log_probs
 from qvlib.estimators.log_ratio import LogRatio
-from qvlib.estimators.step_dpo import (
-    PairIds,
-    action_log_probs,
-    dpo_loss,
-    encode_pairs,
-    pair_log_probs,
-)
+from qvlib.estimators.step_dpo_loop import dpo_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 LN2 = math.log(2)
@@ -270,7 +266,7 @@ def test_a_batch_in_several_passes_is_the_same_batch(lm, pairs, held_out, tmp_pa
     """In pieces of at most 200 tokens, as memory may demand: the curve of one pass, to rounding."""
     cut = small_lm()
     cut.batch_tokens = 200
-    assert [len(pairs[:8][part]) for part in dpo.passes(pairs[:8], 200)] != [8]
+    assert [len(pairs[:8][part]) for part in data.passes(pairs[:8], 200)] != [8]
     assert (
         trl_training.pairs_together(pairs, 8, 200) in (1, 2, 4)
         and trl_training.pairs_together(pairs, 8, 1) == 1
@@ -287,7 +283,7 @@ def test_a_batch_in_several_passes_is_the_same_batch(lm, pairs, held_out, tmp_pa
 
 def test_passes_hold_every_row_once_and_no_more_tokens_than_asked():
     rows = [PairIds((1,) * n, (2,), (3,)) for n in (3, 8, 1, 1, 30, 2, 2)]
-    parts = [rows[part] for part in dpo.passes(rows, 20)]
+    parts = [rows[part] for part in data.passes(rows, 20)]
     assert [len(p.prompt) for part in parts for p in part] == [3, 8, 1, 1, 30, 2, 2]
     assert [len(part) for part in parts] == [2, 2, 1, 2]  # 2 x 10, 2 x 3, 32 alone, 2 x 4
 
@@ -398,7 +394,7 @@ def test_pairs_beyond_the_context_are_dropped(lm, pairs, held_out, tmp_path):
     assert len(long.prompt) > limit
     fits = PairIds((pairs[0].prompt * 60)[: limit - 6], (5,) * 5 + (lm.end,), (6, lm.end))
     given = [long, *pairs[:3], fits, PairIds((7, *fits.prompt), fits.chosen, fits.rejected)]
-    assert dpo.fitting(lm, given) == [*pairs[:3], fits]
+    assert data.fitting(lm, given) == [*pairs[:3], fits]
     assert (
         len(fits.prompt + fits.chosen + fits.rejected) > limit
     )  # as one row of the loop's, which is no longer for the model

@@ -146,6 +146,8 @@ def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
 @pytest.mark.parametrize("trainer", ["loop", "trl"])
 def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, trainer):
     """A Q model whose base reads half of the pairs: the run tells how many it was trained on and how many were dropped."""
+    from qvlib.estimators.data import encode
+
     environment, agent = pipeline.world(undisturbed), pipeline.load_model(undisturbed)
     train, held = hold_out(
         pipeline.load_pairs(undisturbed), undisturbed.heldout_share, undisturbed.seed
@@ -153,7 +155,7 @@ def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, tra
     lengths = [
         [
             len(row.prompt) + max(len(row.chosen), len(row.rejected))
-            for row in pipeline.encode(environment, agent, rows)
+            for row in encode(environment, agent, rows)
         ]
         for rows in (train, held)
     ]

@@ -22,7 +22,7 @@ from qvlib.core.preferences import (
     kind,
     shuffle_winners,
 )
-from qvlib.estimators.step_dpo import rebuild
+from qvlib.estimators.data import rebuild
 
 
 def node(name, parent, action, visits, value):

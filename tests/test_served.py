@@ -14,7 +14,7 @@ from toy import Maze
 
 from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
-from qvlib.estimators.step_dpo import action_log_probs
+from qvlib.estimators.data import action_log_probs
 from qvlib.models.chat import Chat, render, turn_end
 from qvlib.models.local import quiet
 from qvlib.pipeline.params import Params, make

@@ -13,7 +13,7 @@ from toy import small_lm, states
 
 from qvlib.base.executors.processes import rank
 from qvlib.estimators import step_dpo_trl as trl_training
-from qvlib.estimators.step_dpo import PairIds
+from qvlib.estimators.data import PairIds
 
 SETTINGS = {"beta": 0.1, "lr": 3e-3, "batch": 8, "rule": "sum", "seed": 0}
 CASES = {  # pairs, epochs, rank of the LoRA; 45 pairs leave a last batch of 5

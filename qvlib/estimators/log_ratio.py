@@ -1,4 +1,4 @@
-"""The Q model: Q(u, tau_t, a) = log pi(a | u, tau_t) - log pi_ref(a | u, tau_t) (arXiv 2409.09345, section 5)."""
+"""Q(u, tau_t, a) = log pi(a | u, tau_t) - log pi_ref(a | u, tau_t) (arXiv 2409.09345, section 5)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from qvlib.models.local import Ids, LocalModel, own_log_probs
 class LogRatio:
     """The Q model of DPO: a tuned policy against its reference, both with the same tokenizer.
 
-    rule: ``sum`` of the log-ratios over the action's tokens, end token included (as in training), or
-    their ``mean``. Nats; the factor beta is left out, it does not change the order.
+    rule: ``sum`` of the log-ratios over the action's tokens, end token included (as in training),
+    or their ``mean``. Nats; the factor beta is left out, it does not change the order.
 
-    ``published_code`` is the score of the paper's code: exp(mean_t log softmax(z_pi - z_ref)[a_t]), in (0, 1], z the
-    logits at token t. Its softmax normalises their difference over the vocabulary, so that each token's log-ratio
-    loses log sum_v pi(v) / pi_ref(v): what training did there to tokens that are not in the action counts, and
-    most where the reference finds them unlikely.
+    ``published_code`` is the score of the paper's code: exp(mean_t log softmax(z_pi - z_ref)[a_t]),
+    in (0, 1], z the logits at token t. Its softmax normalises their difference over the vocabulary,
+    so that each token's log-ratio loses log sum_v pi(v) / pi_ref(v): what training did there to
+    tokens that are not in the action counts, and most where the reference finds them unlikely.
     """
 
     policy: LocalModel
@@ -49,11 +49,11 @@ class LogRatio:
         self, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]
     ) -> list[list[float]]:
         asked = dict.fromkeys((p, r) for p, rs in zip(prompts, replies, strict=True) for r in rs)
-        found = {}
+        scores = {}
         for batch in self.policy.batches(asked):
             difference = self.policy.reply_logits(batch) - self.reference.reply_logits(batch)
             tokens = own_log_probs(difference, batch)
-            found |= {
+            scores |= {
                 row: math.exp(values.mean()) for row, values in zip(batch, tokens, strict=True)
             }
-        return [[found[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
+        return [[scores[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]

@@ -1,9 +1,10 @@
 """Step-level DPO with TRL's ``DPOTrainer``: LoRA and checkpoints that resume, for large models.
 
-Why two trainers: on a CPU, with 300 pairs of about 70 tokens and a model of 0.86 M parameters, TRL took
-1.7 times the seconds of ``dpo.train`` (``qvlib bench trainers``), besides 4 s of imports: it
-keeps books and checkpoints, and off the GPU it takes the logits of every position, not of the actions
-alone. For a model of a billion parameters that is small, and the loop has neither LoRA nor resumption.
+Why two trainers: on a CPU, with 300 pairs of about 70 tokens and a model of 0.86 M parameters, TRL
+took 1.7 times the seconds of ``step_dpo_loop.train`` (``qvlib bench trainers``), besides 4 s of
+imports: it keeps books and checkpoints, and off the GPU it takes the logits of every position, not
+of the actions alone. For a model of a billion parameters that is small, and the loop has neither
+LoRA nor resumption.
 
 Both take the same batches in the same order with the same optimizer and schedule, so that full
 fine-tuning gives the same curve to rounding (``tests/test_dpo.py``). TRL takes the logarithms of
@@ -32,7 +33,8 @@ from trl import DPOConfig, DPOTrainer
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
 from qvlib.base.seeding import generator
-from qvlib.estimators.step_dpo import PairIds, curve_row, rate_at, some_fit
+from qvlib.estimators.data import PairIds, some_fit
+from qvlib.estimators.step_dpo_loop import curve_row, rate_at
 from qvlib.models.local import LocalModel, quiet
 
 LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
@@ -55,19 +57,21 @@ def train(
     lora_rank: int = 0,
     folder: str | Path,
 ) -> tuple[LocalModel, list[dict[str, float]]]:
-    """Tune a copy of the model with TRL; the contract of ``dpo.train``.
+    """Tune a copy of the model with TRL; the contract of ``step_dpo_loop.train``.
 
-    lora_rank: 0 tunes all weights; else a LoRA of this rank (alpha twice the rank) on every linear layer
-        but the output, saved as ``folder/adapter`` and merged into the policy that is returned.
-    folder: checkpoints; a training that was killed goes on from its last whole one when called again
-        with the same arguments.
+    lora_rank: 0 tunes all weights; else a LoRA of this rank (alpha twice the rank) on every linear
+        layer but the output, saved as ``folder/adapter`` and merged into the policy that is
+        returned.
+    folder: checkpoints; a training that was killed goes on from its last whole one when called
+        again with the same arguments.
 
-    The reference's log-probabilities are computed once, before the first step. Pairs that are longer than the
-    model's context are dropped (``dpo.fitting``); nothing is truncated.
+    The reference's log-probabilities are computed once, before the first step. Pairs that are
+    longer than the model's context are dropped (``data.fitting``); nothing is truncated.
 
-    Where a launcher started several processes (``parallel.rank``), each takes its share of every batch and calls this
-    with the same arguments: the result is the same, in each, and the first alone writes, but for the state of each one's
-    generator in a checkpoint. A last batch of an epoch that is not full is filled up with pairs of the epoch's beginning then.
+    Where a launcher started several processes (``processes.rank``), each takes its share of every
+    batch and calls this with the same arguments: the result is the same in each, and the first
+    alone writes, but for the state of each one's generator in a checkpoint. A last batch of an
+    epoch that is not full is filled up with pairs of the epoch's beginning then.
 
     Raises:
         QvlibError: no pair fits the model's context, or the processes cannot share a batch evenly.
@@ -130,7 +134,8 @@ def make_trainer(
     _, ranks = rank()
     if batch % ranks:
         raise QvlibError(
-            f"batches of {batch} pairs cannot be shared evenly by {ranks} processes; set dpo_batch to a multiple"
+            f"batches of {batch} pairs cannot be shared evenly by {ranks} processes; set dpo_batch "
+            "to a multiple"
         )
     steps = epochs * ((len(pairs) + batch - 1) // batch)
     together = pairs_together(
@@ -184,9 +189,10 @@ def make_trainer(
 
 
 def pairs_together(rows: Sequence[PairIds], batch: int, tokens: int) -> int:
-    """Pairs of one pass, a divisor of ``batch``: the most whose two padded sequences each hold at most ``tokens`` in all.
+    """Pairs of one pass, a divisor of ``batch``.
 
-    Passes add up to a batch; in a batch that is not full, at the end of an epoch, each pass weighs the same.
+    The most whose two padded sequences each hold at most ``tokens`` in all. Passes add up to a
+    batch; in a batch that is not full, at the end of an epoch, each pass weighs the same.
     """
     longest = max(len(r.prompt) + max(len(r.chosen), len(r.rejected)) for r in rows)
     return next(
@@ -204,7 +210,7 @@ def lora(rank: int) -> LoraConfig | None:
 
 
 class StepDPO(DPOTrainer):
-    """``DPOTrainer`` on our token ids, in our order, with our curve; the loss and the reference are TRL's."""
+    """``DPOTrainer`` on our token ids, in our order, with our curve; loss and reference are TRL's."""
 
     def __init__(self, *args: Any, rule: str, schedule: str, **kwargs: Any) -> None:
         self._rule, self._schedule = rule, schedule
@@ -219,7 +225,10 @@ class StepDPO(DPOTrainer):
         return dataset  # token ids already
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """TRL's reference, kept in memory: TRL hands it over in a file that the other processes look for elsewhere."""
+        """TRL's reference, kept in memory.
+
+        TRL hands it over in a file that the other processes look for elsewhere.
+        """
         loader = self.accelerator.prepare(
             torch.utils.data.DataLoader(dataset, batch_size, collate_fn=self.data_collator)
         )
@@ -242,7 +251,7 @@ class StepDPO(DPOTrainer):
         return order
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule of ``dpo.train``."""
+        """The schedule of ``step_dpo_loop.train``."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,
             lambda step: rate_at(step, num_training_steps, self._schedule),
@@ -270,7 +279,7 @@ class StepDPO(DPOTrainer):
     def _four(
         self, token_log_probs: torch.Tensor, inputs: dict[str, Any]
     ) -> tuple[torch.Tensor, ...]:
-        """Log-probabilities of chosen and rejected under the policy, then under the reference, [B] each."""
+        """Log-probabilities of chosen and rejected: policy's, then reference's, [B] each."""
         length = (
             inputs["completion_mask"].sum(1)
             if self._rule == "mean"
@@ -281,7 +290,7 @@ class StepDPO(DPOTrainer):
         return w, l, inputs["ref_chosen_logps"] / chosen, inputs["ref_rejected_logps"] / rejected
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the curve's row; the log history is saved in checkpoints, and so the curve survives a kill."""
+        """Add the curve's row; checkpoints save the log history, so the curve survives a kill."""
         if self._seen:
             split = "train" if self.model.training else "held-out"
             row = curve_row(
@@ -293,7 +302,7 @@ class StepDPO(DPOTrainer):
 
 
 class Order(torch.utils.data.Sampler):
-    """A permutation an epoch, derived from (seed, name, epoch); with ``dpo`` that of ``dpo.train``."""
+    """A permutation an epoch, derived from (seed, name, epoch); with ``dpo`` that of ``step_dpo_loop.train``."""
 
     def __init__(self, size: int, seed: int, name: str = "dpo") -> None:
         self.size, self.seed, self.name, self.epoch = size, seed, name, 0

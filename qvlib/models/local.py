@@ -128,6 +128,12 @@ class LocalModel:
             self.cache_tokens,
         )
 
+    def save(self, folder: str | Path) -> None:
+        """Write weights and tokenizer as transformers does, without its bars."""
+        with quiet():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     def agent(self, temperature: float, top_p: float) -> LocalAgent:
         """The agent that samples so; 0 is greedy."""
         return LocalAgent(self, temperature, top_p)

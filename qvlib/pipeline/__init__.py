@@ -7,7 +7,7 @@ from qvlib.pipeline.agents import cloning_curves, decisions, guide, sampler, tra
 from qvlib.pipeline.episodes import arm_names, arms, play
 from qvlib.pipeline.models import load_model
 from qvlib.pipeline.pairs import load_pairs, load_trees, make_pairs
-from qvlib.pipeline.q import encode, fit, fit_q, load_q, train_q
+from qvlib.pipeline.q import fit, fit_q, load_q, train_q
 from qvlib.pipeline.rft import train_rft
 from qvlib.pipeline.trees import collect, search_config
 from qvlib.pipeline.trials import RULES, rule_names, try_cell, try_rules
@@ -23,7 +23,6 @@ __all__ = [
     "cloning_curves",
     "collect",
     "decisions",
-    "encode",
     "fit",
     "fit_q",
     "guide",

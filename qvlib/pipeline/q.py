@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank, stream
+from qvlib.base.settings import Settings
 from qvlib.core.preferences import Pair, hold_out, shuffle_winners
-from qvlib.core.types import Environment
+from qvlib.core.types import QModel
+from qvlib.estimators import Problem, estimator_of
 from qvlib.pipeline.cards import model_card
 from qvlib.pipeline.common import (
     on_own_device,
     one_thread,
     processes,
     save_folder,
-    save_model,
     write_table,
 )
 from qvlib.pipeline.models import load, load_reference
-from qvlib.pipeline.pairs import load_pairs
+from qvlib.pipeline.pairs import load_pairs, load_trees
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
 from qvlib.report.sentences import dropped
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
-if TYPE_CHECKING:
-    from qvlib.estimators.log_ratio import LogRatio
+ESTIMATOR = "step_dpo"
 
 
 def train_q(params: Params) -> Stage:
@@ -67,10 +65,6 @@ def fit_q(params: Params) -> Stage:
 def fit(stages: Sequence[tuple[Params, str]], processes: int) -> None:
     """Fit the models of stages that are not done, each stage in its own process where there are several."""
     todo = [one for one in stages if not is_complete(*one)]
-    if rank()[1] > 1 and any(one.trainer != "trl" for one, _ in todo):
-        raise QvlibError(
-            "trainer: loop trains in one process alone; set trainer: trl, or start it without a launcher"
-        )
     count = {"q_model": lambda p: 1, "control": lambda p: p.control_shuffles}
     total = sum(count[stage](p) for p, stage in stages)
     found = (
@@ -96,25 +90,32 @@ def _fit_stage(params: Params, which: str) -> Iterator[str]:
         )
     with _opened(params, which) as stage:
         environment, lm = world(params), load_reference(params)
-        rows, held_rows = encode(environment, lm, train), encode(environment, lm, held)
+
+        def problem(pairs: Sequence[Pair], name: str, label: str) -> Problem:
+            scratch = stage.path / f"{name}-{params.trainer}"
+            return Problem(
+                environment,
+                lm,
+                pairs,
+                held,
+                lambda: load_trees(params),
+                params.seed,
+                label,
+                scratch,
+            )
+
         if which == "q_model":
-            facts = _fit(params, stage, lm, rows, held_rows, "model", "DPO")
+            facts = _fit(params, stage, problem(train, "model", "DPO"), "model")
             yield "model"
         else:
             facts = {"controls": []}
             for k in range(params.control_shuffles):
-                shuffled = [
-                    row
-                    if pair.chosen == given.chosen
-                    else replace(row, chosen=row.rejected, rejected=row.chosen)
-                    for row, given, pair in zip(
-                        rows, train, shuffle_winners(train, params.seed, k), strict=True
-                    )
-                ]
+                shuffled = shuffle_winners(train, params.seed, k)
+                name = f"model-{k}"
                 facts["controls"].append(
-                    _fit(params, stage, lm, shuffled, held_rows, f"model-{k}", f"control {k}")
+                    _fit(params, stage, problem(shuffled, name, f"control {k}"), name)
                 )
-                yield f"model-{k}"
+                yield name
         if stage.writable:
             stage.finish(**facts)
     if rank()[1] > 1:
@@ -132,77 +133,20 @@ def _opened(params: Params, which: str) -> AbstractContextManager[Stage]:
     )
 
 
-def _fit(
-    params: Params,
-    stage: Stage,
-    lm: Any,
-    train: Sequence[Any],
-    held: Sequence[Any],
-    name: str,
-    label: str,
-) -> dict[str, Any]:
-    """Tune a copy of ``lm`` on encoded pairs and save it and its curve; returns facts about it."""
-    from qvlib.estimators.step_dpo import some_fit
-
-    given, given_held = len(train), len(held)
-    train, held = some_fit(lm, train, held)
-    options: dict[str, Any] = {}
-    if params.trainer == "trl":
-        from qvlib.estimators.step_dpo_trl import train as fit
-
-        options = {"lora_rank": params.lora_rank, "folder": stage.path / f"{name}-trl"}
-    else:
-        from qvlib.estimators.step_dpo import train as fit
-    tuned, curve = fit(
-        lm,
-        train,
-        held,
-        beta=params.beta,
-        lr=params.dpo_lr,
-        epochs=params.dpo_epochs,
-        batch=params.dpo_batch,
-        rule=params.log_prob,
-        seed=params.seed,
-        schedule=params.dpo_schedule,
-        label=label,
-        **options,
-    )
-    last = [row for row in curve if row["split"] == "held-out"]
-    facts = {
-        "pairs": len(train),
-        "held_out_pairs": len(held),
-        "held_out_accuracy": last[-1]["accuracy"] if last else None,
-        "dropped_pairs": given - len(train),
-        "dropped_held_out_pairs": given_held - len(held),
-    }
-    if not stage.writable:
-        return facts
-    write_table(stage, name.replace("model", "curve"), curve)
-    card = model_card(params, {"control": name != "model", **facts})
-    adapter = stage.path / f"{name}-trl" / "adapter"
-    if params.trainer == "trl" and params.lora_rank:
-        save_folder(
-            stage,
-            name,
-            lambda folder: (shutil.copytree(adapter, folder), lm.tokenizer.save_pretrained(folder)),
-            card,
-        )
-    else:
-        save_model(stage, tuned.model, lm.tokenizer, name, card)
-    return facts
+def _fit(params: Params, stage: Stage, problem: Problem, name: str) -> dict[str, Any]:
+    """Fit the estimator and save it and its curve; returns facts about it."""
+    fitted = estimator_of(ESTIMATOR).fit(problem, settings_of(params))
+    if stage.writable:
+        write_table(stage, name.replace("model", "curve"), fitted.curve)
+        card = model_card(params, {"control": name != "model", **fitted.facts}, fitted.card)
+        save_folder(stage, name, fitted.save, card)
+    return fitted.facts
 
 
-def encode(environment: Environment, lm: Any, pairs: Sequence[Pair]) -> list[Any]:
-    """Pairs as token ids, by the prompts the agent reads."""
-    from qvlib.estimators.step_dpo import encode_pairs, rebuild
-
-    tasks = {t.id: t for t in environment.tasks("train")}
-    unknown = next((p.task for p in pairs if p.task not in tasks), None)
-    if unknown is not None:
-        raise QvlibError(
-            f"pair of task {unknown!r}: no such training task; use trees made on the same data"
-        )
-    return encode_pairs(lm, [rebuild(environment, tasks[p.task], p.path) for p in pairs], pairs)
+def settings_of(params: Params) -> Settings:
+    """The estimator's settings among the parameters."""
+    section = estimator_of(ESTIMATOR).settings
+    return section(**{name: getattr(params, name) for name in section.names()})
 
 
 def load_q(
@@ -211,21 +155,11 @@ def load_q(
     stage: str = "q_model",
     agent: Any = None,
     reference: Any = None,
-) -> LogRatio:
-    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``.
-
-    An adapter is switched on in the reference's own memory for each call, and off again.
-    """
-    from qvlib.estimators.log_ratio import LogRatio
-    from qvlib.models.adapters import Switched, is_adapter
-
-    reference, folder = (
-        reference or load_reference(params, agent),
+) -> QModel:
+    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``."""
+    return estimator_of(ESTIMATOR).load(
         read_stage(params, stage).path / name,
+        reference or load_reference(params, agent),
+        settings_of(params),
+        lambda folder, dtype: load(params, folder, dtype),
     )
-    if is_adapter(folder):
-        return LogRatio(
-            reference.tuned(Switched(reference.model, folder)), reference, params.log_prob
-        )
-    dtype = str(reference.model.dtype).removeprefix("torch.")
-    return LogRatio(load(params, folder, dtype), reference, params.log_prob)

@@ -176,7 +176,7 @@ def _score(
     params: Params, wanted: set[tuple[str, tuple[str, ...], str]]
 ) -> dict[tuple[str, tuple[str, ...], str], float]:
     """Q of actions, each after a path of a training task; a state is rebuilt and scored once."""
-    from qvlib.estimators.step_dpo import rebuild
+    from qvlib.estimators.data import rebuild
 
     environment, q_model = pipeline.world(params), pipeline.load_q(params)
     tasks = {t.id: t for t in environment.tasks("train")}

@@ -36,7 +36,7 @@ def score(
     One row an action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
     Q compares actions of one state only, hence the centring.
     """
-    from qvlib.estimators.step_dpo import rebuild
+    from qvlib.estimators.data import rebuild
 
     tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
     states, groups = [], []

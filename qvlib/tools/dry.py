@@ -170,7 +170,7 @@ def _taught(params: Params, model: str | Path) -> Path:
     import torch
 
     from qvlib.base.seeding import generator
-    from qvlib.estimators.step_dpo import action_log_probs
+    from qvlib.estimators.data import action_log_probs
     from qvlib.models.local import quiet
     from qvlib.pipeline.models import load
 

@@ -14,7 +14,8 @@ import numpy as np
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import bootstrap_mean
 from qvlib.core.types import Environment, State
-from qvlib.estimators.step_dpo import PairIds, train
+from qvlib.estimators.data import PairIds
+from qvlib.estimators.step_dpo_loop import train
 from qvlib.models.names import SMOLLM2
 from qvlib.tools.bench.common import Rows
 

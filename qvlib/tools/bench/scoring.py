@@ -88,7 +88,7 @@ def _full_passes(
     """Log-probabilities of the replies, each after a pass over its whole prompt."""
     import torch
 
-    from qvlib.estimators.step_dpo import action_log_probs
+    from qvlib.estimators.data import action_log_probs
 
     lm.usage["computed_tokens"] += sum(
         len(p) + len(r) for p, rs in zip(prompts, replies, strict=True) for r in rs

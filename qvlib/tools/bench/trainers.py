@@ -17,7 +17,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     Seconds of one epoch with all preparation (reference log-probabilities, checkpoints), medians of
     interleaved repeats; importing the libraries is apart.
     """
-    from qvlib.estimators import step_dpo as dpo
+    from qvlib.estimators import step_dpo_loop as dpo
 
     start = time.perf_counter()
     from qvlib.estimators import step_dpo_trl as trl_training
@@ -58,7 +58,7 @@ def _small_problem(pairs: int):
     from transformers import PreTrainedTokenizerFast
 
     from qvlib.base.seeding import generator
-    from qvlib.estimators.step_dpo import PairIds
+    from qvlib.estimators.data import PairIds
     from qvlib.models.local import LocalModel
     from qvlib.models.small import make_model
 

@@ -1,0 +1,66 @@
+"""Things of one's own that a parameter names: ``module:attribute``.
+
+A module is looked for where Python looks, then in the project's folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import project_root
+
+
+def attribute(path: str, kind: str) -> Any:
+    """What ``module:attribute`` names.
+
+    kind: what it is meant to be, for messages: ``estimator``, ``environment``, ...
+
+    Raises:
+        QvlibError: no such module, or it has no such attribute.
+    """
+    name, _, member = path.partition(":")
+    loaded, _ = module(path, kind)
+    if not hasattr(loaded, member):
+        raise QvlibError(
+            f"{kind} {path!r}: the module {name} has no {member!r}; define it there, or correct "
+            "the name"
+        )
+    return getattr(loaded, member)
+
+
+def module(path: str, kind: str) -> tuple[ModuleType, str]:
+    """The module of ``module:attribute``, and the sha256 of its file when it was imported.
+
+    What is edited later is not what runs. A module without a file has the hash "".
+
+    Raises:
+        QvlibError: no such module.
+    """
+    name = path.partition(":")[0]
+    try:
+        return _imported(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise QvlibError(
+            f"{kind} {path!r}: no module {error.name!r}; put {name.replace('.', '/')}.py into "
+            "the project's folder, or install it"
+        ) from None
+
+
+@functools.cache
+def _imported(name: str) -> tuple[ModuleType, str]:
+    root = str(project_root())
+    if root not in sys.path:
+        sys.path.append(root)
+    importlib.invalidate_caches()  # the file may be newer than the last look
+    loaded = importlib.import_module(name)
+    file = getattr(loaded, "__file__", None)
+    return loaded, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

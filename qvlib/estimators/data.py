@@ -1,0 +1,195 @@
+"""Preference pairs as token ids, and the log-probabilities of actions that losses are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from qvlib.base.errors import QvlibError
+from qvlib.core.preferences import Pair
+from qvlib.core.types import Environment, State, Task
+from qvlib.models.local import Ids, LocalModel
+
+
+@dataclass(frozen=True, slots=True)
+class PairIds:
+    """Token ids of a pair: the prompt, and the two actions, end token included."""
+
+    prompt: Ids
+    chosen: Ids
+    rejected: Ids
+
+
+def rebuild(environment: Environment, task: Task, path: Sequence[str]) -> State:
+    """The state after the actions of ``path``; transitions are deterministic."""
+    state = environment.reset(task)
+    for action in path:
+        state = environment.step(state, action)
+    return state
+
+
+def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
+    """Token ids of pairs, each of its state."""
+    rows = []
+    for state, pair in zip(states, pairs, strict=True):
+        prompt, ids = lm.prompt(state)
+        rows.append(
+            PairIds(ids, lm.action_ids(prompt, pair.chosen), lm.action_ids(prompt, pair.rejected))
+        )
+    return rows
+
+
+def encode(environment: Environment, lm: LocalModel, pairs: Sequence[Pair]) -> list[PairIds]:
+    """Token ids of pairs whose states are replayed, by the prompt the agent itself reads.
+
+    Raises:
+        QvlibError: a pair's task is not a training task of the environment.
+    """
+    tasks = {t.id: t for t in environment.tasks("train")}
+    unknown = next((p.task for p in pairs if p.task not in tasks), None)
+    if unknown is not None:
+        raise QvlibError(
+            f"pair of task {unknown!r}: no such training task; use trees made on the same data"
+        )
+    return encode_pairs(lm, [rebuild(environment, tasks[p.task], p.path) for p in pairs], pairs)
+
+
+def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:
+    """The pairs that fit the model's context, prompt and longer action; nothing is cut."""
+    return [
+        row
+        for row in pairs
+        if len(row.prompt) + max(len(row.chosen), len(row.rejected)) <= lm.context
+    ]
+
+
+def some_fit(
+    lm: LocalModel, pairs: Sequence[PairIds], held_out: Sequence[PairIds]
+) -> tuple[list[PairIds], list[PairIds]]:
+    """``fitting`` of training and of held-out pairs.
+
+    Raises:
+        QvlibError: no training pair fits.
+    """
+    fit = fitting(lm, pairs)
+    if not fit:
+        raise QvlibError(
+            f"no pair fits the model's context of {lm.context} tokens; use a model with a longer "
+            "one or a shorter prompt style"
+        )
+    return fit, fitting(lm, held_out)
+
+
+def action_log_probs(
+    model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], rule: str, pad: int
+) -> torch.Tensor:
+    """log pi(action | prompt) in nats, [B], with gradients; rows are (prompt, action) ids.
+
+    rule: ``sum`` over the action's tokens, or their ``mean``. Padding is on the right.
+    """
+    width = max(len(p) + len(a) for p, a in rows)
+    device = next(model.parameters()).device
+    ids = torch.full((len(rows), width), pad)
+    on_action = torch.zeros((len(rows), width), dtype=torch.bool)
+    attention = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, (p, a) in enumerate(rows):
+        ids[i, : len(p) + len(a)] = torch.tensor(p + a)
+        on_action[i, len(p) : len(p) + len(a)] = True
+        attention[i, : len(p) + len(a)] = 1
+    ids, on_action, attention = ids.to(device), on_action.to(device), attention.to(device)
+    # Only the last positions are needed: memory runs out on the logits of a large vocabulary.
+    keep = width - min(len(p) for p, _ in rows) + 1
+    logits = model(input_ids=ids, attention_mask=attention, logits_to_keep=keep).logits[:, :-1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    targets, mask = ids[:, -(keep - 1) :], on_action[:, -(keep - 1) :]
+    token = torch.log_softmax(logits, dim=-1).gather(2, targets[..., None])[..., 0] * mask
+    return token.sum(1) / (mask.sum(1) if rule == "mean" else 1)
+
+
+def pair_log_probs(
+    model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log pi of the chosen and of the rejected actions in nats, [B] each, with gradients.
+
+    rule: as in ``action_log_probs``. A row is [prompt | chosen | rejected]: the prompt is computed
+    once, and the two actions do not see each other. Rows much shorter than the longest pass by
+    themselves, since padding costs as much as text.
+    """
+    order = sorted(range(len(rows)), key=lambda i: _packed(rows[i]), reverse=True)
+    parts: list[list[int]] = []
+    for i in order:
+        if not parts or _packed(rows[i]) < 0.7 * _packed(rows[parts[-1][0]]):
+            parts.append([])
+        parts[-1].append(i)
+    both = torch.cat(
+        [_packed_log_probs(model, [rows[i] for i in part], rule, pad) for part in parts]
+    )
+    chosen, rejected = both[torch.argsort(torch.tensor(order)).to(both.device)].unbind(1)
+    return chosen, rejected
+
+
+def _packed(row: PairIds) -> int:
+    return len(row.prompt) + len(row.chosen) + len(row.rejected)
+
+
+def _packed_log_probs(
+    model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int
+) -> torch.Tensor:
+    """[B, 2]: ``pair_log_probs`` of rows of similar length, in one padded pass."""
+    width, device = max(map(_packed, rows)), next(model.parameters()).device
+    ids, place = (
+        torch.full((len(rows), width), pad),
+        torch.zeros((len(rows), width), dtype=torch.long),
+    )
+    part = torch.full((len(rows), width), 3)  # 0 prompt, 1 chosen, 2 rejected, 3 padding
+    before = torch.zeros((len(rows), width), dtype=torch.long)  # where the token before it stands
+    for i, row in enumerate(rows):
+        p, c, r = len(row.prompt), len(row.chosen), len(row.rejected)
+        ids[i, : p + c + r] = torch.tensor(row.prompt + row.chosen + row.rejected)
+        part[i, : p + c + r] = torch.tensor([0] * p + [1] * c + [2] * r)
+        place[i, : p + c + r] = torch.tensor([*range(p + c), *range(p, p + r)])
+        before[i, p : p + c + r] = torch.tensor(
+            [*range(p - 1, p + c - 1), p - 1, *range(p + c, p + c + r - 1)]
+        )
+    seen = torch.ones(width, width, dtype=torch.bool).tril() & (
+        (part[:, None] == 0) | (part[:, None] == part[..., None])
+    )
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    first = min(len(row.prompt) for row in rows) - 1
+    logits = model(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        position_ids=place.to(device),
+        use_cache=False,
+        logits_to_keep=width - first,
+    ).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    token = torch.log_softmax(logits, dim=-1)
+    row, column = torch.nonzero((part == 1) | (part == 2), as_tuple=True)
+    values = token[
+        row.to(device), (before[row, column] - first).to(device), ids[row, column].to(device)
+    ]
+    which = (2 * row + part[row, column] - 1).to(device)
+    summed = torch.zeros(2 * len(rows), dtype=values.dtype, device=device).index_add(
+        0, which, values
+    )
+    if rule == "mean":
+        summed = summed / torch.bincount(which, minlength=2 * len(rows))
+    return summed.view(-1, 2)
+
+
+def passes(rows: Sequence[PairIds], tokens: int) -> Iterator[slice]:
+    """The rows in order, cut where a padded pass would hold more than ``tokens``.
+
+    One row passes however long it is.
+    """
+    start = longest = 0
+    for i, row in enumerate(rows):
+        longest = max(longest, _packed(row))
+        if i > start and (i + 1 - start) * longest > tokens:
+            yield slice(start, i)
+            start, longest = i, _packed(row)
+    yield slice(start, len(rows))

@@ -1,0 +1,89 @@
+"""What an estimator of a step's value is: its settings, how it is fitted, how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qvlib.base.settings import Settings
+from qvlib.core.preferences import Pair
+from qvlib.core.types import Environment, QModel
+
+if TYPE_CHECKING:
+    from qvlib.models.local import LocalModel
+
+OpenModel = Callable[[Path, str], "LocalModel"]
+"""(folder, dtype) -> the model saved there, prompted as the run's models are."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an estimator is fitted to.
+
+    reference: the model that is tuned or read; it must not change.
+    train, held_out: preference pairs, of other tasks each; held_out may be empty. For a control the
+        winners of ``train`` are shuffled.
+    trees: reads the records that the pairs come from (``qvlib.core.mcts.tree_record``), for
+        estimators that need values; not called, nothing is read.
+    label: what the progress bar says.
+    scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays.
+    """
+
+    environment: Environment
+    reference: LocalModel
+    train: Sequence[Pair]
+    held_out: Sequence[Pair]
+    trees: Callable[[], Iterable[Mapping[str, Any]]]
+    seed: int
+    label: str
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the README.md beside a fitted model tells of the method.
+
+    library: the library that reads the weights, as model hubs name it. tags: for hubs too.
+    score: what a score is, its unit, and what it may be compared with; sentences.
+    recipe: how it was fitted, one line.
+    """
+
+    library: str
+    tags: tuple[str, ...]
+    score: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted estimator.
+
+    save: writes the model's folder (weights, tokenizer), which is not there yet. Where a launcher
+        started several processes, only the first calls it.
+    curve: the training curve, a row a step.
+    facts: JSON values; at least ``pairs`` and ``held_out_pairs`` (used), ``dropped_pairs`` and
+        ``dropped_held_out_pairs`` (longer than the model's context), and ``held_out_accuracy``
+        in [0, 1] (None where nothing was held out).
+    """
+
+    save: Callable[[Path], None]
+    curve: list[dict[str, Any]]
+    facts: dict[str, Any]
+    card: Card
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate the value of a step. One is one small file and one line in ``ESTIMATORS``.
+
+    settings: its own settings; those that say nothing else decide the stage ``q_model``.
+    fit: (problem, settings) -> Fitted. Every random draw derives from the problem's seed.
+    load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
+    """
+
+    name: str
+    settings: type[Settings]
+    fit: Callable[[Problem, Any], Fitted]
+    load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
