@@ -24,8 +24,8 @@ from serving import serving
 from toy import Maze, small_lm
 
 from qvlib.base.errors import QvlibError
+from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import lockstep
-from qvlib.core.reranker import Filtered
 from qvlib.core.types import Request
 from qvlib.models.api import ApiAgent
 from qvlib.models.api_answers import Fault, read_answer, retry_after
@@ -245,8 +245,8 @@ def test_a_server_that_takes_n_is_paid_for_the_prompt_once(server):
     agent = agent_of(server)
     answers = agent.propose(requests(n=5))
     assert len(server.seen) == 4 and {body["n"] for body in server.seen} == {5}
-    assert [p.prompt_tokens for p in answers[0]] == [11, 0, 0, 0, 0] and [
-        p.tokens for p in answers[0]
+    assert [p.cost.prompt_tokens for p in answers[0]] == [11, 0, 0, 0, 0] and [
+        p.cost.tokens for p in answers[0]
     ] == [3] * 5
     assert (
         agent.client.usage["prompt_tokens"] == 44 and agent.client.usage["completion_tokens"] == 60
@@ -255,7 +255,7 @@ def test_a_server_that_takes_n_is_paid_for_the_prompt_once(server):
 
 def test_a_server_without_n_is_asked_draw_by_draw(server):
     each = agent_of(server, n_mode="each").propose(requests(n=5))
-    assert [p.prompt_tokens for p in each[0]] == [11] * 5 and not any(
+    assert [p.cost.prompt_tokens for p in each[0]] == [11] * 5 and not any(
         "n" in body for body in server.seen
     )
     for manner in ("ignores", "refuses"):
@@ -279,7 +279,7 @@ def test_a_refusal_among_choices_is_drawn_again_alone(server):
     assert (
         len({body["seed"] for body in server.seen}) == 2
     )  # the first draw's seed was that of the whole request
-    assert sum(p.prompt_tokens for p in row) == agent.client.usage["prompt_tokens"] == 33
+    assert sum(p.cost.prompt_tokens for p in row) == agent.client.usage["prompt_tokens"] == 33
 
 
 def test_each_draw_has_a_seed_of_its_own(server):
@@ -337,8 +337,8 @@ def test_greedy_is_one_draw_whoever_asks(server):
     answers = agent.propose(requests(n=5) + requests(n=5, seed=1))
     assert len(server.seen) == 4 and not any("n" in body for body in server.seen)
     assert len({p.action for p in answers[0]}) == 1 and answers[0] == answers[4]
-    assert [p.tokens for p in answers[0]] == [3, 0, 0, 0, 0] and [
-        p.prompt_tokens for p in answers[0]
+    assert [p.cost.tokens for p in answers[0]] == [3, 0, 0, 0, 0] and [
+        p.cost.prompt_tokens for p in answers[0]
     ] == [11, 0, 0, 0, 0]
 
 
@@ -613,7 +613,7 @@ def test_tokens_and_cost_are_counted(server):
         and usage["seconds"] > 0
     )
     assert (
-        sum(p.prompt_tokens for row in answers for p in row) == 44
+        sum(p.cost.prompt_tokens for row in answers for p in row) == 44
         and usage["unmetered"] == usage["cut_off"] == 0
     )
     assert "usd" not in agent_of(server).client.usage
@@ -763,11 +763,11 @@ def test_a_real_server(real, tmp_path):
     )
     assert usage["requests"] == 6 and usage["retries"] == usage["unmetered"] == 0
     assert all(
-        p.prompt_tokens > 5 and 1 <= p.tokens <= 6 and p.log_prob is None
+        p.cost.prompt_tokens > 5 and 1 <= p.cost.tokens <= 6 and p.log_prob is None
         for row in answers
         for p in row
     )
-    assert usage["completion_tokens"] == sum(p.tokens for row in answers for p in row)
+    assert usage["completion_tokens"] == sum(p.cost.tokens for row in answers for p in row)
     assert (
         real_agent(real, cache=tmp_path / "replies.jsonl", offline=True).propose(
             requests(n=3, count=2)

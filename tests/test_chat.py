@@ -215,13 +215,13 @@ def test_replies_that_name_no_action_are_counted(thoughts, monkeypatch):
     monkeypatch.setattr(LocalModel, "sample", lambda *_: [[(ids, -1.0) for ids in said]])
     monkeypatch.setattr(type(lm.tokenizer), "decode", lambda _, ids, **__: said[*ids, lm.end])
     asked = Request(replace(after(), admissible=("look", "click[x]")), 3, (0, "t", "0"))
-    assert [(p.action, p.unparsable) for p in lm.agent(1.0, 1.0).propose([asked])[0]] == [
+    assert [(p.action, p.cost.unparsable) for p in lm.agent(1.0, 1.0).propose([asked])[0]] == [
         ("click[buy now]", 0),
         ("no idea", 1),
         ("look", 0),
     ]
     asked = replace(asked, state=replace(asked.state, admissible=None))
-    assert [p.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == (
+    assert [p.cost.unparsable for p in lm.agent(1.0, 1.0).propose([asked])[0]] == (
         [0, 1, 1] if thoughts else [0, 0, 0]
     )
 
@@ -241,7 +241,7 @@ def test_two_tasks_of_one_instruction_have_each_their_own_beginning():
 def test_the_compact_style_counts_none():
     agent = small_lm().agent(1.0, 1.0)
     assert {
-        p.unparsable
+        p.cost.unparsable
         for row in agent.propose([Request(s, 4, (0, s.task.id, "0")) for s in states(4)])
         for p in row
     } == {0}

@@ -15,6 +15,7 @@ from toy import small_lm, states
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from qvlib.base.errors import QvlibError
+from qvlib.core.dpo import dpo_loss
 from qvlib.core.preferences import Pair
 from qvlib.core.types import State, Step, Task
 from qvlib.estimators import data
@@ -22,7 +23,6 @@ from qvlib.estimators import step_dpo_loop as dpo
 from qvlib.estimators import step_dpo_trl as trl_training
 from qvlib.estimators.data import PairIds, action_log_probs, encode_pairs, pair_log_probs
 from qvlib.estimators.log_ratio import LogRatio
-from qvlib.estimators.step_dpo_loop import dpo_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 LN2 = math.log(2)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.core.episodes import COSTS, best_episode, bootstrap_mean, compare, episode, tree_episode
+from qvlib.core.episodes import best_episode, episode, tree_episode
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
+from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.core.types import DRAWN
 
 MAZE = Maze(max_steps=5)
 TASKS = MAZE.tasks("test")
@@ -76,7 +78,7 @@ def test_the_best_of_several_episodes_begins_with_the_sample_and_pays_for_all():
         assert record["reward"] == max(trial[task]["reward"] for trial in trials)
         assert all(
             record[cost] == sum(trial[task][cost] for trial in trials)
-            for cost in (*COSTS, "env_steps")
+            for cost in (*DRAWN, "env_steps")
         )
     assert sum(r["reward"] for r in found.values()) > sum(r["reward"] for r in trials[0].values())
 
@@ -85,7 +87,7 @@ def test_a_search_as_an_episode():
     tree = next(lockstep([search(MAZE, TASKS[0], SearchConfig(60, 6), 0)], Scripted(), 1))
     record = tree_episode(tree)
     assert record["reward"] == tree.root.best_reward == pytest.approx(MAZE.best(TASKS[0]))
-    assert record["proposals"] == tree.proposals and record["env_steps"] == tree.env_steps
+    assert record["proposals"] == tree.cost.proposals and record["env_steps"] == tree.cost.env_steps
     assert record.keys() == play(Fixed(["a"]))["test-0"].keys()
 
 

@@ -226,7 +226,7 @@ def test_greedy_takes_the_likeliest_token(lm):
         text = model.tokenizer.decode(
             reply[:-1] if reply[-1] == model.end else reply, skip_special_tokens=True
         )
-        assert proposal.action == prompt.decode(text) and proposal.tokens == len(reply)
+        assert proposal.action == prompt.decode(text) and proposal.cost.tokens == len(reply)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.6), (2.0, 0.9)])
@@ -259,11 +259,12 @@ def test_proposals_are_the_same_alone_and_in_a_batch(lm):
     for request, row in zip(requests(), together, strict=True):
         (alone,) = LocalAgent(fresh(lm), 1.0, 0.9).propose([request])
         assert [p.action for p in alone] == [p.action for p in row]
-        assert [(p.tokens, p.prompt_tokens) for p in alone] == [
-            (p.tokens, p.prompt_tokens) for p in row
+        assert [(p.cost.tokens, p.cost.prompt_tokens) for p in alone] == [
+            (p.cost.tokens, p.cost.prompt_tokens) for p in row
         ]
         assert (
-            row[0].prompt_tokens == len(lm.prompt(request.state)[1]) and row[1].prompt_tokens == 0
+            row[0].cost.prompt_tokens == len(lm.prompt(request.state)[1])
+            and row[1].cost.prompt_tokens == 0
         )
     other = LocalAgent(fresh(lm), 1.0, 0.9).propose(requests(seed=1))
     assert [[p.action for p in row] for row in other] != [

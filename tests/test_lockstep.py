@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from toy import REFUSED, Maze, Scripted
 
 from qvlib.core.episodes import episode
+from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import lockstep
-from qvlib.core.reranker import Filtered
 from qvlib.core.types import Request, State, Task
 
 

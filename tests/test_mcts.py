@@ -18,12 +18,11 @@ from qvlib.core.mcts import (
     Node,
     SearchConfig,
     backup,
-    best_trajectory,
     search,
     select,
-    tree_record,
     uct,
 )
+from qvlib.core.trees import best_trajectory, tree_record
 from qvlib.core.types import State, Task
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -149,11 +148,11 @@ def test_costs_are_counted():
     agent = Scripted()
     tree = grow(Maze(), agent, SearchConfig(7, 4))
     asked = sum(r.n for call in agent.calls for r in call)
-    assert tree.proposals == asked and tree.tokens == 2 * asked
-    assert tree.prompt_tokens == 7 * sum(len(call) for call in agent.calls)
+    assert tree.cost.proposals == asked and tree.cost.tokens == 2 * asked
+    assert tree.cost.prompt_tokens == 7 * sum(len(call) for call in agent.calls)
     expansions = sum(bool(n.children) for n in tree.root.walk())
     rollouts = asked - 4 * expansions
-    assert tree.env_steps == rollouts + sum(len(n.children) for n in tree.root.walk())
+    assert tree.cost.env_steps == rollouts + sum(len(n.children) for n in tree.root.walk())
 
 
 # -- the formula ------------------------------------------------------------------------------

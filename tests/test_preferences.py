@@ -12,7 +12,7 @@ from toy import Maze, Scripted
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import SearchConfig, search, tree_record
+from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.preferences import (
     Pair,
     accuracy,
@@ -22,6 +22,7 @@ from qvlib.core.preferences import (
     kind,
     shuffle_winners,
 )
+from qvlib.core.trees import tree_record
 from qvlib.estimators.data import rebuild
 
 

@@ -12,10 +12,12 @@ from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
 from qvlib.core.episodes import episode, tree_episode
+from qvlib.core.filtering import Filtered, Listed
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import SearchConfig, search, tree_record
-from qvlib.core.reranker import Filtered, Listed, Reranked
-from qvlib.core.types import Proposal, Request, Task
+from qvlib.core.mcts import SearchConfig, search
+from qvlib.core.reranker import Reranked
+from qvlib.core.trees import tree_record
+from qvlib.core.types import Cost, Proposal, Request, Task
 
 MAZE = Maze()
 STATE = MAZE.reset(Task("t", "go"))
@@ -58,7 +60,10 @@ def test_distinct_actions_are_scored_once():
 
 def test_the_price_is_that_of_all_candidates_and_paid_once():
     best = ask(Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=1, c=2)), 3), n=2)
-    assert [(p.tokens, p.prompt_tokens, p.refused) for p in best] == [(3, 5, 0), (0, 0, 0)]
+    assert [(p.cost.tokens, p.cost.prompt_tokens, p.cost.refused) for p in best] == [
+        (3, 5, 0),
+        (0, 0, 0),
+    ]
 
 
 def test_more_are_drawn_when_more_are_asked_for():
@@ -111,7 +116,7 @@ def test_nests_is_searched_with_and_batches():
     for request, (best,) in zip(requests, together, strict=True):
         drawn = {p.action for p in Scripted().propose([replace(request, n=4)])[0]}
         assert best.action in drawn and len(best.considered) == 2
-        assert best.tokens == 8  # four draws of two tokens
+        assert best.cost.tokens == 8  # four draws of two tokens
     tree = next(lockstep([search(MAZE, STATE.task, SearchConfig(6, 3), 0)], outer, 1))
     assert tree.iterations == 6 and tree.root.children
 
@@ -132,8 +137,8 @@ def test_the_plain_draw_is_the_first_candidate_of_five():
 def test_redraws_until_accepted_and_counts():
     proposals = ask(Filtered(Scripted(("a", REFUSED, REFUSED)), MAZE, attempts=60), n=40)
     assert {p.action for p in proposals} == {"a"}
-    assert sum(p.refused for p in proposals) > 40
-    assert all(p.tokens == 2 * (1 + p.refused) for p in proposals)
+    assert sum(p.cost.refused for p in proposals) > 40
+    assert all(p.cost.tokens == 2 * (1 + p.cost.refused) for p in proposals)
 
 
 def test_draws_from_the_distribution_given_accepted():
@@ -145,7 +150,7 @@ def test_draws_from_the_distribution_given_accepted():
 def test_gives_up_after_attempts_and_keeps_the_last_draw():
     agent = Scripted((REFUSED,))
     (proposal,) = ask(Filtered(agent, MAZE, attempts=3))
-    assert proposal.action == REFUSED and proposal.refused == 2 and len(agent.calls) == 3
+    assert proposal.action == REFUSED and proposal.cost.refused == 2 and len(agent.calls) == 3
 
 
 def test_accepted_draws_are_left_alone_and_only_refused_slots_are_redrawn():
@@ -164,16 +169,22 @@ def test_replies_that_name_no_action_are_counted_in_the_slot_and_in_the_choice()
     class Talkative:
         def propose(self, asked):
             return [
-                [Proposal(p.action, tokens=1, unparsable=int(p.action == REFUSED)) for p in row]
+                [
+                    Proposal(p.action, cost=Cost(tokens=1, unparsable=int(p.action == REFUSED)))
+                    for p in row
+                ]
                 for row in Scripted(("a", REFUSED, "b")).propose(asked)
             ]
 
     filtered = Filtered(Talkative(), MAZE, attempts=60)
     proposals = ask(filtered, n=12)
-    assert sum(p.unparsable for p in proposals) == sum(p.refused for p in proposals) > 0
-    assert all(p.unparsable == p.refused for p in proposals)
+    assert sum(p.cost.unparsable for p in proposals) == sum(p.cost.refused for p in proposals) > 0
+    assert all(p.cost.unparsable == p.cost.refused for p in proposals)
     best, second = ask(Reranked(filtered, None, 12), n=2)
-    assert (best.unparsable, second.unparsable) == (sum(p.unparsable for p in proposals), 0)
+    assert (best.cost.unparsable, second.cost.unparsable) == (
+        sum(p.cost.unparsable for p in proposals),
+        0,
+    )
     ended = next(lockstep([episode(MAZE, MAZE.tasks("test")[0], 0)], filtered, 1))
     grown = next(
         lockstep([search(MAZE, MAZE.tasks("test")[0], SearchConfig(9, 3), 0)], filtered, 1)
@@ -187,13 +198,13 @@ def test_what_only_trying_can_tell_is_kept():
         def accepts(self, state, action):
             return None
 
-    assert ask(Filtered(Fixed([REFUSED]), Unsure()))[0].refused == 0
+    assert ask(Filtered(Fixed([REFUSED]), Unsure()))[0].cost.refused == 0
 
 
 def test_redraws_come_from_the_fallback():
     greedy, sampled = Fixed([REFUSED]), Scripted(("b",))
     (proposal,) = ask(Filtered(greedy, MAZE, fallback=sampled))
-    assert (proposal.action, proposal.refused, proposal.tokens) == ("b", 1, 3)
+    assert (proposal.action, proposal.cost.refused, proposal.cost.tokens) == ("b", 1, 3)
     assert ask(Filtered(greedy, MAZE))[0].action == REFUSED
     kept = Scripted(("c",))
     assert ask(Filtered(Fixed(["a"]), MAZE, fallback=kept))[0].action == "a" and not kept.calls

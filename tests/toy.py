@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qvlib.base.seeding import generator
-from qvlib.core.types import Proposal, Request, State, Step, Task
+from qvlib.core.types import Cost, Proposal, Request, State, Step, Task
 
 REFUSED = "nonsense"
 
@@ -100,8 +100,7 @@ class Scripted:
                 Proposal(
                     self.actions[generator(*r.key, k).integers(n)],
                     -float(np.log(n)),
-                    tokens=2,
-                    prompt_tokens=7 if k == 0 else 0,
+                    Cost(tokens=2, prompt_tokens=7 if k == 0 else 0),
                 )
                 for k in range(r.n)
             ]
@@ -119,7 +118,7 @@ class Fixed:
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         return [
             [
-                Proposal(a, p, tokens=1, prompt_tokens=5 if k == 0 else 0)
+                Proposal(a, p, Cost(tokens=1, prompt_tokens=5 if k == 0 else 0))
                 for k, (a, p) in enumerate(
                     itertools.islice(
                         zip(itertools.cycle(self.actions), itertools.cycle(self.log_probs)), r.n

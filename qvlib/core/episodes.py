@@ -1,18 +1,41 @@
-"""Episodes of an agent, and what they are worth: one trial each, no undo."""
+"""Episodes of an agent, and walking given actions again: one trial each, no undo."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
-from qvlib.base.seeding import generator
-from qvlib.core.lockstep import Job
+from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import Tree
-from qvlib.core.types import Environment, Request, Task
+from qvlib.core.types import Agent, Cost, Environment, Job, Proposal, Request, State, Task, total
 
-COSTS = ("proposals", "tokens", "prompt_tokens", "refused", "unparsable")
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One trial of a task: terminal reward in [0, 1] (0 if cut off), actions, cost, perhaps a trace."""
+
+    task: Task
+    reward: float
+    done: bool
+    actions: tuple[str, ...]
+    cost: Cost
+    trace: list[dict[str, Any]] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As plain data: task, group, the cost, reward, done, actions, and the trace if there is one."""
+        record = {
+            "task": self.task.id,
+            "group": self.task.group,
+            **self.cost.drawn(),
+            "reward": self.reward,
+            "done": self.done,
+            "env_steps": self.cost.env_steps,
+            "actions": list(self.actions),
+        }
+        return record if self.trace is None else record | {"trace": self.trace}
 
 
 def episode(
@@ -20,133 +43,80 @@ def episode(
 ) -> Job[dict[str, Any]]:
     """Let the agent act until the end or ``max_steps``; a generator for ``lockstep``.
 
-    Every arm draws from the keys (seed, task, step), so that two arms in the same state see the same
-    first samples: differences between arms are then differences of choice.
-    Returns a record: task, reward in [0, 1] (0 if cut off), steps, and the cost. ``trace`` keeps each
-    step's page and candidates. Another ``trial`` draws anew.
+    Every arm draws from the keys (seed, task, step), so that two arms in the same state see the
+    same first samples: differences between arms are then differences of choice.
+    Returns a record: task, reward in [0, 1] (0 if cut off), steps, and the cost. ``trace`` keeps
+    each step's page and candidates. Another ``trial`` draws anew.
     """
-    state = environment.reset(task)
-    record = {"task": task.id, "group": task.group, **dict.fromkeys(COSTS, 0)}
-    steps = []
-    while not state.done and state.depth < environment.max_steps:
-        node = f"{state.depth}/trial {trial}" if trial else str(state.depth)
-        best = (yield Request(state, 1, (seed, task.id, node)))[0]
-        record["proposals"] += max(1, len(best.considered))
-        for cost in COSTS[1:]:
-            record[cost] += getattr(best, cost)
-        if trace:
-            steps.append(
-                {
-                    "observation": state.observation,
-                    "action": best.action,
-                    "q": best.q,
-                    "candidates": [
-                        {"action": c.action, "q": c.q, "log_prob": c.log_prob}
-                        for c in best.considered
-                    ],
-                }
-            )
-        state = environment.step(state, best.action)
-    record |= {
-        "reward": float(state.reward),
-        "done": state.done,
-        "env_steps": state.depth,
-        "actions": [s.action for s in state.history],
-    }
-    return record | {"trace": steps} if trace else record
+    played = yield from _play(environment, task, seed, trial)
+    return (played if trace else replace(played, trace=None)).record()
 
 
 def best_episode(
     environment: Environment, task: Task, seed: int, trials: int
 ) -> Job[dict[str, Any]]:
-    """The best of several whole episodes by their terminal reward (Best-of-N), with the cost of all.
+    """The best of several whole episodes by their terminal reward (Best-of-N), at the cost of all.
 
     What the agent could reach by luck, told by the environment: no agent of one trial.
     """
     played = []
     for trial in range(trials):
-        played.append((yield from episode(environment, task, seed, trial=trial)))
-    best = max(played, key=lambda record: record["reward"])
-    return best | {cost: sum(record[cost] for record in played) for cost in (*COSTS, "env_steps")}
+        played.append((yield from _play(environment, task, seed, trial)))
+    best = max(played, key=lambda episode: episode.reward)
+    return replace(best, cost=total(episode.cost for episode in played), trace=None).record()
+
+
+def _play(environment: Environment, task: Task, seed: int, trial: int) -> Job[Episode]:
+    """One episode, with its trace."""
+    state, cost, trace = environment.reset(task), Cost(), []
+    while not state.done and state.depth < environment.max_steps:
+        node = f"{state.depth}/trial {trial}" if trial else str(state.depth)
+        best = (yield Request(state, 1, (seed, task.id, node)))[0]
+        cost += best.cost + Cost(proposals=max(1, len(best.considered)), env_steps=1)
+        trace.append(_choice(state, best))
+        state = environment.step(state, best.action)
+    actions = tuple(step.action for step in state.history)
+    return Episode(task, float(state.reward), state.done, actions, cost, trace)
+
+
+def _choice(state: State, best: Proposal) -> dict[str, Any]:
+    """A step of a trace: what the agent read, what it executed, and what it chose that from."""
+    return {
+        "observation": state.observation,
+        "action": best.action,
+        "q": best.q,
+        "candidates": [
+            {"action": c.action, "q": c.q, "log_prob": c.log_prob} for c in best.considered
+        ],
+    }
 
 
 def tree_episode(tree: Tree) -> dict[str, Any]:
     """The record of a searched task: the best terminal reward found, with all the search's cost."""
-    return {
-        "task": tree.task.id,
-        "group": tree.task.group,
-        "proposals": tree.proposals,
-        "tokens": tree.tokens,
-        "prompt_tokens": tree.prompt_tokens,
-        "refused": tree.refused,
-        "unparsable": tree.unparsable,
-        "reward": tree.root.best_reward,
-        "done": True,
-        "env_steps": tree.env_steps,
-        "actions": [],
-    }
+    return Episode(tree.task, tree.root.best_reward, True, (), tree.cost).record()
 
 
-def bootstrap_mean(
-    values: Sequence[float],
-    groups: Sequence[str],
-    resamples: int,
-    seed: int = 0,
-    chains: Sequence[int] | None = None,
-) -> tuple[float, float, float]:
-    """(mean, low, high): the mean with a 95 % percentile interval that resamples whole groups and, where there are several, chains.
-
-    Tasks of one group (a product, a game) are not independent, so groups are drawn with replacement and the
-    mean is taken over all their tasks. Pass paired differences for a paired interval. ``chains`` is the
-    training seed of each value: they are drawn with replacement too, so that the interval covers the luck
-    of training as far as a handful of seeds can tell it.
-    """
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    seeds, row = np.unique(
-        np.zeros(len(index), int) if chains is None else np.asarray(chains), return_inverse=True
-    )
-    sums, counts = np.zeros((len(seeds), len(names))), np.zeros((len(seeds), len(names)))
-    np.add.at(sums, (row, index), np.asarray(values, float))
-    np.add.at(counts, (row, index), 1)
-    rng, luck = generator(seed, "bootstrap"), generator(seed, "bootstrap", "chains")
-    means = np.empty(resamples)
-    for start in range(0, resamples, 1000):
-        drawn = rng.integers(len(names), size=(min(1000, resamples - start), len(names)))
-        which = luck.integers(len(seeds), size=(len(drawn), len(seeds)))
-        total, count = (
-            x[which].sum(1) if len(seeds) > 1 else np.broadcast_to(x, (len(drawn), len(names)))
-            for x in (sums, counts)
-        )
-        means[start : start + len(drawn)] = np.take_along_axis(total, drawn, 1).sum(
-            1
-        ) / np.take_along_axis(count, drawn, 1).sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+def replay(environment: Environment, task: Task, actions: Iterable[str]) -> State:
+    """The state after the actions: transitions are deterministic, so replay restores it."""
+    return reduce(environment.step, actions, environment.reset(task))
 
 
-def compare(
-    arms: Mapping[str, Sequence[Mapping[str, Any]]], against: str, resamples: int
-) -> dict[str, dict[str, Any]]:
-    """Paired gain of mean reward of each arm over ``against``: mean, ci95, relative to its mean.
+def visited(environment: Environment, task: Task, actions: Iterable[str]) -> list[State]:
+    """The first state of a task and the state after each of the actions."""
+    return list(accumulate(actions, environment.step, initial=environment.reset(task)))
 
-    Paired by task, and by the chain's ``seed`` where records have one.
-    """
-    base = {(r.get("seed", 0), r["task"]): r["reward"] for r in arms[against]}
-    gains = {}
-    for arm, records in arms.items():
-        if arm == against:
-            continue
-        matched = [base[r.get("seed", 0), r["task"]] for r in records]
-        mean, low, high = bootstrap_mean(
-            [r["reward"] - m for r, m in zip(records, matched, strict=True)],
-            [r["group"] for r in records],
-            resamples,
-            chains=[r.get("seed", 0) for r in records],
-        )
-        level = float(np.mean(matched))
-        gains[arm] = {
-            "mean": mean,
-            "ci95": [low, high],
-            "relative": mean / level if level else None,
-        }
-    return gains
+
+def decisions(
+    environment: Environment, task: Task, actions: Sequence[str]
+) -> list[tuple[State, str]]:
+    """Each of the actions with the state in which it was chosen."""
+    return list(zip(visited(environment, task, actions), actions, strict=False))
+
+
+def demonstrate(
+    environment: Environment, tasks: Sequence[Task], agent: Agent, seed: int, width: int
+) -> list[dict[str, Any]]:
+    """The ``episode`` records of an agent, in the order of the tasks; ``width`` of them at a time."""
+    jobs = (episode(environment, task, seed) for task in tasks)
+    by_task = {record["task"]: record for record in lockstep(jobs, agent, width)}
+    return [by_task[task.id] for task in tasks]

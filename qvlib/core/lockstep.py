@@ -1,30 +1,41 @@
 """Advance many generators together so that every language-model call is a full batch.
 
-A search or an episode is written as a generator for one task: it yields a ``Request`` and is sent
-back the proposals. What batches them is this file alone.
+A search or an episode is written as a generator for one task (a ``Job``): it yields a ``Request``
+and is sent back the proposals. What batches them is this file alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar, runtime_checkable
 
-from qvlib.core.reranker import Filtered
-from qvlib.core.types import Agent, Proposal, Request
+from qvlib.core.types import Agent, Job, Proposal, Request
 
 T = TypeVar("T")
-Job = Generator[Request, list[Proposal], T]
+
+
+@runtime_checkable
+class Wraps(Protocol):
+    """An agent that asks another one, possibly more than once, and whose part a job can take over."""
+
+    @property
+    def inner(self) -> Agent | None:
+        """The agent that answers everything it asks; None if there is no such one agent."""
+
+    def around(self, job: Job[T]) -> Job[T]:
+        """The same job for ``inner``, with the same result: it also asks what this agent would."""
 
 
 def lockstep(jobs: Iterable[Job[T]], agent: Agent, width: int) -> Iterator[T]:
     """Run ``jobs`` with at most ``width`` of them under way; yield results as they finish.
 
     Results come in the order of finishing. A job's result does not depend on its company, since
-    every draw is seeded by its request's key. What a ``Filtered`` agent redraws for one job goes into
-    the next call with what the others ask: small calls cost nearly as much as full ones.
+    every draw is seeded by its request's key. What an agent that wraps another (``Wraps``) asks for
+    one job goes into the next call with what the others ask: small calls cost nearly as much as
+    full ones.
     """
-    while isinstance(agent, Filtered) and agent.fallback is None:
-        jobs, agent = map(agent.around, jobs), agent.agent
+    while isinstance(agent, Wraps) and agent.inner is not None:
+        jobs, agent = map(agent.around, jobs), agent.inner
     waiting = iter(jobs)
     running: list[tuple[Job[T], Request]] = []
     more = True
@@ -48,6 +59,8 @@ def _resume(
 ) -> Iterator[T]:
     """Send a job its answer; it either asks again (appended to ``running``) or ends (yielded)."""
     try:
-        running.append((job, job.send(proposals)))
+        request = next(job) if proposals is None else job.send(proposals)
     except StopIteration as end:
         yield end.value
+    else:
+        running.append((job, request))

@@ -7,12 +7,10 @@ action that leads to it. ``search`` is written for one tree; ``lockstep`` runs m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from qvlib.core.lockstep import Job
-from qvlib.core.types import Environment, Proposal, Request, State, Task
+from qvlib.core.types import Cost, Environment, Job, Proposal, Request, State, Task, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +84,8 @@ class Tree:
     task: Task
     root: Node
     iterations: int
-    env_steps: int
-    proposals: int
-    tokens: int
-    prompt_tokens: int
-    refused: int
-    unparsable: int = 0
+    cost: Cost
     best_actions: tuple[str, ...] = ()
-
-
-class _Cost:
-    __slots__ = ("env_steps", "proposals", "tokens", "prompt_tokens", "refused", "unparsable")
-
-    def __init__(self) -> None:
-        self.env_steps = self.proposals = self.tokens = self.prompt_tokens = self.refused = (
-            self.unparsable
-        ) = 0
-
-    def add(self, proposals: list[Proposal]) -> None:
-        self.proposals += len(proposals)
-        self.tokens += sum(p.tokens for p in proposals)
-        self.prompt_tokens += sum(p.prompt_tokens for p in proposals)
-        self.refused += sum(p.refused for p in proposals)
-        self.unparsable += sum(p.unparsable for p in proposals)
 
 
 def uct(child: Node, parent: Node, config: SearchConfig) -> float:
@@ -144,36 +121,24 @@ def search(environment: Environment, task: Task, config: SearchConfig, seed: int
     Each iteration selects a leaf, expands it if it was visited before (or is the root), rolls out
     from its first child with one sampled action a step, and backs the outcome up.
     """
-    cost = _Cost()
     root = top = Node("", environment.reset(task))
-    done, best = 0, root.state
+    cost, done, best = Cost(), 0, root.state
     for iteration in range(config.iterations):
         done = iteration + 1
         if config.reroot_after and iteration and iteration % config.reroot_after == 0:
             top = _below(top, environment)
         leaf = select(top, config)
         if _open(leaf, environment) and (leaf.visits or leaf is root):
-            yield from _expand(leaf, environment, config, seed, cost)
+            cost += yield from _expand(leaf, environment, config, seed)
             leaf = leaf.children[0]
-        value, end = yield from _evaluate(leaf, environment, config, (seed, iteration), cost)
+        value, end, spent = yield from _evaluate(leaf, environment, config, (seed, iteration))
+        cost += spent
         backup(leaf, value, end.reward if end.done else 0.0, config.discount)
         if end.done and (not best.done or (end.reward, -end.depth) > (best.reward, -best.depth)):
             best = end
         if config.stop_at_success and leaf.state.done and leaf.state.reward >= 1:
             break
-    actions = tuple(step.action for step in best.history)
-    return Tree(
-        task,
-        root,
-        done,
-        cost.env_steps,
-        cost.proposals,
-        cost.tokens,
-        cost.prompt_tokens,
-        cost.refused,
-        cost.unparsable,
-        actions,
-    )
+    return Tree(task, root, done, cost, tuple(step.action for step in best.history))
 
 
 def _open(node: Node, environment: Environment) -> bool:
@@ -187,13 +152,9 @@ def _below(top: Node, environment: Environment) -> Node:
     return max(children, key=lambda child: (child.value, child.visits), default=top)
 
 
-def _expand(
-    leaf: Node, environment: Environment, config: SearchConfig, seed: int, cost: _Cost
-) -> Job[None]:
-    """Give a leaf one child for each distinct sampled action."""
-    key = (seed, leaf.state.task.id, leaf.id)
-    proposals = yield Request(leaf.state, config.expand_n, key)
-    cost.add(proposals)
+def _expand(leaf: Node, environment: Environment, config: SearchConfig, seed: int) -> Job[Cost]:
+    """Give a leaf one child for each distinct sampled action; returns what that cost."""
+    proposals = yield Request(leaf.state, config.expand_n, (seed, leaf.state.task.id, leaf.id))
     by_action: dict[str, Node] = {}
     for proposal in proposals:
         if proposal.action in by_action:
@@ -201,84 +162,29 @@ def _expand(
             continue
         number = f"{leaf.id}.{len(by_action)}" if leaf.id else str(len(by_action))
         state = environment.step(leaf.state, proposal.action)
-        cost.env_steps += 1
         by_action[proposal.action] = Node(number, state, leaf, proposal.action, proposal.log_prob)
     leaf.children = list(by_action.values())
+    return _spent(proposals) + Cost(env_steps=len(by_action))
 
 
 def _evaluate(
-    leaf: Node, environment: Environment, config: SearchConfig, key: tuple[int, int], cost: _Cost
-) -> Job[tuple[float, State]]:
-    """(value, last state) of rolling out from a node in the real environment."""
-    state, (seed, iteration) = leaf.state, key
+    leaf: Node, environment: Environment, config: SearchConfig, key: tuple[int, int]
+) -> Job[tuple[float, State, Cost]]:
+    """(value, last state, cost) of rolling out from a node in the real environment."""
+    state, (seed, iteration), cost = leaf.state, key, Cost()
     if not state.valid:
-        return config.invalid_value, state
+        return config.invalid_value, state, cost
     while not state.done:
         if state.depth >= environment.max_steps:
-            return config.timeout_value, state
+            return config.timeout_value, state, cost
         node = f"{leaf.id}/{iteration}/{state.depth}"
         proposals = yield Request(state, 1, (seed, state.task.id, node))
-        cost.add(proposals)
+        cost += _spent(proposals) + Cost(env_steps=1)
         state = environment.step(state, proposals[0].action)
-        cost.env_steps += 1
-    return state.reward * config.discount ** (state.depth - leaf.state.depth), state
+    value = state.reward * config.discount ** (state.depth - leaf.state.depth)
+    return value, state, cost
 
 
-def tree_record(tree: Tree) -> dict[str, Any]:
-    """The tree as plain data: a record a task, with one row a node under ``nodes``.
-
-    The schema (docs in README): ``node``/``parent`` are paths of child numbers, ``value`` the mean of
-    the backed-up values, ``observation`` what the action showed, ``reward`` the terminal reward;
-    ``best_actions`` are those of ``Tree``.
-    """
-    rows = [
-        {
-            "node": node.id,
-            "parent": node.parent.id if node.parent else None,
-            "depth": node.depth,
-            "action": node.action,
-            "observation": node.state.observation,
-            "visits": node.visits,
-            "value_sum": node.value_sum,
-            "value": node.value,
-            "reward": node.state.reward,
-            "terminal": node.state.done,
-            "valid": node.state.valid,
-            "samples": node.samples,
-            "log_prob": node.log_prob,
-            "best_reward": node.best_reward,
-        }
-        for node in tree.root.walk()
-    ]
-    return {
-        "task": tree.task.id,
-        "group": tree.task.group,
-        "instruction": tree.task.instruction,
-        "iterations": tree.iterations,
-        "env_steps": tree.env_steps,
-        "proposals": tree.proposals,
-        "tokens": tree.tokens,
-        "prompt_tokens": tree.prompt_tokens,
-        "refused": tree.refused,
-        "unparsable": tree.unparsable,
-        "best_actions": list(tree.best_actions),
-        "nodes": rows,
-    }
-
-
-def best_trajectory(tree: Mapping[str, Any]) -> tuple[float, tuple[str, ...]] | None:
-    """(terminal reward, actions) of the best episode in a tree record, rollouts included; None where none ended.
-
-    The highest reward; among equals the fewest actions, then what ended in the tree, by node, then ``best_actions``.
-    A record without ``best_actions``, of an older search, has only what ended in the tree.
-    """
-    found, path = [], {}
-    for node in tree["nodes"]:  # parents first, and children in their order
-        path[node["node"]] = (
-            () if node["parent"] is None else (*path[node["parent"]], node["action"])
-        )
-        if node["terminal"]:
-            found.append((node["reward"], path[node["node"]]))
-    if tree.get("best_actions"):
-        found.append((tree["nodes"][0]["best_reward"], tuple(tree["best_actions"])))
-    return min(found, key=lambda one: (-one[0], len(one[1])), default=None)
+def _spent(proposals: list[Proposal]) -> Cost:
+    """The cost of an answer, each of its proposals counted."""
+    return total(p.cost for p in proposals) + Cost(proposals=len(proposals))

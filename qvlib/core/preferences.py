@@ -1,29 +1,29 @@
-"""Turn finished trees into preference pairs of sibling actions (arXiv 2409.09345, section on preferences).
+"""Turn finished trees into preference pairs of sibling actions.
 
-The builder reads tree records (see ``mcts.tree_record``), made by anyone.
+arXiv 2409.09345, section on preferences. The builder reads tree records (``trees.tree_record``),
+made by anyone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
-
-NODE_KEYS = ("node", "parent", "action", "visits", "value")
+from qvlib.core.trees import Row, children_by_parent, paths
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two sibling actions after the same history: ``chosen`` has the higher value.
 
-    path: the actions from the first state to where the two part; with the task it rebuilds the state.
+    path: the actions from the first state to where the two part; with the task it rebuilds the
+        state (``episodes.replay``).
     values are means in [-1, 1]; visits count the search's visits.
     """
 
@@ -48,6 +48,20 @@ class Pair:
     def record(self) -> dict[str, Any]:
         return asdict(self)
 
+    def swapped(self) -> Pair:
+        """The same two actions, preferred the other way round."""
+        return Pair(
+            self.task,
+            self.node,
+            self.path,
+            self.rejected,
+            self.chosen,
+            self.rejected_value,
+            self.chosen_value,
+            self.rejected_visits,
+            self.chosen_visits,
+        )
+
 
 def build_pairs(
     trees: Iterable[Mapping[str, Any]],
@@ -57,72 +71,56 @@ def build_pairs(
 ) -> list[Pair]:
     """Pairs of siblings, in the order of the trees.
 
-    rule: ``best_path`` pairs the best with the worst sibling along the best trajectory, as published;
-    ``all_nodes`` does so at every node; ``all_siblings`` takes every two siblings of every node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a margin of
-    0 or under ``min_margin`` are skipped.
+    rule: ``best_path`` pairs the best with the worst sibling along the best trajectory, as
+    published; ``all_nodes`` does so at every node; ``all_siblings`` takes every two siblings of
+    every node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a
+    margin of 0 or under ``min_margin`` are skipped.
 
     Raises:
         QvlibError: a tree lacks a key, or a node's parent.
     """
-    pairs: list[Pair] = []
-    for tree in trees:
-        children = _children(tree)
-        nodes = (
-            _best_path(tree, children)
-            if rule == "best_path"
-            else (node["node"] for node in tree["nodes"])
-        )
-        path: dict[str, tuple[str, ...]] = {}
-        for node in tree["nodes"]:  # parents come first
-            path[node["node"]] = (
-                () if node["parent"] is None else (*path[node["parent"]], node["action"])
-            )
-        for node in nodes:
-            seen = [s for s in children.get(node, []) if s["visits"] >= max(min_visits, 1)]
-            for best, worst in _ordered_two(seen) if rule == "all_siblings" else _extremes(seen):
-                pair = Pair(
-                    tree["task"],
-                    node,
-                    path[node],
-                    best["action"],
-                    worst["action"],
-                    best["value"],
-                    worst["value"],
-                    best["visits"],
-                    worst["visits"],
-                )
-                if pair.margin > 0 and pair.margin >= min_margin and pair.chosen != pair.rejected:
-                    pairs.append(pair)
-    return pairs
+    pairs = (
+        _pair(tree["task"], parent, path, better, worse)
+        for tree in trees
+        for parent, path, siblings in _compared_siblings(tree, rule, min_visits)
+        for better, worse in (_every_two if rule == "all_siblings" else _extremes)(siblings)
+    )
+    return [p for p in pairs if p.margin > 0 and p.margin >= min_margin and p.chosen != p.rejected]
 
 
-def _children(tree: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    children: dict[str, list[Mapping[str, Any]]] = {}
-    known: set[str] = set()
-    for node in tree.get("nodes", ()):
-        missing = [key for key in NODE_KEYS if key not in node]
-        if missing or (node["parent"] is not None and node["parent"] not in known):
-            what = (
-                f"lacks {missing[0]!r}"
-                if missing
-                else f"comes before its parent {node['parent']!r}"
-            )
-            raise QvlibError(
-                f"tree of task {tree.get('task')!r}: node {node.get('node')!r} {what}; "
-                "each node needs node, parent (None for the root), action, visits, value, parents first"
-            )
-        known.add(node["node"])
-        if node["parent"] is not None:
-            children.setdefault(node["parent"], []).append(node)
-    if not known or "task" not in tree:
-        raise QvlibError("a tree record needs `task` and a non-empty list `nodes`")
-    return children
+def _compared_siblings(
+    tree: Mapping[str, Any], rule: str, min_visits: int
+) -> Iterator[tuple[str, tuple[str, ...], list[Row]]]:
+    """(parent, path to it, its visited children) of each node that the rule looks at."""
+    children, path = children_by_parent(tree), paths(tree)
+    best_only = rule == "best_path"
+    nodes = _best_path(tree, children) if best_only else [node["node"] for node in tree["nodes"]]
+    for node in nodes:
+        siblings = _visited(children.get(node, ()), min_visits)
+        if len(siblings) > 1:
+            yield node, path[node], siblings
 
 
-def _best_path(
-    tree: Mapping[str, Any], children: Mapping[str, list[Mapping[str, Any]]]
-) -> Iterator[str]:
-    """Nodes of the best trajectory: from the root, always the visited child of the highest value."""
+def _visited(siblings: Iterable[Row], min_visits: int) -> list[Row]:
+    return [sibling for sibling in siblings if sibling["visits"] >= max(min_visits, 1)]
+
+
+def _pair(task: str, node: str, path: tuple[str, ...], better: Row, worse: Row) -> Pair:
+    return Pair(
+        task,
+        node,
+        path,
+        better["action"],
+        worse["action"],
+        better["value"],
+        worse["value"],
+        better["visits"],
+        worse["visits"],
+    )
+
+
+def _best_path(tree: Mapping[str, Any], children: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    """Nodes of the best trajectory: from the root, always the visited child of highest value."""
     node = tree["nodes"][0]["node"]
     while True:
         yield node
@@ -132,38 +130,38 @@ def _best_path(
         node = max(visited, key=lambda child: (child["value"], child["visits"]))["node"]
 
 
-def _extremes(
-    siblings: list[Mapping[str, Any]],
-) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _value(node: Row) -> float:
+    value: float = node["value"]
+    return value
+
+
+def _extremes(siblings: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """The best and the worst."""
-    if len(siblings) > 1:
-        yield max(siblings, key=lambda s: s["value"]), min(siblings, key=lambda s: s["value"])
+    yield max(siblings, key=_value), min(siblings, key=_value)
 
 
-def _ordered_two(
-    siblings: list[Mapping[str, Any]],
-) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _every_two(siblings: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """Every two, the better first."""
-    for one, other in combinations(siblings, 2):
-        yield (one, other) if one["value"] >= other["value"] else (other, one)
+    for first, second in combinations(siblings, 2):
+        yield (first, second) if first["value"] >= second["value"] else (second, first)
 
 
 def compared(
     trees: Iterable[Mapping[str, Any]], min_margin: float = 0.0, min_visits: int = 0
 ) -> dict[str, int]:
-    """``states`` in which the trees compare actions: at least two siblings have ``min_visits`` visits (and one at all).
+    """``states`` in which the trees compare actions: two siblings or more have enough visits.
 
-    ``ties`` are those of them in which best and worst are less than ``min_margin`` apart, or equal: they make no pair.
+    Enough is ``min_visits``, and at least one. ``ties`` are the states in which best and worst are
+    less than ``min_margin`` apart, or equal: they make no pair.
     """
-    found = {"states": 0, "ties": 0}
-    for tree in trees:
-        for siblings in _children(tree).values():
-            values = [s["value"] for s in siblings if s["visits"] >= max(min_visits, 1)]
-            if len(values) > 1:
-                margin = max(values) - min(values)
-                found["states"] += 1
-                found["ties"] += margin < min_margin or margin <= 0
-    return found
+    margins = [
+        _value(best) - _value(worst)
+        for tree in trees
+        for _, _, siblings in _compared_siblings(tree, "all_nodes", min_visits)
+        for best, worst in _extremes(siblings)
+    ]
+    ties = sum(margin < min_margin or margin <= 0 for margin in margins)
+    return {"states": len(margins), "ties": ties}
 
 
 def kind(action: str) -> str:
@@ -177,46 +175,35 @@ def hold_out(pairs: Iterable[Pair], share: float, seed: int) -> tuple[list[Pair]
     train: list[Pair] = []
     held: list[Pair] = []
     for pair in pairs:
-        (held if generator(seed, pair.task, "hold-out").random() < share else train).append(pair)
+        (held if is_held_out(pair.task, share, seed) else train).append(pair)
     return train, held
+
+
+def is_held_out(task: str, share: float, seed: int) -> bool:
+    """Is a task one of the ``share`` whose pairs no Q model is trained on?"""
+    return bool(generator(seed, task, "hold-out").random() < share)
 
 
 def shuffle_winners(pairs: Iterable[Pair], seed: int, shuffle: int = 0) -> list[Pair]:
     """The control: the same pairs, each with its winner drawn by a coin.
 
-    Shuffle 2i + 1 turns every coin of shuffle 2i. With few pairs of a kind (buying against choosing an option) a
-    shuffle happens to favour one side, and so a policy; of two opposite shuffles both sides are favoured once.
+    Shuffle 2i + 1 turns every coin of shuffle 2i. With few pairs of a kind (buying against choosing
+    an option) a shuffle happens to favour one side, and so a policy; of two opposite shuffles both
+    sides are favoured once.
     """
-
-    def swap(p: Pair) -> Pair:
-        return Pair(
-            p.task,
-            p.node,
-            p.path,
-            p.rejected,
-            p.chosen,
-            p.rejected_value,
-            p.chosen_value,
-            p.rejected_visits,
-            p.chosen_visits,
-        )
-
-    found: list[Pair] = []
-    count: Counter[tuple[str, str]] = Counter()
-    for p in pairs:
-        again = (
-            (count[p.task, p.node],) if count[p.task, p.node] else ()
-        )  # further pairs of a node have their own coins
-        heads = generator(seed, p.task, p.node, "shuffle", shuffle // 2, *again).random() < 0.5
-        found.append(swap(p) if heads ^ (shuffle % 2 == 1) else p)
-        count[p.task, p.node] += 1
-    return found
+    shuffled: list[Pair] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for pair in pairs:
+        node = (pair.task, pair.node)
+        again = (seen[node],) if seen[node] else ()  # further pairs of a node have own coins
+        heads = generator(seed, *node, "shuffle", shuffle // 2, *again).random() < 0.5
+        shuffled.append(pair.swapped() if heads ^ (shuffle % 2 == 1) else pair)
+        seen[node] += 1
+    return shuffled
 
 
 def accuracy(q_chosen: np.ndarray, q_rejected: np.ndarray) -> float:
-    """Share of pairs whose chosen action has the higher Q; a tie counts one half."""
-    return (
-        float(np.mean((q_chosen > q_rejected) + 0.5 * (q_chosen == q_rejected)))
-        if len(q_chosen)
-        else float("nan")
-    )
+    """Share of pairs whose chosen action has the higher Q; a tie counts one half, nan of none."""
+    if not len(q_chosen):
+        return float("nan")
+    return float(np.mean((q_chosen > q_rejected) + 0.5 * (q_chosen == q_rejected)))

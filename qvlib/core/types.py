@@ -1,10 +1,12 @@
-"""What flows: task -> state -> history -> actions. Each is a frozen value."""
+"""The data flow: task -> state -> request -> proposals -> next state. Each is a frozen value."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Environment(Protocol):
         """The first state of a task."""
 
     def step(self, state: State, action: str) -> State:
-        """The state after an action. Never changes ``state``; a refused action gives ``valid=False``."""
+        """The state after an action; ``state`` itself stays. A refused action: ``valid=False``."""
 
     def accepts(self, state: State, action: str) -> bool | None:
         """False if the action would be refused or change nothing, None if only trying can tell."""
@@ -97,27 +99,68 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What was spent; costs add up with ``+``, and many with ``total``.
+
+    proposals: actions that were asked for and answered. Whoever asks counts them: in a single
+        ``Proposal`` it is 0.
+    tokens: tokens generated, those of redrawn actions included.
+    prompt_tokens: tokens of the prompts read.
+    refused: draws that the environment would have refused, and that were drawn again.
+    unparsable: draws that were replies of a chat model and named no action.
+    env_steps: steps taken in the environment.
+    """
+
+    proposals: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    refused: int = 0
+    unparsable: int = 0
+    env_steps: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.proposals + other.proposals,
+            self.tokens + other.tokens,
+            self.prompt_tokens + other.prompt_tokens,
+            self.refused + other.refused,
+            self.unparsable + other.unparsable,
+            self.env_steps + other.env_steps,
+        )
+
+    def drawn(self) -> dict[str, int]:
+        """The cost of drawing (``DRAWN``), as records hold it; ``env_steps`` has its own place."""
+        return {name: value for name, value in asdict(self).items() if name in DRAWN}
+
+
+DRAWN = tuple(field.name for field in fields(Cost) if field.name != "env_steps")
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of costs; ``Cost()`` of none."""
+    return sum(costs, Cost())
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """One proposed action.
 
     log_prob: log-probability of the action's tokens under the agent in nats, summed,
         at temperature 1 and before any truncation; None if the model does not tell.
-    tokens: tokens generated for it, refused draws in its place included.
-    prompt_tokens: tokens of the prompts it was drawn from.
-    refused: draws in its place that the environment would have refused.
-    unparsable: draws in its place, itself included, that were replies of a chat model and named no action.
+    cost: what it cost, draws that were refused in its place included.
     q: the Q model's score, log pi - log pi_ref in nats, where one was asked.
     considered: the candidates it was chosen from, where it was chosen.
     """
 
     action: str
     log_prob: float | None = None
-    tokens: int = 0
-    prompt_tokens: int = 0
-    refused: int = 0
-    unparsable: int = 0
+    cost: Cost = Cost()
     q: float | None = None
     considered: tuple[Proposal, ...] = ()
+
+
+Job = Generator[Request, list[Proposal], T]
+"""Work that asks an agent as it goes: yields requests, is sent proposals, returns a ``T``."""
 
 
 class Agent(Protocol):

@@ -1,6 +1,6 @@
 """Step-level DPO (arXiv 2409.09345): a model tuned on pairs, scored against its reference.
 
-Two trainers minimise the same loss (``qvlib.estimators.step_dpo_loop.dpo_loss``): a plain loop for
+Two trainers minimise the same loss (``qvlib.core.dpo.dpo_loss``): a plain loop for
 small models, which needs a good half of TRL's time for them, and TRL's ``DPOTrainer`` for large
 ones, with LoRA and checkpoints.
 """

@@ -1,6 +1,6 @@
 """Step-level DPO in a plain loop, for small models (arXiv 2409.09345; DPO: arXiv 2305.18290).
 
-The loss is a pure function of four vectors of log-probabilities.
+The loss, ``qvlib.core.dpo.dpo_loss``, is a pure function of four vectors of log-probabilities.
 """
 
 from __future__ import annotations
@@ -9,27 +9,12 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from qvlib.base.seeding import generator
+from qvlib.core.dpo import dpo_loss
 from qvlib.estimators.data import PairIds, pair_log_probs, passes, some_fit
 from qvlib.models.local import LocalModel
-
-
-def dpo_loss(
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    ref_chosen: torch.Tensor,
-    ref_rejected: torch.Tensor,
-    beta: float,
-) -> torch.Tensor:
-    """-log sigmoid(beta [(log pi - log pi_ref)(chosen) - (log pi - log pi_ref)(rejected)]), [B].
-
-    chosen, rejected: log-probabilities of the two actions under the policy, nats, [B];
-    ref_*: under the reference, [B]. With policy = reference it is ln 2.
-    """
-    return -F.logsigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
 
 
 def train(

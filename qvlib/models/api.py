@@ -22,7 +22,7 @@ from typing import Any
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
 from qvlib.base.seeding import generator
-from qvlib.core.types import Proposal, Request, State
+from qvlib.core.types import Cost, Proposal, Request, State
 from qvlib.models.api_client import ApiClient, Refused
 
 
@@ -187,10 +187,12 @@ class ApiAgent:
                 Proposal(
                     self.parse(reply.text),
                     reply.log_prob,
-                    reply.completion_tokens if first else 0,
-                    reply.prompt_tokens if first else 0,
-                    unparsable=int(
-                        self.unparsable is not None and self.unparsable(reply.text, state)
+                    Cost(
+                        tokens=reply.completion_tokens if first else 0,
+                        prompt_tokens=reply.prompt_tokens if first else 0,
+                        unparsable=int(
+                            self.unparsable is not None and self.unparsable(reply.text, state)
+                        ),
                     ),
                 )
             )

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
-from qvlib.core.types import Proposal, Request, State
+from qvlib.core.types import Cost, Proposal, Request, State
 from qvlib.models import chat
 from qvlib.models.precision import in_own_precision
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
@@ -564,11 +564,13 @@ class LocalAgent:
                 Proposal(
                     prompt.decode(text[ids]),
                     log_prob,
-                    len(ids),
-                    len(prompt_ids) if k == 0 else 0,
-                    unparsable=int(
-                        isinstance(prompt, chat.ChatPrompt)
-                        and chat.unparsable(text[ids], r.state, not prompt.thoughts)
+                    Cost(
+                        tokens=len(ids),
+                        prompt_tokens=len(prompt_ids) if k == 0 else 0,
+                        unparsable=int(
+                            isinstance(prompt, chat.ChatPrompt)
+                            and chat.unparsable(text[ids], r.state, not prompt.thoughts)
+                        ),
                     ),
                 )
                 for k, (ids, log_prob) in enumerate(row)

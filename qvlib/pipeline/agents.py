@@ -13,8 +13,8 @@ from qvlib import environments
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import stream
 from qvlib.core.episodes import episode
+from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import lockstep
-from qvlib.core.reranker import Filtered
 from qvlib.core.types import Agent, Environment, Task
 from qvlib.models.names import is_remote
 from qvlib.pipeline.common import (

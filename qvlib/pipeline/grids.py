@@ -18,7 +18,7 @@ from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import process_count, slices, stream
 from qvlib.base.paths import resolve
-from qvlib.core.episodes import bootstrap_mean
+from qvlib.core.statistics import bootstrap_mean
 from qvlib.pipeline.params import Params, make
 from qvlib.runs.stage import is_complete, read_stage
 

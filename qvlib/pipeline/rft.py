@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qvlib.base.errors import QvlibError
-from qvlib.core.mcts import best_trajectory
+from qvlib.core.trees import best_trajectory
 from qvlib.pipeline.agents import decisions, must_be_tunable
 from qvlib.pipeline.common import one_thread, save_model, write_table
 from qvlib.pipeline.models import load_model

@@ -9,8 +9,9 @@ from tqdm.auto import tqdm
 
 from qvlib.base.executors.processes import slices, stream
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import SearchConfig, search, tree_record
+from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
+from qvlib.core.trees import tree_record
 from qvlib.core.types import Agent, Environment, Task
 from qvlib.pipeline.agents import sampler
 from qvlib.pipeline.common import for_each_seed, processes

@@ -68,7 +68,7 @@ def rule_table(params: Params) -> pd.DataFrame:
     the same rule without Q. Columns ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over groups
     (and chains), ``relative`` and ``verdict`` (``reading.rule_verdict``). Tasks are dev tasks.
     """
-    from qvlib.core.episodes import bootstrap_mean
+    from qvlib.core.statistics import bootstrap_mean
     from qvlib.report.sentences import rule_verdict
 
     pipeline.try_rules(params)

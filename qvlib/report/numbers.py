@@ -18,9 +18,9 @@ from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
-from qvlib.core.episodes import COSTS as DRAWN
-from qvlib.core.episodes import bootstrap_mean, compare
 from qvlib.core.preferences import compared
+from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.core.types import DRAWN
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import STAGES, Params
 from qvlib.runs.stage import read_stage

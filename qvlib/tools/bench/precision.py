@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qvlib.base.seeding import generator
-from qvlib.core.episodes import bootstrap_mean
+from qvlib.core.statistics import bootstrap_mean
 from qvlib.core.types import Environment, State
 from qvlib.estimators.data import PairIds
 from qvlib.estimators.step_dpo_loop import train

@@ -120,9 +120,10 @@ class Bench:
 
     def search(self, way: str, every: int, first: int = 0) -> Found:
         """Search every so manieth task from a first one, in one of the ways."""
+        from qvlib.core.filtering import Filtered
         from qvlib.core.lockstep import lockstep
-        from qvlib.core.mcts import search, tree_record
-        from qvlib.core.reranker import Filtered
+        from qvlib.core.mcts import search
+        from qvlib.core.trees import tree_record
         from qvlib.models.local import LocalAgent
 
         self.lm.forget()
