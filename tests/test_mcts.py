@@ -15,22 +15,25 @@ from toy import REFUSED, Fixed, Maze, Scripted
 
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import (
+    Evaluation,
     Node,
     SearchConfig,
     backup,
+    published_uct,
+    published_uct_select,
     search,
-    select,
     uct,
+    uct_select,
 )
 from qvlib.core.trees import best_trajectory, tree_record
-from qvlib.core.types import State, Task
+from qvlib.core.types import Cost, Request, State, Task
 
 GOLDEN = Path(__file__).parent / "golden"
 TASK = Task("train-0", "go", "train-0")
 
 
-def grow(maze, agent, config, seed=0, task=TASK):
-    return next(lockstep([search(maze, task, config, seed)], agent, 1))
+def grow(maze, agent, config, seed=0, task=TASK, **rules):
+    return next(lockstep([search(maze, task, config, seed, **rules)], agent, 1))
 
 
 # -- values -----------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ def test_running_out_of_steps_has_its_value():
     assert (
         deepest.visits == 4 and not deepest.children
     )  # rolled out from depth 1 once, then selected
-    tree = grow(Maze(max_steps=2), Fixed(["loop"]), SearchConfig(5, 1, timeout_value=-0.25))
+    tree = grow(Maze(max_steps=2, timeout_value=-0.25), Fixed(["loop"]), SearchConfig(5, 1))
     assert tree.root.value == -0.25
 
 
@@ -167,16 +170,14 @@ def _node(visits, value_sum, children=()):
 def test_uct_by_hand_and_as_published():
     often, seldom = _node(16, 12.8), _node(4, 2.0)  # means 0.8 and 0.5
     parent = _node(20, 14.8, [often, seldom])
-    config = SearchConfig(exploration=0.5)
-    assert uct(often, parent, config) == pytest.approx(0.8 + 0.5 * math.sqrt(math.log(20) / 16))
-    assert uct(_node(0, 0), parent, config) == math.inf
-    little = SearchConfig(exploration=0.1)
-    assert select(parent, little) is often
-    published = SearchConfig(exploration=0.1, uct="published_code")
-    assert uct(often, parent, published) == pytest.approx(
+    assert uct(often, parent, 0.5) == pytest.approx(0.8 + 0.5 * math.sqrt(math.log(20) / 16))
+    assert uct(_node(0, 0), parent, 0.5) == published_uct(_node(0, 0), parent, 0.5) == math.inf
+    assert uct_select(0.1)(parent) is often
+    assert published_uct(often, parent, 0.1) == pytest.approx(
         0.8 / 16 + 0.1 * math.sqrt(math.log(20) / 16)
     )
-    assert select(parent, published) is seldom  # exploitation has faded: 0.05 against 0.125
+    # exploitation has faded: 0.05 against 0.125
+    assert published_uct_select(0.1)(parent) is seldom
 
 
 def test_discounted_backup_by_hand():
@@ -207,7 +208,7 @@ def test_putting_off_the_end_costs_with_a_discount_only():
 
 def test_unvisited_children_go_first_in_order():
     first, second = _node(0, 0), _node(0, 0)
-    assert select(_node(9, 9, [_node(9, 9), first, second]), SearchConfig()) is first
+    assert uct_select(math.sqrt(2))(_node(9, 9, [_node(9, 9), first, second])) is first
 
 
 def test_backup_reaches_the_root_once():
@@ -240,6 +241,56 @@ def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
     assert {c.id for c in first.root.children if c.visits != grown[c.id]} == {best.id}
 
 
+# -- other rules --------------------------------------------------------------------------------
+
+
+def test_values_come_from_what_is_handed_in_and_only_where_there_is_something_to_find_out():
+    """An evaluation asks as it likes, its draws are keyed by what it is given, its cost is paid."""
+    maze, agent, judged = Maze(max_steps=3), Scripted(("a", "b", "loop", REFUSED)), []
+
+    def judge(leaf, key):
+        judged.append(leaf)
+        drawn = yield Request(leaf.state, 2, (*key[:2], f"{key[2]}/judge"))
+        assert len(drawn) == 2
+        return Evaluation(len(leaf.id) / 100, leaf.state, Cost(tokens=1000))
+
+    tree = grow(maze, agent, SearchConfig(30, 4, stop_at_success=False), evaluate=judge)
+    asked = [request for call in agent.calls for request in call]
+    assert len(judged) == sum(r.key[2].endswith("/judge") for r in asked)
+    assert len({r.key for r in asked}) == len(asked) and {r.key[:2] for r in asked} == {
+        (0, TASK.id)
+    }
+    assert all(n.state.valid and not n.state.done and n.depth < 3 for n in judged)
+    settled = {n.id for n in tree.root.walk() if n.visits} - {n.id for n in judged} - {""}
+    nodes = {n.id: n for n in tree.root.walk()}
+    for name in settled:
+        node = nodes[name]
+        expected = -1 if not node.state.valid else node.state.reward if node.state.done else -0.5
+        assert node.value == pytest.approx(expected)
+    assert settled and judged and len(judged) + sum(nodes[n].visits for n in settled) == 30
+    expansions = sum(bool(n.children) for n in nodes.values())
+    assert tree.cost == Cost(
+        proposals=4 * expansions,
+        tokens=1000 * len(judged) + 2 * 4 * expansions,
+        prompt_tokens=7 * expansions,
+        env_steps=len(nodes) - 1,
+    )
+
+
+def test_leaves_come_from_what_is_handed_in():
+    def last(top):
+        while top.children:
+            top = top.children[-1]
+        return top
+
+    tree = grow(Maze(), Fixed(["a", "loop"]), SearchConfig(9, 2), select=last)
+    assert {n.id for n in tree.root.walk()} <= {"", "0", "1", "1.0", "1.1", "1.1.0", "1.1.1"} | {
+        "1.1.1.0",
+        "1.1.1.1",
+    }
+    assert tree.root.children[0].visits == 1 and tree.root.children[1].visits == 8
+
+
 # -- what holds in every tree -----------------------------------------------------------------
 
 
@@ -249,7 +300,7 @@ def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
     iterations=st.integers(1, 60),
     expand=st.integers(1, 6),
     c=st.floats(0, 3),
-    rule=st.sampled_from(["mean", "published_code"]),
+    rule=st.sampled_from([uct_select, published_uct_select]),
     stop=st.booleans(),
     max_steps=st.integers(1, 4),
     actions=st.lists(st.sampled_from(["a", "b", "c", "loop", REFUSED]), min_size=1, max_size=5),
@@ -257,9 +308,8 @@ def test_a_rerooted_search_goes_deeper_and_stays_below_the_best_child():
 )
 def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions, reroot):
     maze = Maze(seed=seed, max_steps=max_steps)
-    config = SearchConfig(iterations, expand, c, rule, stop, reroot_after=reroot)
-    agent = Scripted(actions)
-    tree = grow(maze, agent, config, seed)
+    config = SearchConfig(iterations, expand, stop_at_success=stop, reroot_after=reroot)
+    tree = grow(maze, Scripted(actions), config, seed, select=rule(c))
     assert tree.root.visits == tree.iterations <= iterations
     for node in tree.root.walk():
         below = sum(child.visits for child in node.children)
@@ -304,21 +354,27 @@ def test_a_tree_is_the_same_alone_and_in_company(width, seed):
 # -- kept trees -------------------------------------------------------------------------------
 
 CASES = {
-    "plain": (Maze(), Scripted(), SearchConfig(24, 3)),
+    "plain": (Maze(), Scripted(), SearchConfig(24, 3), None),
     "refused_and_cut_off": (
         Maze(max_steps=3),
         Scripted(("a", "b", "loop", REFUSED)),
         SearchConfig(20, 4),
+        None,
     ),
-    "published_code": (Maze(seed=5), Scripted(), SearchConfig(24, 3, uct="published_code")),
+    "published_code": (
+        Maze(seed=5),
+        Scripted(),
+        SearchConfig(24, 3),
+        published_uct_select(math.sqrt(2)),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_kept_trees(name):
     """Set QVLIB_REGENERATE=1 to write the trees anew, and read the difference before committing it."""
-    maze, agent, config = CASES[name]
-    made = tree_record(grow(maze, agent, config))
+    maze, agent, config, select = CASES[name]
+    made = tree_record(grow(maze, agent, config, select=select))
     made["nodes"] = [
         {
             k: row[k]

@@ -9,7 +9,7 @@ from qvlib.pipeline.models import load_model
 from qvlib.pipeline.pairs import load_pairs, load_trees, make_pairs
 from qvlib.pipeline.q import fit, fit_q, load_q, train_q
 from qvlib.pipeline.rft import train_rft
-from qvlib.pipeline.trees import collect, search_config
+from qvlib.pipeline.trees import collect, search_config, search_select
 from qvlib.pipeline.trials import RULES, rule_names, try_cell, try_rules
 from qvlib.pipeline.world import Uses, check_disjoint, split_row, uses, world
 from qvlib.runs.stage import is_complete
@@ -36,6 +36,7 @@ __all__ = [
     "rule_names",
     "sampler",
     "search_config",
+    "search_select",
     "split_row",
     "train_agents",
     "train_q",

@@ -21,7 +21,7 @@ from qvlib.pipeline.models import load_model
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.q import load_q
 from qvlib.pipeline.rft import train_rft
-from qvlib.pipeline.trees import search_config
+from qvlib.pipeline.trees import search_config, search_select
 from qvlib.pipeline.world import split_row, uses, world
 from qvlib.runs.stage import Stage, open_stage
 
@@ -126,10 +126,11 @@ def _episodes(
     """Play what is not done of every arm on these tasks; yields the episodes' records."""
     environment = world(params)
     config = replace(search_config(params), iterations=params.mcts_iterations)
+    select = search_select(params)
     for arm, agent in make(params, environment).items():
         todo = [task for task in tasks if (arm, task.id) not in done]
         if arm == "mcts":
-            jobs = (search(environment, task, config, params.seed) for task in todo)
+            jobs = (search(environment, task, config, params.seed, select=select) for task in todo)
             results = map(tree_episode, lockstep(jobs, agent, params.batch_size))
         elif arm == "best_of_n":
             jobs = (best_episode(environment, task, params.seed, params.best_of) for task in todo)

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from qvlib.base.executors.processes import slices, stream
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import SearchConfig, search
+from qvlib.core.mcts import SearchConfig, Select, published_uct_select, search, uct_select
 from qvlib.core.reranker import Reranked
 from qvlib.core.trees import tree_record
 from qvlib.core.types import Agent, Environment, Task
@@ -28,6 +28,12 @@ def search_config(params: Params) -> SearchConfig:
     return SearchConfig(
         **{name: getattr(params, name) for name in SearchConfig.__dataclass_fields__}
     )
+
+
+def search_select(params: Params) -> Select:
+    """How that search selects: UCT of the paper, or of its published code."""
+    rules = {"mean": uct_select, "published_code": published_uct_select}
+    return rules[params.uct](params.exploration)
 
 
 @for_each_seed
@@ -63,7 +69,8 @@ def _title(params: Params) -> str:
 def _search(params: Params, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """Search tasks; yields their trees as records."""
     environment = world(params)
-    jobs = (search(environment, task, search_config(params), params.seed) for task in tasks)
+    config, select = search_config(params), search_select(params)
+    jobs = (search(environment, task, config, params.seed, select=select) for task in tasks)
     yield from map(tree_record, lockstep(jobs, _collector(params, environment), params.batch_size))
 
 

@@ -116,6 +116,7 @@ class Bench:
         self.params = Params()
         self.environment, self.lm = pipeline.world(self.params), pipeline.load_model(self.params)
         self.config = pipeline.search_config(self.params)
+        self.select = pipeline.search_select(self.params)
         self.prompts: set[tuple[int, ...]] = set()
 
     def search(self, way: str, every: int, first: int = 0) -> Found:
@@ -133,7 +134,10 @@ class Bench:
         agent = Filtered(
             LocalAgent(counting, self.params.temperature, self.params.top_p), self.environment
         )
-        jobs = (search(self.environment, task, self.config, self.params.seed) for task in tasks)
+        jobs = (
+            search(self.environment, task, self.config, self.params.seed, select=self.select)
+            for task in tasks
+        )
         trees = {
             tree.task.id: [
                 (n["node"], n["action"], n["visits"], n["value"])
