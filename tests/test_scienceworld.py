@@ -125,6 +125,16 @@ def test_a_refused_action_leaves_the_simulator_where_it_is(stand_in):
     assert len(live.env.loads) == 1
 
 
+def test_the_answers_last_asked_for_are_kept(monkeypatch):
+    monkeypatch.setattr(simulator, "ANSWERS", 2)
+    live = Simulator(Env())
+    for action in ("open door", "look around", "open door", "inventory", "open door"):
+        live.answer("fill", 0, (), action)
+    assert live.env.server.calls == 3  # not asked for longest: look around
+    live.answer("fill", 0, (), "look around")
+    assert live.env.server.calls == 4
+
+
 def test_what_the_simulator_lists_in_any_order_is_put_in_one():
     cups = [f"a wood cup (containing {paint} paint)" for paint in ("red", "blue", "yellow")]
     shown = (

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import math
 import random
+import struct
 
 import pytest
 
@@ -44,6 +46,19 @@ def test_records_across_small_windows(official, write, tmp_path, monkeypatch):
     whole = catalogue.load(write(official)).products
     monkeypatch.setattr(datafiles, "_CHUNK", 7)
     assert catalogue.load(tmp_path).products == whole
+
+
+def test_records_are_what_json_reads(tmp_path):
+    rng = random.Random(0)
+    floats = [struct.unpack("d", rng.randbytes(8))[0] for _ in range(2000)]
+    numbers = [x for x in floats if math.isfinite(x)] + [0, -0.0, 2**53 + 1, 5e-324, 1e22, -(2**62)]
+    texts = ["\u20ac \U0001f600 \x00", 'a "quote"\\ \n', "[{", ""]
+    whole = [{"numbers": numbers, "texts": texts, "": {"item": [None, True, []]}}, {}]
+    for indent, ascii_alone in ((None, True), (2, False)):
+        text = json.dumps(whole, indent=indent, ensure_ascii=ascii_alone)
+        (tmp_path / "list.json").write_text(" \n" + text, encoding="utf-8")
+        read = [record for _, record in datafiles.records(tmp_path / "list.json", "things", "")]
+        assert repr(read) == repr(json.loads(text))  # 0 is not 0.0, nor is -0.0
 
 
 def test_goals(official, write):
@@ -93,6 +108,7 @@ def test_an_option_without_values_makes_no_goals(official, write):
         ("items_shuffle_1000.json", "", "not a list of products"),
         ("items_shuffle_1000.json", "[]", "no products in it"),
         ("items_shuffle_1000.json", '[{"asin": "B1"', "record 0: not JSON or cut off"),
+        ("items_shuffle_1000.json", "[] and more", "record 0: not JSON or cut off (parse error: t"),
         ("items_shuffle_1000.json", '[{"asin": "B1"}]', "record 0 (B1): no field"),
         ("items_shuffle_1000.json", '[{"asin": 3}]', "field 'asin' is 3"),
         ("items_shuffle_1000.json", b"[\xff\xfe]", "not UTF-8"),

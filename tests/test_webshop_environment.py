@@ -5,7 +5,8 @@ import copy
 import pytest
 
 from qvlib.base.errors import QvlibError
-from qvlib.environments.webshop import build
+from qvlib.environments.webshop import WORLD, build
+from qvlib.environments.webshop.settings import WebShopSettings
 
 
 @pytest.fixture
@@ -121,7 +122,8 @@ def test_step_leaves_its_state_alone_and_replays(shop, task):
 
 
 def test_text_rich(official, write):
-    shop = build(write(official), observation_mode="text_rich", dev_share=0.1, test_share=0.2)
+    settings = WebShopSettings(observation_mode="text_rich", test_share=0.2)
+    shop = WORLD.build(settings, write(official))
     task = next(t for split in shop.splits.values() for t in split if t.group == "B000000001")
     state = walk(shop, task, *OPEN, "click[small]")
     assert state.observation.startswith("You have clicked small.\nInstruction:\n")
@@ -134,7 +136,7 @@ def test_text_rich(official, write):
 
 
 def test_attributes_are_shown_on_demand(official, write):
-    shop = build(write(official), show_attributes=True, goals="all")
+    shop = WORLD.build(WebShopSettings(show_attributes=True, goals="all"), write(official))
     task = next(t for split in shop.splits.values() for t in split)
     state = walk(shop, task, *OPEN, "click[attributes]")
     assert (

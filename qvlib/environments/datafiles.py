@@ -10,31 +10,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import ijson
+
 from qvlib.base.errors import QvlibError
 
-_CHUNK = 1 << 22
-_LONGEST_RECORD = 1 << 26
+_CHUNK = 1 << 16  # characters that are read at a time
 
 
 def records(path: Path, what: str, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of a JSON list of ``what``, one at a time, so that a file of many gigabytes is never held whole.
+    """(number, object) of a JSON list of ``what``, one at a time: the file is never held whole.
 
     Raises:
         QvlibError: unreadable, cut off, not JSON, or not a list of objects.
     """
     with opened(path) as text:
-        buffer, index = _Buffer(text, path), 0
-        if buffer.peek() != "[":
+        while (first := text.read(1)).isspace():
+            pass
+        if first != "[":
             raise QvlibError(f"{path}: not a list of {what}; {remedy}")
-        buffer.at += 1
-        while buffer.peek() != "]":
-            if index:
-                buffer.skip(",", index)
-            record = buffer.value(index)
-            if not isinstance(record, dict):
-                raise QvlibError(f"{path}: record {index} is not an object; {remedy}")
-            yield index, record
-            index += 1
+        text.seek(0)
+        index = 0
+        try:
+            for record in ijson.items(_Bytes(text), "item", use_float=True, buf_size=_CHUNK):
+                if not isinstance(record, dict):
+                    raise QvlibError(f"{path}: record {index} is not an object; {remedy}")
+                yield index, record
+                index += 1
+        except ijson.JSONError as error:
+            raise QvlibError(
+                f"{path}: record {index}: not JSON or cut off ({_first_line(error)}); "
+                "fetch the file again"
+            ) from None
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -85,45 +91,19 @@ class opened:
             raise QvlibError(f"{self.path}: not UTF-8 text; fetch it again") from None
 
 
-class _Buffer:
-    """A window over a JSON text, moved along as values are read."""
+class _Bytes:
+    """A text as the bytes that ijson wants, so that other encodings are refused as everywhere."""
 
-    def __init__(self, text: TextIO, path: Path) -> None:
-        self.text, self.path, self.window, self.at = text, path, "", 0
-        self.decode = json.JSONDecoder().raw_decode
+    def __init__(self, text: TextIO) -> None:
+        self.text = text
 
-    def more(self) -> bool:
-        chunk = self.text.read(_CHUNK)
-        self.window, self.at = self.window[self.at :] + chunk, 0
-        return bool(chunk)
+    def read(self, size: int) -> bytes:
+        return self.text.read(size).encode()
 
-    def peek(self) -> str:
-        """The next character that is not white space; empty at the end of the text."""
-        while True:
-            while self.at < len(self.window):
-                if not self.window[self.at].isspace():
-                    return self.window[self.at]
-                self.at += 1
-            if not self.more():
-                return ""
 
-    def skip(self, mark: str, index: int) -> None:
-        if self.peek() != mark:
-            self.fail(index, f"expected {mark!r}" if self.peek() else "the text ends here")
-        self.at += 1
-
-    def value(self, index: int) -> Any:
-        self.peek()
-        while True:
-            try:
-                value, self.at = self.decode(self.window, self.at)
-                return value
-            except json.JSONDecodeError as error:
-                # Cut by the window's edge, or wrong? Only more text can tell.
-                if len(self.window) - self.at > _LONGEST_RECORD or not self.more():
-                    self.fail(index, error.msg)
-
-    def fail(self, index: int, why: str) -> None:
-        raise QvlibError(
-            f"{self.path}: record {index}: not JSON or cut off ({why}); fetch the file again"
-        )
+def _first_line(error: ijson.JSONError) -> str:
+    """What is wrong, without the text around it, which may be cut within a character."""
+    told = error.args[0]
+    if isinstance(told, bytes):
+        told = told.decode(errors="replace")
+    return told.partition("\n")[0]

@@ -6,25 +6,11 @@ import functools
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from qvlib.environments.webshop.analyzer import tokens
 from qvlib.environments.webshop.search import Index, build_index
 
 SIMILAR = 5
-
-
-class Articles(Protocol):
-    """What the environment asks of a corpus; the same question always gets the same answer."""
-
-    def find(self, entity: str) -> str | None:
-        """The title of the article an entity names; None if there is none."""
-
-    def text(self, title: str) -> str:
-        """The text of an article."""
-
-    def similar(self, entity: str) -> tuple[str, ...]:
-        """At most five titles like the entity, best first."""
 
 
 @dataclass(frozen=True)

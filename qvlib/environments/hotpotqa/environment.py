@@ -12,7 +12,7 @@ from pathlib import Path
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State, Step, Task
 from qvlib.environments.hotpotqa import files
-from qvlib.environments.hotpotqa.corpus import Articles, pieces
+from qvlib.environments.hotpotqa.corpus import Corpus, pieces
 from qvlib.environments.hotpotqa.metric import Score, score
 from qvlib.environments.hotpotqa.questions import SPLITS
 from qvlib.environments.hotpotqa.splits import split_tasks
@@ -50,7 +50,7 @@ class HotPotQA:
     splits: split -> tasks; skipped: questions left out because a later split asks about the same article.
     """
 
-    corpus: Articles = field(repr=False)
+    corpus: Corpus = field(repr=False)
     splits: Mapping[str, Sequence[Task]] = field(repr=False)
     hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
     skipped: int = 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
+
+from cachetools import LRUCache
 
 from qvlib.base.errors import QvlibError
 
@@ -43,14 +44,14 @@ class Simulator:
         self.env = env
         self._at: Place | None = None
         self._choices: list[str] = []
-        self._answers: OrderedDict[Place, Answer] = OrderedDict()
+        self._answers: LRUCache[Place, Answer] = LRUCache(ANSWERS)
 
     def start(self, task: str, variation: int) -> Answer:
         """The first look around."""
         place = (task, variation, ())
         if place not in self._answers:
             self._load(task, variation)
-            self._keep(place, Answer(tidy(self.env.server.freeActionLook())))
+            self._answers[place] = Answer(tidy(self.env.server.freeActionLook()))
         return self._answers[place]
 
     def answer(self, task: str, variation: int, commands: tuple[str, ...], action: str) -> Answer:
@@ -58,7 +59,7 @@ class Simulator:
         place = (task, variation, (*commands, action))
         if place not in self._answers:
             self._go(task, variation, commands)
-            self._keep(place, self._step(action))
+            self._answers[place] = self._step(action)
         return self._answers[place]
 
     def reached(self, task: str, variation: int, commands: tuple[str, ...]) -> tuple[str, ...]:
@@ -105,11 +106,6 @@ class Simulator:
             task, variation
         )  # begins anew too; the simulator's own reset takes ten times as long
         self._at = (task, variation, ())
-
-    def _keep(self, place: Place, answer: Answer) -> None:
-        self._answers[place] = answer
-        if len(self._answers) > ANSWERS:
-            self._answers.popitem(last=False)
 
 
 @functools.cache

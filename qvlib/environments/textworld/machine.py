@@ -8,10 +8,11 @@ for the moments last visited, so that any of them can be gone on from. A moment 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cachetools import LRUCache
 
 GAMES, MOMENTS = 64, 1024  # kept in memory; a moment holds about 50 kB
 _EVENT = re.compile(r"\[[^]]+\]\n?")
@@ -41,8 +42,8 @@ class Machines:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._games: OrderedDict[str, Machine] = OrderedDict()
-        self._moments: OrderedDict[tuple[str, tuple[str, ...]], Moment] = OrderedDict()
+        self._games: LRUCache[str, Machine] = LRUCache(GAMES)
+        self._moments: LRUCache[tuple[str, tuple[str, ...]], Moment] = LRUCache(MOMENTS)
 
     def after(self, path: str, commands: tuple[str, ...]) -> Moment:
         """The moment after the commands, one step from the latest one before it that is kept."""
@@ -50,14 +51,13 @@ class Machines:
         while known >= 0 and (path, commands[:known]) not in self._moments:
             known -= 1
         if known < 0:
-            now = _kept(self._moments, (path, ()), self._game(path).start(), MOMENTS)
-            known = 0
+            known, now = 0, self._game(path).start()
+            self._moments[path, ()] = now
         else:
             now = self._moments[path, commands[:known]]
-            self._moments.move_to_end((path, commands[:known]))
         for count in range(known, len(commands)):
             now = self._game(path).go_on(now, commands[count])
-            _kept(self._moments, (path, commands[: count + 1]), now, MOMENTS)
+            self._moments[path, commands[: count + 1]] = now
         return now
 
     def forget(self) -> None:
@@ -66,10 +66,9 @@ class Machines:
         self._moments.clear()
 
     def _game(self, path: str) -> Machine:
-        if path in self._games:
-            self._games.move_to_end(path)
-            return self._games[path]
-        return _kept(self._games, path, Machine(self.folder / path), GAMES)
+        if path not in self._games:
+            self._games[path] = Machine(self.folder / path)
+        return self._games[path]
 
 
 class Machine:
@@ -146,10 +145,3 @@ def shown(text: str) -> str:
     """A text as a player reads it: without traces, status line and empty lines."""
     text = _AFTER.sub("", _EVENT.sub("", _EXTRA.sub("", text)))
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _kept(memory: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
-    memory[key] = value
-    if len(memory) > most:
-        memory.popitem(last=False)
-    return value

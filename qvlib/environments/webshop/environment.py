@@ -18,6 +18,7 @@ from qvlib.environments.webshop.pages import Page, View
 from qvlib.environments.webshop.reward import reward
 from qvlib.environments.webshop.splits import SPLITS, split_tasks
 
+PAGE_SIZE = 10  # products on a page of results, as in the original
 _ACTION = re.compile(r"(.+)\[(.+)\]")
 _START = pages.view(pages.start())
 _NOTHING = View("", (), ())
@@ -40,7 +41,6 @@ class WebShop:
     repair: bool = False
     show_attributes: bool = False
     observation_mode: Literal["text", "text_rich"] = "text"
-    page_size: int = 10
     max_steps: int = 10
     timeout_value: float = -0.5
     name: str = "webshop"
@@ -184,7 +184,7 @@ class WebShop:
             return pages.start()
         if page.kind == "results":
             found = self.find(page.keywords)
-            shown = found[(page.page - 1) * self.page_size : page.page * self.page_size]
+            shown = found[(page.page - 1) * PAGE_SIZE : page.page * PAGE_SIZE]
             return pages.results(
                 [self.catalogue.by_asin[asin] for asin in shown], page.page, len(found)
             )
@@ -235,7 +235,6 @@ def build(
     repair: bool = False,
     show_attributes: bool = False,
     observation_mode: Literal["text", "text_rich"] = "text",
-    page_size: int = 10,
     max_steps: int = 10,
     timeout_value: float = -0.5,
     dev_share: float = 0.1,
@@ -266,7 +265,6 @@ def build(
         repair=repair,
         show_attributes=show_attributes,
         observation_mode=observation_mode,
-        page_size=page_size,
         max_steps=max_steps,
         timeout_value=timeout_value,
     )

@@ -31,3 +31,9 @@ class WebShopSettings(WorldSettings):
         "nouns of titles: auto (table beside the data, else spacy), spacy, or a table's path",
     )
     repair_rules: bool = setting(False, "repair the original's bugs that change a reward")
+    observation_mode: Literal["text", "text_rich"] = setting(
+        "text", "pages as the original's text (parts set apart by [SEP]) or text_rich (marked-up)"
+    )
+    show_attributes: bool = setting(
+        False, "show a button with the attributes of the product on its page"
+    )

@@ -37,6 +37,8 @@ def _built(settings: WebShopSettings, folder: Path) -> WebShop:
         goals=settings.goals,
         title_nouns=nouns if nouns in ("auto", "spacy") else resolve(nouns),
         repair=settings.repair_rules,
+        observation_mode=settings.observation_mode,
+        show_attributes=settings.show_attributes,
         max_steps=settings.max_steps,
         timeout_value=settings.timeout_value,
         dev_share=settings.dev_share,
