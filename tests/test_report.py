@@ -8,7 +8,7 @@ import pytest
 
 from qvlib.base.errors import QvlibError
 from qvlib.pipeline.params import make
-from qvlib.report import numbers, sentences, tables
+from qvlib.report import formats, numbers, sentences, tables
 
 REWARDS = {
     "sample": 0.2,
@@ -236,8 +236,8 @@ def test_what_bounds_the_gain_is_told(stages):
         in text
     )
     assert (
-        "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, not told apart from a coin"
-        in text
+        "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, "
+        "not distinguishable from chance (95 % interval contains 50 %)" in text
     )
     assert "one sample is improved +0.615 by a search; by Q +0.300 with n = 5" in text
     assert (
@@ -258,9 +258,8 @@ def test_tables_and_metrics_are_written(stages):
     assert (pd.read_csv(folder / "tables" / "arms.csv")["test_tasks_hash"] == "abcd1234").all()
     lines = (folder / "tables" / "summary.md").read_text().splitlines()
     assert len({len(line) for line in lines[:-2]}) == 1  # lines up
-    assert (
-        lines[6].split("|")[1:3] == [" q_n5               ", "  0.500 "] and "+150.0%" in lines[6]
-    )
+    assert [cell.strip() for cell in lines[6].split("|")[1:3]] == ["q_n5", "0.500"]
+    assert "+150.0%" in lines[6]
 
 
 def test_sentences_follow_the_intervals(stages):
@@ -283,25 +282,48 @@ def test_sentences_follow_the_intervals(stages):
     assert "better than greedy decoding; than one sample it is not shown" in sentences.claim(
         found
     ) and "must not" in sentences.claim(found)
-    assert "not told apart from zero" in sentences.verdict(
-        found
-    ) and "look for a leak" in sentences.verdict(found)
+    assert "+150%: not significant (95 % interval contains 0)." in sentences.verdict(found)
+    assert "significantly above 0" in sentences.verdict(found)
+    assert "look for a leak" in sentences.verdict(found)
     found["gains"]["control_q_n5"] = {"mean": -0.15, "ci95": [-0.2, -0.1], "relative": -0.5}
     assert "shows no gain over one sample" in sentences.claim(
         found
-    ) and "misleads" in sentences.verdict(found)
+    ) and "significantly below 0. Reward" in sentences.verdict(found)
+    assert "misleads" in sentences.verdict(found)
     assert "75.0%" in sentences.accuracy(found["preferences"])
     assert "**Gap closed**: 49% with n = 5" in sentences.verdict(found)
     found["gains"]["mcts"]["ci95"] = [-0.01, 0.9]
-    assert "49%" not in sentences.verdict(
-        found
-    ) and "MCTS itself is not told apart" in sentences.verdict(found)
+    assert "49%" not in sentences.verdict(found)
+    assert "the gain of MCTS itself is not significant" in sentences.verdict(found)
 
 
 def test_markdown_is_escaped_and_aligned():
     text = tables.markdown(pd.DataFrame({"a|b": ["x|y\nz", "w"], "n": [1.5, float("nan")]}))
-    assert text.splitlines()[1] == "| ------ | ----: |" and "x\\|y z" in text
-    assert [line.split("|")[-2].strip() for line in text.splitlines()[2:]] == ["1.500", ""]
+    assert text.splitlines() == [
+        "| a\\|b   |     n |",
+        "|:-------|------:|",
+        "| x\\|y z | 1.500 |",
+        "| w      |       |",
+    ]
+
+
+def test_a_table_without_rows_keeps_its_head():
+    empty = tables.markdown(pd.DataFrame({"arm": [], "reward": pd.Series([], dtype=float)}))
+    assert empty.splitlines()[0] == "| arm   | reward   |" and len(empty.splitlines()) == 2
+    assert (
+        tables.markdown(pd.DataFrame({"n": ["+1,234", "5.0%", ""]})).splitlines()[1] == "|-------:|"
+    )
+
+
+def test_numbers_are_written_alike_everywhere():
+    assert formats.difference(0.1294, 0.09, 0.17) == "+0.129 [+0.090, +0.170]"
+    assert formats.interval(0.301, 0.954, ".1%") == "[30.1%, 95.4%]"
+    assert (formats.relative(0.372), formats.relative(0.372, 1)) == ("+37%", "+37.2%")
+    for unknown in (None, float("nan")):
+        assert formats.difference(unknown, 0.0, 0.0) == formats.relative(unknown) == ""
+        assert formats.signed(unknown) == ""
+    assert (formats.number(1234567), formats.number(1.25)) == ("1,234,567", "1.25")
+    assert (formats.millions(1_234_567), formats.millions(0)) == ("1.23 M", "")
 
 
 def test_numbers_of_a_column_have_the_same_decimals():

@@ -1,4 +1,7 @@
-"""Choices compared: rules for pairs and counts of candidates from what a run has; scoring rules, each with its control."""
+"""Choices compared.
+
+Rules for pairs and counts of candidates from what a run has; scoring rules, each with its control.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ import pandas as pd
 
 from qvlib import pipeline
 from qvlib.core.preferences import accuracy, build_pairs
+from qvlib.core.statistics import bootstrap_mean
 from qvlib.pipeline.params import Params
 from qvlib.report import numbers
+from qvlib.report.formats import difference, relative
+from qvlib.report.sentences import rule_verdict
 from qvlib.report.siblings import held_out_trees
 from qvlib.runs.stage import read_stage
 
 NO_RULES = "Not part of this run: set `rule_tasks`, as `params/full.yml` does."
 NO_GRID = "Not part of this run: set `grid`, as `params/ablations.yml` does."
-SHOWN = {"q": "Q", "control": "control", "twin": "no Q"}
-
+SCORERS = {"q": "Q", "control": "control", "twin": "no Q"}  # of a scoring rule, as tables name them
 MARGINS, VISITS = (0.0, 0.1, 0.3), (1, 2)
 
 
@@ -25,13 +30,13 @@ def pair_rules(params: Params) -> pd.DataFrame:
     """Pairs by rule and filters, and how the run's Q model orders those of the held-out trees."""
     trees, held = pipeline.load_trees(params), held_out_trees(params)
     choices = list(product(("best_path", "all_nodes"), VISITS, MARGINS))
-    seen = [build_pairs(held, rule, margin, visits) for rule, visits, margin in choices]
+    held_out = [build_pairs(held, rule, margin, visits) for rule, visits, margin in choices]
     q = _score(
         params,
-        {(p.task, p.path, a) for pairs in seen for p in pairs for a in (p.chosen, p.rejected)},
+        {(p.task, p.path, a) for pairs in held_out for p in pairs for a in (p.chosen, p.rejected)},
     )
     rows = []
-    for (rule, visits, margin), held_pairs in zip(choices, seen, strict=True):
+    for (rule, visits, margin), held_pairs in zip(choices, held_out, strict=True):
         pairs = build_pairs(trees, rule, margin, visits)
         scores = np.array(
             [[q[p.task, p.path, a] for a in (p.chosen, p.rejected)] for p in held_pairs]
@@ -53,7 +58,10 @@ def pair_rules(params: Params) -> pd.DataFrame:
 
 
 def reward_by_n(params: Params) -> pd.DataFrame:
-    """Mean reward with its interval for the numbers of candidates that were played; n = 1 is ``sample``."""
+    """Mean reward with its interval for the numbers of candidates that were played.
+
+    n = 1 is ``sample``.
+    """
     arms = numbers.arm_table(params).set_index("arm")
     played = [(1, "sample"), (5, "q_n5"), (10, "q_n10")]
     return pd.DataFrame(
@@ -62,20 +70,18 @@ def reward_by_n(params: Params) -> pd.DataFrame:
 
 
 def rule_table(params: Params) -> pd.DataFrame:
-    """One row a scoring rule: mean reward with Q, and the paired gains over one sample of Q, of its control and of its twin.
+    """One row a scoring rule: mean reward with Q, and three paired gains over one sample.
 
-    The control is the same rule with Q models of shuffled winners, its shuffles averaged task by task; the twin
-    the same rule without Q. Columns ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over groups
-    (and chains), ``relative`` and ``verdict`` (``reading.rule_verdict``). Tasks are dev tasks.
+    Of Q, of its control and of its twin. The control is the same rule with Q models of shuffled
+    winners, its shuffles averaged task by task; the twin the same rule without Q. Columns
+    ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over groups (and chains),
+    ``relative`` and ``verdict`` (``sentences.rule_verdict``). Tasks are dev tasks.
     """
-    from qvlib.core.statistics import bootstrap_mean
-    from qvlib.report.sentences import rule_verdict
-
     pipeline.try_rules(params)
     rows = numbers.by_task(numbers.load_episodes(params, "rules"))
     wide = rows.pivot(index=["group", "seed", "task"], columns="arm", values="reward")
     groups, chains = wide.index.get_level_values("group"), wide.index.get_level_values("seed")
-    made = []
+    table = []
     for rule in pipeline.RULES:
         row = {
             "rule": rule.name,
@@ -83,50 +89,44 @@ def rule_table(params: Params) -> pd.DataFrame:
             "tasks": wide.index.get_level_values("task").nunique(),
             "reward": wide[f"{rule.name}:q"].mean(),
         }
-        for what in SHOWN:
-            found = bootstrap_mean(
-                wide[f"{rule.name}:{what}"] - wide["sample"],
+        for scorer in SCORERS:
+            gain, low, high = bootstrap_mean(
+                wide[f"{rule.name}:{scorer}"] - wide["sample"],
                 groups,
                 params.bootstrap,
                 chains=chains,
             )
-            row |= dict(zip((f"{what}_gain", f"{what}_low", f"{what}_high"), found, strict=True))
-        made.append(
-            row
-            | {
-                "relative": row["q_gain"] / (wide["sample"].mean() or float("nan")),
-                "verdict": rule_verdict(row),
-            }
-        )
-    return pd.DataFrame(made)
+            row |= {f"{scorer}_gain": gain, f"{scorer}_low": low, f"{scorer}_high": high}
+        row["relative"] = row["q_gain"] / (wide["sample"].mean() or float("nan"))
+        row["verdict"] = rule_verdict(row)
+        table.append(row)
+    return pd.DataFrame(table)
 
 
 def display_rules(table: pd.DataFrame) -> pd.DataFrame:
     """``rule_table`` rounded, for reading."""
-    shown = {
-        "rule": table["rule"],
-        "reward": [f"{v:.3f}" for v in table["reward"]],
-        "relative": [_percent(v) for v in table["relative"]],
+    gains = {
+        f"gain, {name}": list(
+            map(difference, *(table[f"{scorer}_{part}"] for part in ("gain", "low", "high")))
+        )
+        for scorer, name in SCORERS.items()
     }
-    for what, name in SHOWN.items():
-        shown[f"gain, {name}"] = [
-            f"{m:+.3f} [{lo:+.3f}, {hi:+.3f}]"
-            for m, lo, hi in zip(
-                *(table[f"{what}_{part}"] for part in ("gain", "low", "high")), strict=True
-            )
-        ]
-    return pd.DataFrame(shown | {"verdict": table["verdict"]})
+    return pd.DataFrame(
+        {
+            "rule": table["rule"],
+            "reward": table["reward"].map("{:.3f}".format),
+            "relative": table["relative"].map(relative),
+            **gains,
+            "verdict": table["verdict"],
+        }
+    )
 
 
 def display_grid(table: pd.DataFrame) -> pd.DataFrame:
     """``grid.table`` rounded, for reading."""
 
-    def interval(row: dict, name: str) -> str:
-        return (
-            ""
-            if pd.isna(row.get(name, np.nan))
-            else f"{row[name]:+.3f} [{row[f'{name}_low']:+.3f}, {row[f'{name}_high']:+.3f}]"
-        )
+    def change(row: dict, name: str) -> str:
+        return difference(*(row.get(f"{name}{end}") for end in ("", "_low", "_high")))
 
     return pd.DataFrame(
         [
@@ -135,9 +135,9 @@ def display_grid(table: pd.DataFrame) -> pd.DataFrame:
                 "choice": row["choice"],
                 "pairs": row.get("pairs"),
                 "reward": row.get("reward"),
-                "gain over one sample": interval(row, "gain"),
-                "relative": _percent(row.get("relative", np.nan)),
-                "change against the run": interval(row, "change"),
+                "gain over one sample": change(row, "gain"),
+                "relative": relative(row.get("relative")),
+                "change against the run": change(row, "change"),
                 "failed": row["failed"],
             }
             for row in table.to_dict("records")
@@ -145,12 +145,11 @@ def display_grid(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _percent(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:+.0%}"
-
-
 def candidates(params: Params) -> pd.DataFrame:
-    """Over all steps of ``q_n5``: distinct actions among the first n draws, and the best Q less that of the first."""
+    """Over all steps of ``q_n5``, by the number n of draws.
+
+    Distinct actions among the first n, and the best Q less that of the first.
+    """
     steps = [
         [(c["action"], c["q"]) for c in step["candidates"]]
         for record in read_stage(params, "episodes").records("episodes")

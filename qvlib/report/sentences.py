@@ -1,4 +1,7 @@
-"""Sentences about results, computed from ``metrics.json``, so that no prose holds a number typed by hand."""
+"""Sentences about results, computed from ``metrics.json``.
+
+So no prose holds a number typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qvlib.report.formats import difference, interval
+
 if TYPE_CHECKING:
     from qvlib.environments import Tour
+
+NOT_SIGNIFICANT = "not significant (95 % interval contains 0)"
 
 
 def holds_zero(entry: Mapping[str, Any]) -> bool:
@@ -22,16 +29,13 @@ def _above_zero(entry: Mapping[str, Any]) -> bool:
 
 def gain(name: str, entry: Mapping[str, Any], over: str) -> str:
     """What a paired gain and its interval allow to say."""
-    low, high = entry["ci95"]
     relative = "" if entry["relative"] is None else f", {entry['relative']:+.0%}"
-    verdict = (
-        "not told apart from zero"
-        if holds_zero(entry)
-        else "above zero"
-        if low > 0
-        else "below zero"
-    )
-    return f"**{name}** over {over}: {entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]{relative}: {verdict}."
+    if holds_zero(entry):
+        verdict = NOT_SIGNIFICANT
+    else:
+        verdict = f"significantly {'above' if entry['ci95'][0] > 0 else 'below'} 0"
+    change = difference(entry["mean"], *entry["ci95"])
+    return f"**{name}** over {over}: {change}{relative}: {verdict}."
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -80,7 +84,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         lines.append(_gap(metrics))
     lines.append(
         f"**Success** (reward 1): {arms['sample']['success_rate']:.1%} of tasks with one sample, "
-        f"{arms['q_n5']['success_rate']:.1%} reranked with n = 5, {arms['q_n10']['success_rate']:.1%} with n = 10."
+        f"{arms['q_n5']['success_rate']:.1%} reranked with n = 5, "
+        f"{arms['q_n10']['success_rate']:.1%} with n = 10."
     )
     if len(metrics.get("by_seed", ())) > 1:
         each = "; ".join(
@@ -92,14 +97,20 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
-    """How far reranking goes towards MCTS; a share of a difference that may be none says nothing, so it is then not told."""
+    """How far reranking goes towards MCTS.
+
+    A share of a difference that may be none says nothing, so it is then not given.
+    """
     arms = metrics["arms"]
     way = (
         f"of the way from one sample to MCTS with the environment "
         f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f})"
     )
     if holds_zero(metrics["gains"]["mcts"]):
-        return f"**Gap closed**: not told as a share {way}, since MCTS itself is not told apart from one sample."
+        return (
+            f"**Gap closed**: not given as a share {way}, since the gain of MCTS itself is "
+            f"{NOT_SIGNIFICANT}."
+        )
     more = (
         f" and {metrics['gap_closed_n10']:.0%} with n = 10" if "gap_closed_n10" in metrics else ""
     )
@@ -127,55 +138,67 @@ def claim(metrics: Mapping[str, Any]) -> str:
     if (
         better[1] and over_greedy
     ):  # then sampling itself is better there, and Q has not all the merit
-        control += f"; over greedy decoding it gains {metrics['gains_over_greedy']['control_q_n5']['mean']:+.3f}, which is not Q's doing"
-    return f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; the control with shuffled winners {control}."
+        mean = metrics["gains_over_greedy"]["control_q_n5"]["mean"]
+        control += f"; over greedy decoding it gains {mean:+.3f}, which is not Q's doing"
+    return (
+        f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; "
+        f"the control with shuffled winners {control}."
+    )
 
 
 def accuracy(preferences: Mapping[str, Any]) -> str:
     """Held-out preference accuracy against the control's, and what was dropped from both."""
-    found, pairs, left_out = (
-        preferences["held_out_accuracy"],
-        preferences["held_out_pairs"],
-        dropped(preferences),
-    )
-    if found is None:
-        said = "No pairs are held out, so nothing can be said about new tasks; raise `heldout_share` or `train_tasks`."
+    right, pairs = preferences["held_out_accuracy"], preferences["held_out_pairs"]
+    left_out = dropped(preferences)
+    if right is None:
+        said = (
+            "No pairs are held out, so nothing can be said about new tasks; "
+            "raise `heldout_share` or `train_tasks`."
+        )
     else:
         shuffled = ", ".join(
             f"{c:.1%}" for c in preferences["control_held_out_accuracy"] if c is not None
         )
-        share, told = _against_a_coin(found, pairs)
-        said = f"Of {pairs} held-out pairs the Q model orders {share} rightly, {told}; trained on shuffled winners: {shuffled}."
+        share, verdict = _against_chance(right, pairs)
+        said = (
+            f"Of {pairs} held-out pairs the Q model orders {share} rightly, {verdict}; "
+            f"trained on shuffled winners: {shuffled}."
+        )
     return f"{said} {left_out}" if left_out else said
 
 
 def dropped(facts: Mapping[str, Any]) -> str:
-    """How many pairs were left out of training and of what is held out; empty where all fit, and in older records."""
+    """How many pairs were left out of training and of what is held out.
+
+    Empty where all fit, and in older records.
+    """
     train, held = facts.get("dropped_pairs", 0), facts.get("dropped_held_out_pairs", 0)
-    many = f"{train} training and {held} held-out pairs"
-    return f"{many} are longer than the model's context and were dropped." if train or held else ""
+    pairs = f"{train} training and {held} held-out pairs"
+    return f"{pairs} are longer than the model's context and were dropped." if train or held else ""
 
 
 def diagnosis(metrics: Mapping[str, Any]) -> str:
-    """What bounds the gain: how deep the pairs are, what Q learnt of them, and how much the environment would find."""
+    """What bounds the gain.
+
+    How deep the pairs are, what Q learnt of them, and how much the environment would find.
+    """
     preferences, gains = metrics["preferences"], metrics["gains"]
     depths = {int(depth): count for depth, count in preferences["pairs_by_depth"].items()}
     total = sum(depths.values())
     shallow = sum(count for depth, count in depths.items() if depth < 2)
-    lines = (
-        [
-            f"**Pairs**: {total} in all, {shallow / total:.0%} of them about the first two actions of an episode, the deepest after "
-            f"{max(depths)} actions."
-        ]
-        if total
-        else []
-    )
+    lines = []
+    if total:
+        lines.append(
+            f"**Pairs**: {total} in all, {shallow / total:.0%} of them about the first two actions "
+            f"of an episode, the deepest after {max(depths)} actions."
+        )
     right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
     if right is not None:
-        share, told = _against_a_coin(right, held)
+        share, verdict = _against_chance(right, held)
         lines.append(
-            f"**Order**: {share} of {held} held-out pairs are ordered rightly, {told} (the interval takes pairs for independent; those "
-            "of a task are not, so it is rather too narrow)."
+            f"**Order**: {share} of {held} held-out pairs are ordered rightly, {verdict} "
+            "(the interval takes pairs for independent; those of a task are not, so it is rather "
+            "too narrow)."
         )
     rooms = [
         f"{gains[arm]['mean']:+.3f} by {what}"
@@ -183,31 +206,34 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
         if arm in gains
     ]
     lines.append(
-        f"**Room**: where the environment itself judges, one sample is improved {' and '.join(rooms)}; by Q "
-        f"{gains['q_n5']['mean']:+.3f} with n = 5."
+        f"**Room**: where the environment itself judges, one sample is improved "
+        f"{' and '.join(rooms)}; by Q {gains['q_n5']['mean']:+.3f} with n = 5."
     )
     return "\n".join(f"- {line}" for line in lines)
 
 
-def agreement(found: Mapping[str, float]) -> str:
+def agreement(siblings: Mapping[str, float]) -> str:
     """How often Q orders siblings as the search did; takes ``siblings.agreement``."""
-    if not found["pairs"]:
+    pairs = int(siblings["pairs"])
+    if not pairs:
         return "No siblings are held out in a run this small."
-    share, told = _against_a_coin(found["agreement"], int(found["pairs"]))
-    return f"Of {int(found['pairs'])} pairs of siblings with different values Q orders {share} as the search did, {told}."
-
-
-def _against_a_coin(share: float, count: int) -> tuple[str, str]:
-    """A share of ``count`` with its interval, and whether that holds one half."""
-    low, high = wilson(share, count)
-    told = (
-        "more than a coin"
-        if low > 0.5
-        else "less than a coin"
-        if high < 0.5
-        else "not told apart from a coin"
+    share, verdict = _against_chance(siblings["agreement"], pairs)
+    return (
+        f"Of {pairs} pairs of siblings with different values Q orders {share} as the search did, "
+        f"{verdict}."
     )
-    return f"{share:.1%} [{low:.1%}, {high:.1%}]", told
+
+
+def _against_chance(share: float, count: int) -> tuple[str, str]:
+    """A share of ``count`` with its interval, and whether that contains one half."""
+    low, high = wilson(share, count)
+    if low > 0.5:
+        verdict = "better than chance"
+    elif high < 0.5:
+        verdict = "worse than chance"
+    else:
+        verdict = "not distinguishable from chance (95 % interval contains 50 %)"
+    return f"{share:.1%} {interval(low, high, '.1%')}", verdict
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -246,7 +272,7 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which cells of a grid are told apart from the run, and how many that would be by chance."""
+    """Which cells of a grid differ significantly from the run, and how many would by chance."""
     tried = [row for row in rows[1:] if not math.isnan(row["change"])]
     apart = {
         sign: [
@@ -259,22 +285,27 @@ def grid(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"**Better than the run**: {'; '.join(apart[1]) or 'none'}.",
         f"**Worse than the run**: {'; '.join(apart[-1]) or 'none'}.",
-        f"Of {len(tried)} comparisons at 95 %, about {0.05 * len(tried):.0f} would be told apart by chance alone.",
+        f"Of {len(tried)} comparisons at 95 %, about {0.05 * len(tried):.0f} would be significant "
+        "by chance alone.",
     ]
     failed = [f"{row['axis']}: {row['choice']} ({row['failed']})" for row in rows if row["failed"]]
-    return "\n".join(
-        f"- {line}" for line in (lines + [f"**Failed**: {'; '.join(failed)}."] if failed else lines)
-    )
+    if failed:
+        lines.append(f"**Failed**: {'; '.join(failed)}.")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def limits(metrics: Mapping[str, Any]) -> str:
     """What the intervals of a run cover."""
     seeds = metrics["seeds"]
     if len(seeds) == 1:
-        return "One seed of training: the intervals cover the choice of tasks, not the luck of training."
+        return (
+            "One seed of training: the intervals cover the choice of tasks, "
+            "not the luck of training."
+        )
     return (
-        f"{len(seeds)} seeds of training: the intervals resample {metrics.get('groups', 'products')} and seeds, but so few seeds "
-        "tell little of the luck of training."
+        f"{len(seeds)} seeds of training: the intervals resample "
+        f"{metrics.get('groups', 'products')} and seeds, but so few seeds tell little of the luck "
+        "of training."
     )
 
 
@@ -289,13 +320,17 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
         else ""
     )
     return (
-        f"{how} {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a scripted agent whose own mean "
-        f"reward is {facts['demonstrator_reward']:.3f}; loss at the end {loss:.3f} nats a token.{dropped}"
+        f"{how} {facts['demonstrations']:,} episodes ({facts['decisions']:,} decisions) of a "
+        f"scripted agent whose own mean reward is {facts['demonstrator_reward']:.3f}; loss at the "
+        f"end {loss:.3f} nats a token.{dropped}"
     )
 
 
 def excerpt(text: str, most: int = 700) -> str:
-    """A page or a prompt for people: a page's parts on lines of their own; of what is too long the middle is left out."""
+    """A page or a prompt for people: a page's parts on lines of their own.
+
+    Of what is too long the middle is left out.
+    """
     text = text.replace(" [SEP] ", "\n   ")
     return text if len(text) <= most else f"{text[: most // 2]}\n   [...]\n{text[-(most // 2) :]}"
 
@@ -303,12 +338,8 @@ def excerpt(text: str, most: int = 700) -> str:
 def by_hand(tour: Tour, reward: float) -> str:
     """The reward at the end of a tour's walk, by hand and by the environment."""
     walked = f"After {', '.join(f'`{action}`' for action in tour.walk)}: " if tour.walk else ""
-    told = f"**{reward:.3f}** by the environment."
-    return (
-        f"{walked}{told}"
-        if tour.by_hand is None
-        else f"{walked}{tour.counted}: {tour.by_hand:.3f} by hand, {told}"
-    )
+    counted = "" if tour.by_hand is None else f"{tour.counted}: {tour.by_hand:.3f} by hand, "
+    return f"{walked}{counted}**{reward:.3f}** by the environment."
 
 
 def prompted(prompt: Any) -> str:
@@ -317,17 +348,20 @@ def prompted(prompt: Any) -> str:
 
     if isinstance(prompt, ChatPrompt):
         return (
-            "The prompt is a conversation: what the world is and how actions are written, the task, then actions and what they "
-            "showed in turn. The reply names the next action."
+            "The prompt is a conversation: what the world is and how actions are written, the "
+            "task, then actions and what they showed in turn. The reply names the next action."
         )
     if prompt.instruction:
         how = (
-            "The prompt is compact: instruction, actions so far, current page. Names such as product ids are shown as `#1`, `#2`: "
-            "a small model copies one token better than many."
+            "The prompt is compact: instruction, actions so far, current page. Names such as "
+            "product ids are shown as `#1`, `#2`: a small model copies one token better than many."
         )
     else:
         how = "The prompt is a transcript: the instruction, then each action and what it showed."
-    return f"{how} Prompts and replies are plain tokens of an ordinary `transformers` model and tokenizer."
+    return (
+        f"{how} Prompts and replies are plain tokens of an ordinary `transformers` model and "
+        "tokenizer."
+    )
 
 
 def sources(preferences: Mapping[str, Any]) -> str:
@@ -336,8 +370,9 @@ def sources(preferences: Mapping[str, Any]) -> str:
     share = f" ({tasks / trees:.0%})" if trees else ""
     tied = f" ({preferences['ties'] / states:.0%})" if states else ""
     return (
-        f"{tasks} of {trees} searched tasks{share} give pairs. Of the {states:,} states in which actions are compared, "
-        f"{preferences['ties']:,}{tied} tie: the values of their actions lie less than `min_margin` apart."
+        f"{tasks} of {trees} searched tasks{share} give pairs. Of the {states:,} states in which "
+        f"actions are compared, {preferences['ties']:,}{tied} tie: the values of their actions lie "
+        "less than `min_margin` apart."
     )
 
 
@@ -349,7 +384,10 @@ def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
 
 
 def _control(entry: Mapping[str, Any], shuffles: Sequence[float]) -> str:
-    """What a control's gain means; the mean reward of each shuffle tells how much the luck of the coins decides."""
+    """What a control's gain means.
+
+    The mean reward of each shuffle tells how much the luck of the coins decides.
+    """
     each = (
         f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}."
         if len(shuffles) > 1
@@ -364,5 +402,8 @@ def _must_not_gain(entry: Mapping[str, Any]) -> str:
     return (
         " It must not gain: look for a leak, or train more shuffles."
         if entry["mean"] > 0
-        else " It gains nothing, as it must, and misleads: more candidates give wrong scores more to err on."
+        else (
+            " It gains nothing, as it must, and misleads: more candidates give wrong scores more "
+            "to err on."
+        )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
 from qvlib.pipeline.params import Params
 from qvlib.report import numbers
+from qvlib.report.formats import interval, number, relative, signed
+
+REWARD, SHARE = "{:.3f}".format, "{:.1%}".format
 
 
 def write_tables(params: Params) -> dict[str, pd.DataFrame]:
@@ -20,7 +24,7 @@ def write_tables(params: Params) -> dict[str, pd.DataFrame]:
 
     ``summary.md`` is what a run prints at its end.
     """
-    made = {
+    written = {
         "arms": numbers.arm_table(params),
         "gains": numbers.gain_table(params),
         "gains_over_greedy": numbers.gain_table(params, numbers.GREEDY),
@@ -28,41 +32,40 @@ def write_tables(params: Params) -> dict[str, pd.DataFrame]:
         "stages": numbers.stage_table(params),
         "by_seed": numbers.seed_table(params),
     }
-    found = numbers.failures(params)
-    if found:
-        made["failures"] = found[0]
-    note = caption(params)
-    shown = {
-        "arms": display_arms(made["arms"]),
-        "gains": display_gains(made["gains"]),
-        "gains_over_greedy": display_gains(made["gains_over_greedy"]),
+    failed = numbers.failures(params)
+    if failed:
+        written["failures"] = failed[0]
+    display = {
+        "arms": display_arms,
+        "gains": display_gains,
+        "gains_over_greedy": display_gains,
+        "failures": display_failures,
     }
-    if found:
-        shown["failures"] = display_failures(found[0])
-    for name, table in made.items():
-        save(params, name, table, shown.get(name, table), note)
-    made["summary"] = summary(made["arms"], made["gains"])
-    save(
-        params,
-        "summary",
-        made["summary"].assign(test_tasks_hash=made["arms"]["test_tasks_hash"].iloc[0]),
-        made["summary"],
-        note,
-    )
-    return made
+    note = caption(params)
+    for name, table in written.items():
+        save(params, name, table, display[name](table) if name in display else table, note)
+    written["summary"] = summary(written["arms"], written["gains"])
+    stamped = written["summary"].assign(test_tasks_hash=written["arms"]["test_tasks_hash"].iloc[0])
+    save(params, "summary", stamped, written["summary"], note)
+    return written
 
 
 def save(
     params: Params,
     name: str,
     table: pd.DataFrame,
-    shown: pd.DataFrame | None = None,
+    display: pd.DataFrame | None = None,
     note: str = "",
 ) -> Path:
-    """Write a table as CSV and, as ``shown``, as Markdown with a last line ``note``; returns the Markdown's path."""
+    """Write a table as CSV and as Markdown; returns the Markdown's path.
+
+    Args:
+        display: the table as the Markdown has it, where that is another.
+        note: a last line of the Markdown.
+    """
     folder = resolve(params.results_dir) / params.name / "tables"
     write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
-    text = markdown(table if shown is None else shown)
+    text = markdown(table if display is None else display)
     return write_atomic(folder / f"{name}.md", f"{text}\n\n{note}\n" if note else f"{text}\n")
 
 
@@ -74,51 +77,52 @@ def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def display_arms(table: pd.DataFrame) -> pd.DataFrame:
-    """``numbers.arm_table`` rounded, for reading; costs are means a task, refused and unparsable shares of the draws."""
-    shown = pd.DataFrame(
+    """``numbers.arm_table`` rounded, for reading.
+
+    Costs are means a task; refused and unparsable are shares of the draws.
+    """
+    display = pd.DataFrame(
         {
             "arm": table["arm"],
-            "reward": _each("{:.3f}", table["reward"]),
-            "95 %": _each("[{:.3f}, {:.3f}]", table["reward_low"], table["reward_high"]),
-            "success": _each("{:.1%}", table["success"]),
-            "success 95 %": _each("[{:.1%}, {:.1%}]", table["success_low"], table["success_high"]),
+            "reward": table["reward"].map(REWARD),
+            "95 %": _intervals(table["reward_low"], table["reward_high"], ".3f"),
+            "success": table["success"].map(SHARE),
+            "success 95 %": _intervals(table["success_low"], table["success_high"], ".1%"),
             "tasks": table["tasks"],
             "seeds": table["seeds"],
             "shuffles": table["shuffles"],
-            "steps": _each("{:.1f}", table["env_steps"]),
-            "tokens": _each("{:,.0f}", table["tokens"]),
-            "prompt tokens": _each("{:,.0f}", table["prompt_tokens"]),
-            "refused": _each("{:.1%}", table["refused_share"]),
+            "steps": table["env_steps"].map("{:.1f}".format),
+            "tokens": table["tokens"].map("{:,.0f}".format),
+            "prompt tokens": table["prompt_tokens"].map("{:,.0f}".format),
+            "refused": table["refused_share"].map(SHARE),
         }
     )
-    return (
-        shown.assign(unparsable=_each("{:.1%}", table["unparsable_share"]))
-        if "unparsable_share" in table
-        else shown
-    )
+    if "unparsable_share" in table:
+        display["unparsable"] = table["unparsable_share"].map(SHARE)
+    return display
 
 
 def display_gains(table: pd.DataFrame) -> pd.DataFrame:
     """``numbers.gain_table`` rounded, for reading."""
-    relative = [
-        "" if value is None or pd.isna(value) else f"{value:+.1%}" for value in table["relative"]
-    ]
     return pd.DataFrame(
         {
             "arm": table["arm"],
-            "gain": _each("{:+.3f}", table["gain"]),
-            "gain 95 %": _each("[{:+.3f}, {:+.3f}]", table["low"], table["high"]),
-            "relative": relative,
+            "gain": table["gain"].map(signed),
+            "gain 95 %": _intervals(table["low"], table["high"], "+.3f"),
+            "relative": [relative(share, 1) for share in table["relative"]],
             "tasks": table["tasks"],
         }
     )
 
 
 def display_failures(table: pd.DataFrame) -> pd.DataFrame:
-    """``numbers.failures``' table rounded, for reading: scores with three places, shares in percent."""
-    scores = {name: _each("{:.3f}", table[name]) for name in ("exact match", "F1") if name in table}
+    """``numbers.failures``' table rounded, for reading.
+
+    Scores with three places, shares in percent.
+    """
+    scores = {name: table[name].map(REWARD) for name in ("exact match", "F1") if name in table}
     shares = {
-        name: _each("{:.1%}", table[name])
+        name: table[name].map(SHARE)
         for name in table.columns
         if name not in ("arm", "episodes", *scores)
     }
@@ -135,53 +139,49 @@ def caption(params: Params) -> str:
     seeds = [str(chain.seed) for chain in params.each_seed()]
     over = environments.words(params).groups + (" and seeds" if len(seeds) > 1 else "")
     return (
-        f"Run {params.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. Tasks (hash of their ids): {sizes}. {second}"
+        f"Run {params.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. "
+        f"Tasks (hash of their ids): {sizes}. {second}"
         f"Intervals: 95 %, bootstrap over {over}, {params.bootstrap:,} resamples."
     )
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table whose columns line up as plain text; numbers are right-aligned."""
-    names = [str(c) for c in table.columns]
-    right = [_is_number(table[c]) for c in table.columns]
-    columns = [_texts(table.iloc[:, i]) for i in range(len(names))]
-    cells = [list(row) for row in zip(*columns, strict=True)]
-    widths = [max(3, *(len(row[i]) for row in (names, *cells))) for i in range(len(names))]
-    rule = [("-" * (w - 1) + ":") if r else "-" * w for w, r in zip(widths, right, strict=True)]
-    return "\n".join(_line(row, widths, right) for row in (names, rule, *cells))
+    texts = [_texts(column) for _, column in table.items()]
+    display = pd.DataFrame(dict(enumerate(texts)), index=table.index, dtype=str)
+    return display.set_axis(map(_text, table.columns), axis=1).to_markdown(
+        index=False,
+        tablefmt="pipe",
+        colalign=["right" if _are_numbers(column) else "left" for column in texts],
+        disable_numparse=True,
+    )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
-    return f"| {' | '.join(padded)} |"
+def _intervals(low: pd.Series, high: pd.Series, form: str) -> list[str]:
+    return [interval(*bounds, form) for bounds in zip(low, high, strict=True)]
 
 
-def _each(form: str, *columns: pd.Series) -> list[str]:
-    return [form.format(*values) for values in zip(*columns, strict=True)]
-
-
-def _is_number(column: pd.Series) -> bool:
-    texts = [
-        str(v).lstrip("+-").rstrip("%").replace(",", "")
-        for v in column
-        if str(v) not in ("", "nan", "None")
-    ]
-    return bool(texts) and all(t.replace(".", "", 1).isdigit() for t in texts)
+def _are_numbers(texts: Sequence[str]) -> bool:
+    known = [text for text in texts if text not in ("", "nan", "None")]
+    return bool(known) and all(re.fullmatch(r"[+-]?\d[\d,]*(\.\d+)?%?", text) for text in known)
 
 
 def _texts(column: pd.Series) -> list[str]:
-    """Cells as text; the numbers of a column have as many decimals as its largest needs for three places."""
+    """The cells of a column as text.
+
+    Its numbers have as many decimals as the largest needs for three places.
+    """
     if not pd.api.types.is_float_dtype(column):
-        return [_text(v) for v in column]
+        return [_text(value) for value in column]
     known = column.dropna()
     whole = bool((known == known.round()).all())
     decimals = 0 if whole else 3 if known.abs().max() < 10 else 1
-    return ["" if pd.isna(v) else f"{v:,.{decimals}f}" for v in column]
+    return ["" if pd.isna(value) else f"{value:,.{decimals}f}" for value in column]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:,.4g}"
+        return number(value)
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
