@@ -43,7 +43,11 @@ ARMS = {
 
 
 def episodes(rewards=REWARDS, tasks=20):
-    """Tasks two a product; every reward is the arm's mean plus a task's own part in [-0.1, 0.1], the first a success under mcts."""
+    """Tasks two a product.
+
+    Every reward is the arm's mean plus a task's own part in [-0.1, 0.1], the first a success under
+    mcts.
+    """
     rows = []
     for arm, mean in rewards.items():
         for t in range(tasks):
@@ -113,9 +117,10 @@ def stages(monkeypatch, tmp_path):
             records=lambda name: [tree, tree],
         )
 
-    monkeypatch.setattr(numbers, "read_stage", read)
+    for module in (numbers.episodes, numbers.gains, numbers.origins, numbers.pairs):
+        monkeypatch.setattr(module, "read_stage", read)
     monkeypatch.setattr(
-        numbers.pipeline,
+        numbers.pairs.pipeline,
         "load_pairs",
         lambda params: [SimpleNamespace(depth=depth) for depth in [0] * 20 + [1] * 10 + [3] * 4],
     )
@@ -137,7 +142,7 @@ def test_shuffles_are_averaged_before_tasks():
 def test_intervals_are_of_groups_and_gains_are_paired():
     rows = numbers.by_task(episodes())
     table = numbers.arm_rows(rows, 400).set_index("arm")
-    # Each product has one task above and one below the arm's mean, so resampling products changes nothing.
+    # Each product has one task above and one below the arm's mean: resampling changes nothing.
     assert table.loc["q_n5", ["reward_low", "reward_high"]].tolist() == pytest.approx([0.5, 0.5])
     gain = numbers.gain_rows(rows, 400).set_index("arm").loc["q_n5"]
     assert [gain["gain"], gain["low"], gain["high"], gain["relative"]] == pytest.approx(

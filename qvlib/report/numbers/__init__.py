@@ -1,0 +1,65 @@
+"""From finished episodes to what is claimed: means, paired gains, intervals, costs.
+
+Every number of the report is made here, from the stages' own files. Rewards are terminal rewards in
+[0, 1]; intervals are 95 % bootstrap intervals over the groups (products, games) of the test tasks.
+"""
+
+from qvlib.report.numbers.costs import cost
+from qvlib.report.numbers.episodes import (
+    BASE,
+    BOUND,
+    GREEDY,
+    MAIN,
+    ORDER,
+    SECOND,
+    SECOND_Q,
+    by_task,
+    load_by_task,
+    load_episodes,
+    refused_share,
+    shuffle_means,
+    unparsable_share,
+)
+from qvlib.report.numbers.gains import (
+    arm_rows,
+    arm_table,
+    failures,
+    gain_rows,
+    gain_table,
+    gap_closed,
+    seed_table,
+)
+from qvlib.report.numbers.metrics_json import metrics, write_metrics
+from qvlib.report.numbers.origins import split_table, stage_table, uses_table
+from qvlib.report.numbers.pairs import preferences, sources
+
+__all__ = [
+    "BASE",
+    "BOUND",
+    "GREEDY",
+    "MAIN",
+    "ORDER",
+    "SECOND",
+    "SECOND_Q",
+    "arm_rows",
+    "arm_table",
+    "by_task",
+    "cost",
+    "failures",
+    "gain_rows",
+    "gain_table",
+    "gap_closed",
+    "load_by_task",
+    "load_episodes",
+    "metrics",
+    "preferences",
+    "refused_share",
+    "seed_table",
+    "shuffle_means",
+    "sources",
+    "split_table",
+    "stage_table",
+    "unparsable_share",
+    "uses_table",
+    "write_metrics",
+]

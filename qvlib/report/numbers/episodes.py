@@ -1,0 +1,136 @@
+"""The episodes of a run as a table: one row an arm, chain and task."""
+
+from __future__ import annotations
+
+import pandas as pd
+from pyarrow.parquet import read_schema
+
+from qvlib.base.errors import QvlibError
+from qvlib.core.types import DRAWN
+from qvlib.pipeline.params import Params
+from qvlib.runs.stage import read_stage
+
+ORDER = (
+    "sample",
+    "greedy",
+    "random_n5",
+    "likely_n5",
+    "rft",
+    "q_n5",
+    "q_n10",
+    "tuned_policy",
+    "mcts",
+    "best_of_n",
+    "other_agent_sample",
+    "other_agent_q_n5",
+    "control_q_n5",
+    "control_q_n10",
+)
+COSTS = ("env_steps", *DRAWN)
+BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
+SECOND, SECOND_Q = "other_agent_sample", "other_agent_q_n5"
+
+
+def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm, chain (``seed``) and task: reward, success and costs.
+
+    Shuffles are averaged first. Those of a control are the arms ``control_q_n5/0``,
+    ``control_q_n5/1``, ...; the task's reward under ``control_q_n5`` is their mean, so that the
+    interval over tasks is of the control, not of one shuffle.
+
+    Raises:
+        QvlibError: an arm was played on fewer tasks than others.
+    """
+    frame = _counted(episodes)[["arm", "task", "group", "reward", *COSTS]].copy()
+    frame["seed"] = episodes["seed"] if "seed" in episodes else 0
+    frame["arm"], frame["shuffle"] = frame["arm"].str.split("/").str[0], frame["arm"]
+    frame["success"] = (frame["reward"] >= 1).astype(float)
+    rows = (
+        frame.groupby(["arm", "seed", "task"])
+        .agg(
+            group=("group", "first"),
+            reward=("reward", "mean"),
+            success=("success", "mean"),
+            shuffles=("shuffle", "nunique"),
+            **{c: (c, "mean") for c in COSTS},
+        )
+        .reset_index()
+    )
+    played = rows.groupby("arm").size()
+    if played.nunique() > 1:
+        raise QvlibError(
+            f"arm {played.idxmin()!r} was played on {played.min()} tasks, "
+            f"others on {played.max()}; run notebooks/05_evaluate.ipynb again"
+        )
+    return in_order(rows)
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order in which arms are told; an arm that has no place comes last."""
+    rank = {arm: place for place, arm in enumerate(ORDER)}
+    return rows.sort_values(
+        "arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True
+    )
+
+
+def load_by_task(params: Params) -> pd.DataFrame:
+    """``by_task`` of the run's episodes."""
+    return by_task(load_episodes(params, "episodes"))
+
+
+def shuffle_means(params: Params) -> dict[str, list[float]]:
+    """Mean reward of each shuffle of each control, chain by chain.
+
+    So one sees how much the luck of the coins decides.
+    """
+    frame = load_episodes(params, "episodes")
+    frame = frame[frame["arm"].str.startswith("control")]
+    frame[["arm", "shuffle"]] = frame["arm"].str.split("/", expand=True)
+    means = (
+        frame.assign(shuffle=frame["shuffle"].astype(int))
+        .groupby(["arm", "seed", "shuffle"])["reward"]
+        .mean()
+    )
+    return {arm: [float(mean) for mean in part] for arm, part in means.groupby(level="arm")}
+
+
+def load_episodes(params: Params, stage: str) -> pd.DataFrame:
+    """The episodes of a stage, of all chains; ``seed`` tells whose."""
+    columns = ["arm", "task", "group", "reward", *COSTS]
+    paths = {
+        chain.seed: read_stage(chain, stage).path / "episodes.parquet"
+        for chain in params.each_seed()
+    }
+    return pd.concat(
+        [
+            _counted(
+                pd.read_parquet(path, columns=[c for c in columns if c in read_schema(path).names])
+            ).assign(seed=seed)
+            for seed, path in paths.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def refused_share(rows: pd.DataFrame) -> float:
+    """Share of all draws that were dropped.
+
+    Because the environment would refuse them or change nothing.
+    """
+    return _share(rows, "refused")
+
+
+def unparsable_share(rows: pd.DataFrame) -> float:
+    """Share of all draws that were replies of a chat model and named no action."""
+    return _share(_counted(rows), "unparsable")
+
+
+def _share(rows: pd.DataFrame, what: str) -> float:
+    drawn = rows["refused"].sum() + rows["proposals"].sum()
+    return float(rows[what].sum() / drawn) if drawn else 0.0
+
+
+def _counted(records: pd.DataFrame) -> pd.DataFrame:
+    """Records with a count of unparsable replies; older ones were made without."""
+    known = records["unparsable"].fillna(0) if "unparsable" in records else 0
+    return records.assign(unparsable=known)

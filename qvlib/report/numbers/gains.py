@@ -1,0 +1,149 @@
+"""Rewards and paired gains of the arms, with their intervals, and where episodes fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from qvlib import environments, pipeline
+from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.pipeline.params import Params
+from qvlib.report.numbers.episodes import (
+    BASE,
+    BOUND,
+    GREEDY,
+    MAIN,
+    SECOND,
+    SECOND_Q,
+    in_order,
+    load_by_task,
+    refused_share,
+    unparsable_share,
+)
+from qvlib.runs.stage import read_stage
+
+
+def arm_table(params: Params) -> pd.DataFrame:
+    """Reward, success, cost of each arm, with the hash of the test tasks."""
+    return _stamped(params, arm_rows(load_by_task(params), params.bootstrap))
+
+
+def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
+    """Paired gain of each arm over ``against``, with the hash of the test tasks.
+
+    The second agent's gain is over its own sample, which says what the Q model adds to it.
+    """
+    rows = load_by_task(params)
+    second = rows["arm"].isin([SECOND, SECOND_Q])
+    gains = [gain_rows(rows[~second], params.bootstrap, against)]
+    if against == BASE and second.any():
+        gains.append(gain_rows(rows[second], params.bootstrap, SECOND))
+    return _stamped(params, in_order(pd.concat(gains, ignore_index=True)))
+
+
+def seed_table(params: Params) -> pd.DataFrame:
+    """One row a chain: mean reward of the main arms, its controls and bound.
+
+    And the gains relative to the chain's own sample.
+    """
+    rows = load_by_task(params)
+    arms = [
+        arm
+        for arm in (BASE, GREEDY, MAIN, "q_n10", "control_q_n5", "control_q_n10", BOUND)
+        if arm in set(rows["arm"])
+    ]
+    table = rows.pivot_table(index="seed", columns="arm", values="reward")[arms]
+    for arm in (MAIN, "q_n10"):
+        table[f"{arm} relative"] = table[arm] / table[BASE] - 1
+    return table.reset_index().rename_axis(columns=None)
+
+
+def failures(params: Params) -> tuple[pd.DataFrame, str] | None:
+    """Where the test episodes of all chains fail, by arm, and what the columns mean.
+
+    None where the environment does not tell.
+    """
+    analysis = environments.failures(params)
+    if analysis is None:
+        return None
+    tell, explained = analysis
+    frames = [
+        pd.read_parquet(
+            read_stage(chain, "episodes").path / "episodes.parquet",
+            columns=["arm", "task", "actions"],
+        )
+        for chain in params.each_seed()
+    ]
+    table = tell(pipeline.world(params), pd.concat(frames, ignore_index=True).to_dict("records"))
+    return in_order(table), explained
+
+
+def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """One row an arm: reward and success with intervals, means a task of the costs.
+
+    ``unparsable_share`` where it is ever above 0. rows: of ``by_task``.
+    """
+    arms = []
+    for arm, part in rows.groupby("arm", sort=False):
+        reward, success = (
+            bootstrap_mean(part[c], part["group"], resamples, chains=part["seed"])
+            for c in ("reward", "success")
+        )
+        arms.append(
+            {
+                "arm": arm,
+                **_interval("reward", *reward),
+                **_interval("success", *success),
+                "tasks": part["task"].nunique(),
+                "seeds": part["seed"].nunique(),
+                "shuffles": int(part["shuffles"].max()),
+                "env_steps": part["env_steps"].mean(),
+                "tokens": part["tokens"].mean(),
+                "prompt_tokens": part["prompt_tokens"].mean(),
+                "refused_share": refused_share(part),
+                "unparsable_share": unparsable_share(part),
+            }
+        )
+    table = pd.DataFrame(arms)
+    return table if table["unparsable_share"].any() else table.drop(columns="unparsable_share")
+
+
+def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.DataFrame:
+    """One row an arm: its mean gain over ``against``, paired by task.
+
+    ``relative`` to the mean of ``against``. rows: of ``by_task``.
+    """
+    records = {arm: part.to_dict("records") for arm, part in rows.groupby("arm", sort=False)}
+    gains = compare(records, against, resamples)
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "against": against,
+                "gain": gain["mean"],
+                "low": gain["ci95"][0],
+                "high": gain["ci95"][1],
+                "relative": gain["relative"],
+                "tasks": rows.loc[rows["arm"] == arm, "task"].nunique(),
+            }
+            for arm, gain in gains.items()
+        ]
+    )
+
+
+def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
+    """(Q-reranked - sample) / (MCTS - sample).
+
+    The share of the way to searching with the environment; None where there is no way.
+    """
+    gap = means[BOUND] - means[BASE]
+    return float((means[arm] - means[BASE]) / gap) if gap > 0 else None
+
+
+def _interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(test_tasks_hash=read_stage(params, "episodes").facts["test"]["ids"])

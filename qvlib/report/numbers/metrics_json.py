@@ -1,0 +1,104 @@
+"""All numbers of a report in one mapping: ``results/<name>/metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from qvlib import environments
+from qvlib.base.files import write_json
+from qvlib.base.paths import resolve
+from qvlib.pipeline.params import Params
+from qvlib.report.numbers.costs import cost
+from qvlib.report.numbers.episodes import (
+    BASE,
+    GREEDY,
+    SECOND,
+    SECOND_Q,
+    load_by_task,
+    refused_share,
+    shuffle_means,
+)
+from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_table
+from qvlib.report.numbers.origins import split_table
+from qvlib.report.numbers.pairs import preferences
+
+
+def metrics(params: Params) -> dict[str, Any]:
+    """All numbers of the report, as they are written to ``results/<name>/metrics.json``.
+
+    ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
+    costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
+    that agent's own sample; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
+    preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    """
+    rows = load_by_task(params)
+    arms = arm_rows(rows, params.bootstrap)
+    means = arms.set_index("arm")["reward"]
+    seeds = [chain.seed for chain in params.each_seed()]
+    report = {
+        "run": params.name,
+        "environment": params.environment,
+        "groups": environments.words(params).groups,
+        "seed": params.seed,
+        "seeds": seeds,
+        "digest": params.digest("episodes"),
+        "bootstrap": params.bootstrap,
+        "arms": {
+            row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")
+        },
+        "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
+        "gains_over_greedy": _gain_entries(gain_rows(rows, params.bootstrap, GREEDY)),
+        "control_shuffles": shuffle_means(params),
+        "gap_closed": gap_closed(means),
+        "gap_closed_n10": gap_closed(means, "q_n10"),
+        "by_seed": seed_table(params).to_dict("records"),
+        "refused_share": refused_share(rows[rows["arm"] == BASE]),
+        "preferences": preferences(params),
+        "splits": split_table(params).to_dict("records"),
+        "cost": cost(params, rows),
+    }
+    second = rows[rows["arm"].isin([SECOND, SECOND_Q])]
+    if len(second):
+        gains = _gain_entries(gain_rows(second, params.bootstrap, SECOND))
+        report["other_agent_gain"] = gains[SECOND_Q]
+    return report
+
+
+def write_metrics(params: Params) -> dict[str, Any]:
+    """Write ``metrics.json`` of the run and return what it holds."""
+    report = metrics(params)
+    write_json(resolve(params.results_dir) / params.name / "metrics.json", report)
+    return report
+
+
+def _arm_entry(row: Mapping[str, Any]) -> dict[str, Any]:
+    counts = (
+        "tasks",
+        "shuffles",
+        "env_steps",
+        "tokens",
+        "prompt_tokens",
+        "refused_share",
+        "unparsable_share",
+    )
+    return {
+        "reward_mean": row["reward"],
+        "ci95": [row["reward_low"], row["reward_high"]],
+        "success_rate": row["success"],
+        "success_ci95": [row["success_low"], row["success_high"]],
+        **{key: row[key] for key in counts if key in row},
+    }
+
+
+def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {
+        row["arm"]: {
+            "mean": row["gain"],
+            "ci95": [row["low"], row["high"]],
+            "relative": None if pd.isna(row["relative"]) else row["relative"],
+        }
+        for row in gains.to_dict("records")
+    }
