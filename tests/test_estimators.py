@@ -16,9 +16,10 @@ from toy import Maze, small_lm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.settings import Settings, setting
+from qvlib.core.episodes import replay
 from qvlib.core.preferences import build_pairs, hold_out
 from qvlib.estimators import ESTIMATORS, Card, Estimator, Fitted, Problem, estimator_of
-from qvlib.estimators.data import encode, rebuild
+from qvlib.estimators.data import encode
 from qvlib.estimators.log_ratio import LogRatio
 from qvlib.models.adapters import is_adapter
 from qvlib.models.local import load
@@ -116,7 +117,7 @@ def asked(problem: Problem):
     environment = problem.environment
     tasks = {task.id: task for task in environment.tasks("train")}
     pairs = problem.train[:6]
-    states = [rebuild(environment, tasks[pair.task], pair.path) for pair in pairs]
+    states = [replay(environment, tasks[pair.task], pair.path) for pair in pairs]
     return states, [[pair.chosen, pair.rejected] for pair in pairs]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from toy import Maze, Scripted
 
 from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import replay
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.preferences import (
@@ -23,7 +24,6 @@ from qvlib.core.preferences import (
     shuffle_winners,
 )
 from qvlib.core.trees import tree_record
-from qvlib.estimators.data import rebuild
 
 
 def node(name, parent, action, visits, value):
@@ -214,7 +214,7 @@ def test_paths_rebuild_the_states_of_real_trees():
     nodes = {(t.task.id, n.id): n for t in trees for n in t.root.walk()}
     for p in pairs:
         here = nodes[p.task, p.node]
-        assert rebuild(maze, tasks[p.task], p.path) == here.state and p.depth == here.depth
+        assert replay(maze, tasks[p.task], p.path) == here.state and p.depth == here.depth
         children = {c.action: c for c in here.children if c.visits}
         assert p.chosen_value == children[p.chosen].value == max(c.value for c in children.values())
         assert (

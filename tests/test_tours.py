@@ -6,11 +6,11 @@ import pytest
 
 from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import visited
 from qvlib.core.types import Request
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa.metric import score
 from qvlib.environments.hotpotqa.tour import _by_hand, _f1
-from qvlib.environments.tours import states
 from qvlib.pipeline.params import make
 from qvlib.report import sentences
 
@@ -26,7 +26,7 @@ def test_a_purchase_is_counted_by_hand(shop):
     rewards = []
     for task in world.tasks("train")[:40]:
         tour = environments.tour(params, world, task)
-        end = states(world, task, tour.walk)[-1]
+        end = visited(world, task, tour.walk)[-1]
         assert end.done and end.valid and tour.by_hand == end.reward
         assert (
             tour.walk[0].startswith("search[")
@@ -56,7 +56,7 @@ def test_a_reader_without_errors_is_right(encyclopaedia):
     params = make({"environment": "hotpotqa"})
     for task in world.tasks("train")[:30]:
         tour = environments.tour(params, world, task)
-        after = states(world, task, tour.walk)
+        after = visited(world, task, tour.walk)
         assert (
             after[-1].done
             and tour.by_hand == after[-1].reward == 1.0
@@ -132,7 +132,7 @@ def test_a_world_of_ones_own(tmp_path, module):
         world = pipeline.world(params)
         task = world.tasks("train")[0]
         tour = environments.tour(params, world, task)
-        end = states(world, task, tour.walk)[-1]
+        end = visited(world, task, tour.walk)[-1]
         assert (
             len(tour.walk) == steps
             and end.done == bool(steps)

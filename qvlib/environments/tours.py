@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qvlib.core.types import Agent, Environment, Request, State, Task
+from qvlib.core.episodes import demonstrate
+from qvlib.core.types import Agent, Environment, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,5 @@ def general(environment: Environment, task: Task, agent: Agent | None) -> Tour:
 
 def demonstrated(environment: Environment, task: Task, agent: Agent) -> tuple[str, ...]:
     """The actions of an agent, one draw each, from the first state to the end or ``max_steps``."""
-    state = environment.reset(task)
-    while not state.done and state.depth < environment.max_steps:
-        state = environment.step(
-            state, agent.propose([Request(state, 1, (0, task.id, str(state.depth)))])[0][0].action
-        )
-    return tuple(step.action for step in state.history)
-
-
-def states(environment: Environment, task: Task, walk: Sequence[str]) -> list[State]:
-    """The first state of a task and the state after each action of a walk."""
-    found = [environment.reset(task)]
-    for action in walk:
-        found.append(environment.step(found[-1], action))
-    return found
+    (record,) = demonstrate(environment, [task], agent, seed=0, width=1)
+    return tuple(record["actions"])

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair
-from qvlib.core.types import Environment, State, Task
+from qvlib.core.types import Environment, State
 from qvlib.models.local import Ids, LocalModel
 
 
@@ -20,14 +21,6 @@ class PairIds:
     prompt: Ids
     chosen: Ids
     rejected: Ids
-
-
-def rebuild(environment: Environment, task: Task, path: Sequence[str]) -> State:
-    """The state after the actions of ``path``; transitions are deterministic."""
-    state = environment.reset(task)
-    for action in path:
-        state = environment.step(state, action)
-    return state
 
 
 def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
@@ -53,7 +46,7 @@ def encode(environment: Environment, lm: LocalModel, pairs: Sequence[Pair]) -> l
         raise QvlibError(
             f"pair of task {unknown!r}: no such training task; use trees made on the same data"
         )
-    return encode_pairs(lm, [rebuild(environment, tasks[p.task], p.path) for p in pairs], pairs)
+    return encode_pairs(lm, [replay(environment, tasks[p.task], p.path) for p in pairs], pairs)
 
 
 def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:

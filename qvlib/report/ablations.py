@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qvlib import pipeline
+from qvlib.core.episodes import replay
 from qvlib.core.preferences import accuracy, build_pairs
 from qvlib.core.statistics import bootstrap_mean
 from qvlib.pipeline.params import Params
@@ -175,15 +176,13 @@ def _score(
     params: Params, wanted: set[tuple[str, tuple[str, ...], str]]
 ) -> dict[tuple[str, tuple[str, ...], str], float]:
     """Q of actions, each after a path of a training task; a state is rebuilt and scored once."""
-    from qvlib.estimators.data import rebuild
-
     environment, q_model = pipeline.world(params), pipeline.load_q(params)
     tasks = {t.id: t for t in environment.tasks("train")}
     after: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for task, path, action in sorted(wanted):
         after.setdefault((task, path), []).append(action)
     scores = q_model.score(
-        [rebuild(environment, tasks[task], path) for task, path in after], list(after.values())
+        [replay(environment, tasks[task], path) for task, path in after], list(after.values())
     )
     return {
         (*key, action): q

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from qvlib import pipeline
-from qvlib.base.seeding import generator
+from qvlib.core.episodes import replay
+from qvlib.core.preferences import is_held_out
+from qvlib.core.trees import children_by_parent, paths
 from qvlib.core.types import Environment, QModel
 from qvlib.pipeline.params import Params
 
@@ -17,11 +19,7 @@ from qvlib.pipeline.params import Params
 def held_out_trees(params: Params) -> list[dict[str, Any]]:
     """The trees, of all rounds, whose pairs the Q model was not trained on, sorted by task."""
     trees = pipeline.load_trees(params)
-    return [
-        t
-        for t in trees
-        if generator(params.seed, t["task"], "hold-out").random() < params.heldout_share
-    ]
+    return [t for t in trees if is_held_out(t["task"], params.heldout_share, params.seed)]
 
 
 def score(
@@ -36,22 +34,14 @@ def score(
     One row an action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
     Q compares actions of one state only, hence the centring.
     """
-    from qvlib.estimators.data import rebuild
-
     tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
     states, groups = [], []
     for tree in trees:
-        path: dict[str, tuple[str, ...]] = {}
-        children: dict[str, list[Mapping[str, Any]]] = {}
-        for node in tree["nodes"]:
-            path[node["node"]] = (
-                () if node["parent"] is None else (*path[node["parent"]], node["action"])
-            )
-            if node["parent"] is not None and node["visits"] >= max(1, min_visits):
-                children.setdefault(node["parent"], []).append(node)
-        for parent, siblings in children.items():
+        path = paths(tree)
+        for parent, children in children_by_parent(tree).items():
+            siblings = [child for child in children if child["visits"] >= max(1, min_visits)]
             if len(siblings) > 1 and len(groups) < most_states:
-                states.append(rebuild(environment, tasks[tree["task"]], path[parent]))
+                states.append(replay(environment, tasks[tree["task"]], path[parent]))
                 groups.append((tree["task"], parent, siblings))
     scores = q_model.score(states, [[s["action"] for s in siblings] for _, _, siblings in groups])
     columns = ["task", "node", "depth", "action", "visits", "value", "q"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
+from qvlib.core.trees import children_by_parent
 from qvlib.pipeline.params import Params
 
 Node = Mapping[str, Any]
@@ -148,11 +149,11 @@ def _signed(value: float | None) -> str:
 
 
 def _children(tree: Mapping[str, Any]) -> dict[str, list[Node]]:
-    children: dict[str, list[Node]] = {}
-    for node in tree["nodes"]:
-        if node["parent"] is not None:
-            children.setdefault(node["parent"], []).append(node)
-    return {k: sorted(v, key=lambda n: (-n["visits"], -n["value"])) for k, v in children.items()}
+    """The children of each node, the most visited first."""
+    return {
+        parent: sorted(children, key=lambda node: (-node["visits"], -node["value"]))
+        for parent, children in children_by_parent(tree).items()
+    }
 
 
 def _place(

@@ -248,17 +248,14 @@ def _texts(params: Params) -> Iterator[str]:
 def _decisions(params: Params) -> Iterator[tuple[State, str]]:
     """States of demonstrated episodes, and what was done in each."""
     from qvlib import environments, pipeline
-    from qvlib.core.episodes import episode
-    from qvlib.core.lockstep import lockstep
+    from qvlib.core.episodes import decisions, demonstrate
 
     environment = pipeline.world(params)
-    tasks = {task.id: task for task in environment.tasks("train")[:TASKS]}
-    jobs = (episode(environment, task, params.seed) for task in tasks.values())
-    for record in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size):
-        state = environment.reset(tasks[record["task"]])
-        for action in record["actions"]:
-            yield state, action
-            state = environment.step(state, action)
+    tasks = environment.tasks("train")[:TASKS]
+    agent = environments.demonstrator(params, environment)
+    records = demonstrate(environment, tasks, agent, params.seed, params.batch_size)
+    for task, record in zip(tasks, records, strict=True):
+        yield from decisions(environment, task, record["actions"])
 
 
 def _tokenizer(texts: Iterator[str]) -> Any:

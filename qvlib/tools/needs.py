@@ -168,8 +168,7 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
         QvlibError: the data are broken, or the environment has no demonstrator.
     """
     from qvlib import environments
-    from qvlib.core.episodes import episode
-    from qvlib.core.lockstep import lockstep
+    from qvlib.core.episodes import decisions, demonstrate
     from qvlib.models.chat import Chat
     from qvlib.models.prompts import compact
     from qvlib.pipeline.models import examples
@@ -186,7 +185,7 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
         if not own.data_dir:
             environments.make_data(own, Path(folder))
         world = environments.make(own, Path(folder))
-        first = {task.id: world.reset(task) for task in world.tasks("train")[:TASKS]}
+        tasks = world.tasks("train")[:TASKS]
         chat = Chat(
             None,
             environments.instructions(own),
@@ -196,10 +195,10 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
         )
         count, counted = _counter(params.agent)
         prompts, actions = [], []
-        jobs = (episode(world, state.task, own.seed) for state in first.values())
-        for record in lockstep(jobs, environments.demonstrator(own, world), own.batch_size):
-            state = first[record["task"]]
-            for action in record["actions"]:
+        demonstrator = environments.demonstrator(own, world)
+        records = demonstrate(world, tasks, demonstrator, own.seed, own.batch_size)
+        for task, record in zip(tasks, records, strict=True):
+            for state, action in decisions(world, task, record["actions"]):
                 said = [m["content"] for m in chat.messages(state)]
                 text = compact(state).text if params.agent == "small" else "\n".join(said)
                 prompts.append(
@@ -208,7 +207,6 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
                     else min(count(text), params.prompt_tokens)
                 )
                 actions.append(count(action))
-                state = world.step(state, action)
     mean, action = sum(prompts) / len(prompts), sum(actions) / len(actions)
     where = display_path(resolve(own.data_dir)) if own.data_dir else "the embedded world"
     where += "" if here else f", since {params.data_dir} is not here"

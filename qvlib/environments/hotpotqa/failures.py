@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qvlib.core.episodes import visited
 from qvlib.core.types import Task
 from qvlib.environments.hotpotqa.environment import HotPotQA
 from qvlib.environments.hotpotqa.metric import normalise
@@ -35,11 +36,9 @@ def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple
     Two articles that are compared may be read in any order: the one read first is the first.
     """
     question: Question = task.goal
-    state, opened = environment.reset(task), set()
-    for action in actions:
-        state = environment.step(state, action)
-        opened.add(state.world.title)
-    score = state.world.score
+    states = visited(environment, task, actions)
+    opened, end = {state.world.title for state in states[1:]}, states[-1].world
+    score = end.score
     if score is None:
         return "no answer", 0.0
     if score.exact:
@@ -51,7 +50,7 @@ def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple
             len(missed) == len(needed) if question.kind == "comparison" else missed[0] == needed[0]
         )
         return "search" if first else "second hop", score.f1
-    holds = f" {normalise(question.answer)} " in f" {normalise(state.world.answer)} "
+    holds = f" {normalise(question.answer)} " in f" {normalise(end.answer)} "
     return "answer form" if holds or score.f1 > 0 else "wrong answer", score.f1
 
 

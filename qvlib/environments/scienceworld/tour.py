@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from qvlib.core.episodes import replay
 from qvlib.core.types import Task
 from qvlib.environments.scienceworld.environment import ScienceWorld
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.simulator import simulator
-from qvlib.environments.tours import Tour, demonstrated, states
+from qvlib.environments.tours import Tour, demonstrated
 
 WORLD = (
     "This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
@@ -26,7 +27,7 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
     """The tour of an experiment."""
     name, variation, gold = task.goal
     walk = demonstrated(environment, task, Scientist(error=0.0))
-    commands = states(environment, task, walk)[-1].world
+    commands = replay(environment, task, walk).world
     score = 100 * simulator().answer(name, variation, commands[:-1], commands[-1]).score
     reached = "; ".join(simulator().reached(name, variation, commands))
     goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+from qvlib.core.episodes import visited
 from qvlib.core.types import Task
 from qvlib.environments.textworld.environment import TextWorld
 from qvlib.environments.textworld.player import Player
-from qvlib.environments.tours import Tour, demonstrated, states
+from qvlib.environments.tours import Tour, demonstrated
 
 WORLD = (
     "This world is TextWorld (arXiv 1806.11532): a generated text game. An action is a command such as `open fridge`, an "
@@ -41,7 +42,7 @@ def tour(environment: TextWorld, task: Task) -> Tour:
     told = json.loads((environment.folder / task.goal).with_suffix(".json").read_text())
     most = sum(quest["reward"] for quest in told["quests"])
     walk = demonstrated(environment, task, Player(environment, error=0.0))
-    seen = states(environment, task, walk)
+    seen = visited(environment, task, walk)
     points = sum(
         _NUMBERS.get(n, int(n) if n.isdigit() else 0)
         for s in seen

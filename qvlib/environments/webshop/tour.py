@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from qvlib.core.episodes import replay
 from qvlib.core.types import Task
-from qvlib.environments.tours import Tour, states
+from qvlib.environments.tours import Tour
 from qvlib.environments.webshop.environment import WebShop
 
 WORLD = (
@@ -41,7 +42,7 @@ def tour(environment: WebShop, task: Task) -> Tour:
         return Tour(WORLD, asked, (search,), RULE, NOTES)
     walk = (search, product, "click[buy now]")
     parts, price = (
-        states(environment, task, walk)[-1].world.parts,
+        replay(environment, task, walk).world.parts,
         by_asin[product[6:-1].upper()].price,
     )
     wanted = len(goal.attributes) + len(goal.options) + 1

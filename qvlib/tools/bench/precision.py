@@ -180,17 +180,15 @@ def _scored(
 
 def _episodes(shop: Environment, split: str) -> Iterator[list[Decision]]:
     """The shopper's decisions, an episode a list, on pages that list enough actions."""
-    from qvlib.core.episodes import episode
-    from qvlib.core.lockstep import lockstep
+    from qvlib.core.episodes import decisions, demonstrate
     from qvlib.environments.webshop.shopper import Shopper
-    from qvlib.pipeline.agents import decisions
 
     for task in shop.tasks(split):
-        record = next(iter(lockstep(iter([episode(shop, task, 0)]), Shopper(shop), 1)))
+        (record,) = demonstrate(shop, [task], Shopper(shop), seed=0, width=1)
         yield [
-            (shown.state, shown.action)
-            for shown in decisions(shop, [task], [record])
-            if len(_listed(shown.state)) >= CANDIDATES and shown.action in _listed(shown.state)
+            (state, action)
+            for state, action in decisions(shop, task, record["actions"])
+            if len(_listed(state)) >= CANDIDATES and action in _listed(state)
         ]
 
 
