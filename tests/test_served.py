@@ -17,12 +17,13 @@ from qvlib.base.errors import QvlibError
 from qvlib.estimators.data import action_log_probs
 from qvlib.models.chat import Chat, render, turn_end
 from qvlib.models.local import quiet
+from qvlib.models.training import descend
 from qvlib.pipeline.params import Params, make
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
-from serving import listens, serving  # noqa: E402
-from test_remote import run  # noqa: E402
+from serving import listens, serving
+from test_remote import run
 
 SMALL = {
     "environment": f"{__name__}:maze",
@@ -66,9 +67,8 @@ def folder(tmp_path_factory):
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
     for _ in range(40):
-        optimizer.zero_grad()
-        (-action_log_probs(model, rows, "mean", end).mean()).backward()
-        optimizer.step()
+        loss = -action_log_probs(model, rows, "mean", end).mean()
+        descend(model, optimizer, [loss], longest=None)
     model.generation_config.do_sample, model.generation_config.eos_token_id = True, [end]
     with quiet():
         model.eval().save_pretrained(made)

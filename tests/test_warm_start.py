@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from test_chat import OPENED, SEARCHED, after, told
 
 from qvlib.agents.fine_tuning import Transcript, fine_tune, transcripts
 from qvlib.base.errors import QvlibError
-from qvlib.estimators import step_dpo_trl as trl_training
+from qvlib.models import trainers
 from qvlib.models.local import LocalModel
 
 DECISIONS = [
@@ -102,11 +103,14 @@ def test_a_training_that_dies_goes_on(lm, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trl_training.Bar, "on_step_end", dies)
+        patch.setattr(trainers.Bar, "on_step_end", dies)
         tune(lm, tmp_path / "killed")
     (work,) = (tmp_path / "killed").glob("checkpoints-*")
-    checkpoint = trl_training.last_checkpoint(work)
-    assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] in (4, 5)
+    checkpoint = trainers.last_checkpoint(work)
+    assert json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"] in (
+        4,
+        5,
+    )
     resumed, again, _ = tune(lm, tmp_path / "killed")
     assert again == curve
     for name, weights in whole.model.state_dict().items():

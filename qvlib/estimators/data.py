@@ -12,6 +12,7 @@ from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Environment, State
 from qvlib.models.local import Ids, LocalModel
+from qvlib.models.training import padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +83,10 @@ def action_log_probs(
 
     rule: ``sum`` over the action's tokens, or their ``mean``. Padding is on the right.
     """
-    width = max(len(p) + len(a) for p, a in rows)
-    device = next(model.parameters()).device
-    ids = torch.full((len(rows), width), pad)
-    on_action = torch.zeros((len(rows), width), dtype=torch.bool)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, (p, a) in enumerate(rows):
-        ids[i, : len(p) + len(a)] = torch.tensor(p + a)
-        on_action[i, len(p) : len(p) + len(a)] = True
-        attention[i, : len(p) + len(a)] = 1
-    ids, on_action, attention = ids.to(device), on_action.to(device), attention.to(device)
+    packed = [(p + a, [False] * len(p) + [True] * len(a)) for p, a in rows]
+    ids, on_action, attention = padded(packed, pad, next(model.parameters()).device)
     # Only the last positions are needed: memory runs out on the logits of a large vocabulary.
-    keep = width - min(len(p) for p, _ in rows) + 1
+    keep = ids.shape[1] - min(len(p) for p, _ in rows) + 1
     logits = model(input_ids=ids, attention_mask=attention, logits_to_keep=keep).logits[:, :-1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     targets, mask = ids[:, -(keep - 1) :], on_action[:, -(keep - 1) :]

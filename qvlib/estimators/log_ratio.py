@@ -1,4 +1,4 @@
-"""Q(u, tau_t, a) = log pi(a | u, tau_t) - log pi_ref(a | u, tau_t) (arXiv 2409.09345, section 5)."""
+"""Q(u, tau_t, a) = log pi(a | u, tau_t) - log pi_ref(a | u, tau_t) (arXiv 2409.09345, sec. 5)."""
 
 from __future__ import annotations
 

@@ -6,15 +6,15 @@ The loss, ``qvlib.core.dpo.dpo_loss``, is a pure function of four vectors of log
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from tqdm.auto import tqdm
 
-from qvlib.base.seeding import generator
 from qvlib.core.dpo import dpo_loss
 from qvlib.estimators.data import PairIds, pair_log_probs, passes, some_fit
 from qvlib.models.local import LocalModel
+from qvlib.models.training import batches, descend, order, scheduled, steps_in_all
 
 
 def train(
@@ -33,8 +33,8 @@ def train(
 ) -> tuple[LocalModel, list[dict[str, float]]]:
     """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
 
-    Learning rate: ``lr`` times ``rate_at``. Pairs that are longer than the model's context are
-    dropped (``fitting``). A batch of more tokens than ``lm.batch_tokens`` takes several passes,
+    Learning rate: ``lr`` times ``training.rate_at``. Pairs that are longer than the model's context
+    are dropped (``fitting``). A batch of more tokens than ``lm.batch_tokens`` takes several passes,
     whose gradients add up. Returns the policy and its curve: ``curve_row`` at every step, and on
     ``held_out`` at the end of each epoch.
 
@@ -47,55 +47,47 @@ def train(
     with torch.no_grad():
         reference = _both(lm.model, pairs, rule, pad, batch)
         reference_held = _both(lm.model, held_out, rule, pad, batch) if held_out else None
-    total = epochs * ((len(pairs) + batch - 1) // batch)
+    total = steps_in_all(len(pairs), batch, epochs)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=0.0, fused=True)
-    rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_at(step, total, schedule)
-    )
+    rates = scheduled(optimizer, total, schedule)
     curve: list[dict[str, float]] = []
     with tqdm(total=total, desc=label, unit="batch") as bar:
         for epoch in range(epochs):
-            order = generator(seed, "dpo", epoch).permutation(len(pairs))
-            for start in range(0, len(order), batch):
-                chosen = order[start : start + batch]
-                rows = [pairs[i] for i in chosen]
-                optimizer.zero_grad()
-                seen = []
-                for part in passes(rows, lm.batch_tokens):
-                    w, l = pair_log_probs(policy, rows[part], rule, pad)
-                    loss = dpo_loss(
-                        w, l, reference[0][chosen[part]], reference[1][chosen[part]], beta
-                    )
-                    (loss.mean() * (len(w) / len(rows))).backward()
-                    seen.append((w.detach(), l.detach()))
-                w, l = (torch.cat(both) for both in zip(*seen, strict=True))
-                torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-                optimizer.step()
-                rates.step()
-                curve.append(
-                    curve_row(
-                        len(curve), "train", w, l, reference[0][chosen], reference[1][chosen], beta
-                    )
-                )
+            for drawn in batches(order(len(pairs), seed, "dpo", epoch), batch):
+                rows, ours = [pairs[i] for i in drawn], []
+                theirs = reference[0][drawn], reference[1][drawn]
+                parts = passes(rows, lm.batch_tokens)
+                losses = _losses(policy, rows, parts, theirs, ours, rule=rule, pad=pad, beta=beta)
+                descend(policy, optimizer, losses, rates)
+                both = (torch.cat(values) for values in zip(*ours, strict=True))
+                curve.append(curve_row(len(curve), "train", *both, *theirs, beta))
                 bar.update()
             if reference_held:
                 policy.eval()
                 with torch.no_grad():
-                    w, l = _both(policy, held_out, rule, pad, batch)
-                curve.append(curve_row(len(curve), "held-out", w, l, *reference_held, beta))
+                    both = _both(policy, held_out, rule, pad, batch)
+                curve.append(curve_row(len(curve), "held-out", *both, *reference_held, beta))
                 policy.train()
     return lm.tuned(policy.eval()), curve
 
 
-def rate_at(step: int, steps: int, schedule: str) -> float:
-    """Share of the learning rate at a step: warm-up over a tenth of the steps, then ``schedule``.
-
-    schedule: ``linear`` to zero, or ``constant``.
-    """
-    warm_up = max(1, steps // 10)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 1.0 if schedule == "constant" else max(0.0, (steps - step) / max(1, steps - warm_up))
+def _losses(
+    policy: torch.nn.Module,
+    rows: Sequence[PairIds],
+    parts: Iterable[slice],
+    reference: tuple[torch.Tensor, torch.Tensor],
+    seen: list[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    rule: str,
+    pad: int,
+    beta: float,
+) -> Iterator[torch.Tensor]:
+    """The mean loss of a batch in shares, one a pass; ``seen`` gets the policy's log-probabilities."""
+    for part in parts:
+        chosen, rejected = pair_log_probs(policy, rows[part], rule, pad)
+        seen.append((chosen.detach(), rejected.detach()))
+        loss = dpo_loss(chosen, rejected, reference[0][part], reference[1][part], beta)
+        yield loss.mean() * (len(chosen) / len(rows))
 
 
 def curve_row(
@@ -127,10 +119,10 @@ def _both(
     model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int, batch: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of all chosen and all rejected actions, [N] each, without gradients."""
-    batches = [rows[i : i + batch] for i in range(0, len(rows), batch)]
     parts = [
         pair_log_probs(model, some[part], rule, pad)
-        for some in batches
+        for some in batches(rows, batch)
         for part in passes(some, LocalModel.batch_tokens)
     ]
-    return torch.cat([w for w, _ in parts]), torch.cat([l for _, l in parts])
+    chosen, rejected = zip(*parts, strict=True)
+    return torch.cat(chosen), torch.cat(rejected)

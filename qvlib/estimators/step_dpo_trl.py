@@ -13,29 +13,34 @@ probabilities in float32 whatever the model's precision.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from datasets import Dataset
-from peft import LoraConfig
-from tqdm.auto import tqdm
-from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
-from qvlib.base.seeding import generator
 from qvlib.estimators.data import PairIds, some_fit
-from qvlib.estimators.step_dpo_loop import curve_row, rate_at
-from qvlib.models.local import LocalModel, quiet
+from qvlib.estimators.step_dpo_loop import curve_row
+from qvlib.models.local import LocalModel
+from qvlib.models.trainers import (
+    Bar,
+    Epochs,
+    Order,
+    Silent,
+    arguments,
+    checkpoints,
+    last_checkpoint,
+    lora,
+    on_one_gpu,
+    quietly,
+    trained,
+)
+from qvlib.models.training import scheduled, steps_in_all
 
 LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
 CURVE = "curve/"
@@ -92,26 +97,15 @@ def train(
     checkpoint = last_checkpoint(work)
     with quietly():
         trainer = make_trainer(lm, pairs, held_out, folder=work, label=label, **settings)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    base = model.get_base_model() if lora_rank else model
-    if lora_rank:
-        if trainer.is_world_process_zero():
-            model.save_pretrained(folder / "adapter")
-        model = model.merge_and_unload()
-    for left in (
-        "forward",
-        "_is_accelerate_prepared",
-    ):  # TRL's forward is bound to this model, in its copies too
-        vars(base).pop(left, None)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    model = trained(trainer, folder / "adapter")
     curve = [
         {k.removeprefix(CURVE): v for k, v in log.items() if k.startswith(CURVE)}
         for log in trainer.state.log_history
         if CURVE + "loss" in log
     ]
     curve = [{"step": step, **row} for step, row in enumerate(curve)]
-    policy = model.to(lm.model.device).eval().requires_grad_(True)
-    return lm.tuned(policy), curve
+    return lm.tuned(model.to(lm.model.device)), curve
 
 
 def make_trainer(
@@ -137,47 +131,27 @@ def make_trainer(
             f"batches of {batch} pairs cannot be shared evenly by {ranks} processes; set dpo_batch "
             "to a multiple"
         )
-    steps = epochs * ((len(pairs) + batch - 1) // batch)
+    steps = steps_in_all(len(pairs), batch, epochs)
     together = pairs_together(
         [*pairs, *held_out], batch // ranks, lm.batch_tokens
     )  # in each process
-    on_cpu = lm.model.device.type == "cpu"
+    common = arguments(folder, lm.model.device, lr=lr, epochs=epochs, steps=steps, seed=seed)
     config = DPOConfig(
-        output_dir=str(folder),
+        **common,
         beta=beta,
         loss_type=[LOSS[rule]],
-        learning_rate=lr,
-        num_train_epochs=epochs,
         per_device_train_batch_size=together,
         gradient_accumulation_steps=batch // ranks // together,
         per_device_eval_batch_size=together,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        max_length=None,
         precompute_ref_log_probs=True,
         gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
         eval_strategy="epoch" if held_out else "no",
-        logging_strategy="steps",
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=max(1, steps // 10),
-        save_total_limit=1,
-        report_to="none",
-        push_to_hub=False,
-        disable_tqdm=True,
         ddp_find_unused_parameters=False if ranks > 1 else None,
-        seed=seed,
     )
-    config._n_gpu = min(
-        1, config.n_gpu
-    )  # several visible GPUs: TRL refuses DataParallel, one is enough
     tokenizer = copy.deepcopy(lm.tokenizer)  # TRL may give it a padding token
     return StepDPO(
         copy.deepcopy(lm.model),
-        args=config,
+        args=on_one_gpu(config),  # TRL refuses DataParallel
         train_dataset=_dataset(pairs),
         eval_dataset=_dataset(held_out) if held_out else None,
         processing_class=tokenizer,
@@ -200,26 +174,13 @@ def pairs_together(rows: Sequence[PairIds], batch: int, tokens: int) -> int:
     )
 
 
-def lora(rank: int) -> LoraConfig | None:
-    """A LoRA on every linear layer but the output, alpha twice the rank; None for rank 0."""
-    return (
-        LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        if rank
-        else None
-    )
-
-
-class StepDPO(DPOTrainer):
-    """``DPOTrainer`` on our token ids, in our order, with our curve; loss and reference are TRL's."""
+class StepDPO(Silent, DPOTrainer):
+    """``DPOTrainer`` on our token ids, in our order, with our curve; its loss and reference."""
 
     def __init__(self, *args: Any, rule: str, schedule: str, **kwargs: Any) -> None:
         self._rule, self._schedule = rule, schedule
         self._seen: list[tuple[torch.Tensor, ...]] = []
         super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)
-
-    def _send_telemetry(self) -> None:
-        pass
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # token ids already
@@ -242,19 +203,15 @@ class StepDPO(DPOTrainer):
             dataset = dataset.add_column(column, torch.cat(values).cpu().numpy())
         return dataset
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Order:
-        order = Order(len(train_dataset or self.train_dataset), self.args.seed)
+        order = Order(len(train_dataset or self.train_dataset), self.args.seed, "dpo")
         self.add_callback(Epochs(order))
         return order
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of ``step_dpo_loop.train``."""
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer,
-            lambda step: rate_at(step, num_training_steps, self._schedule),
+        self.lr_scheduler = scheduled(
+            optimizer or self.optimizer, num_training_steps, self._schedule
         )
         return self.lr_scheduler
 
@@ -285,9 +242,9 @@ class StepDPO(DPOTrainer):
             if self._rule == "mean"
             else torch.ones_like(inputs["input_ids"][:, 0])
         )
-        chosen, rejected = length.chunk(2)
-        w, l = (token_log_probs.sum(1) / length).chunk(2)
-        return w, l, inputs["ref_chosen_logps"] / chosen, inputs["ref_rejected_logps"] / rejected
+        chosen, rejected = (token_log_probs.sum(1) / length).chunk(2)
+        theirs = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]]) / length
+        return chosen, rejected, *theirs.chunk(2)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the curve's row; checkpoints save the log history, so the curve survives a kill."""
@@ -301,77 +258,7 @@ class StepDPO(DPOTrainer):
         super().log(logs, start_time)
 
 
-class Order(torch.utils.data.Sampler):
-    """A permutation an epoch, derived from (seed, name, epoch); with ``dpo`` that of ``step_dpo_loop.train``."""
-
-    def __init__(self, size: int, seed: int, name: str = "dpo") -> None:
-        self.size, self.seed, self.name, self.epoch = size, seed, name, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(generator(self.seed, self.name, self.epoch).permutation(self.size).tolist())
-
-
-class Epochs(TrainerCallback):
-    """Tells an order its epoch: accelerate does not reach it where one of several processes resumes within an epoch."""
-
-    def __init__(self, order: Order) -> None:
-        self.order = order
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.order.set_epoch(state.global_step * int(args.num_train_epochs) // state.max_steps)
-
-
-class Bar(TrainerCallback):
-    """One progress bar, like the loop's."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self.label, unit="batch"
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """No progress bars for writing files and no deprecation notes between the libraries."""
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if not hidden:
-            datasets.enable_progress_bars()
-
-
 def _dataset(rows: Sequence[PairIds]) -> Dataset:
     return Dataset.from_dict(
         {f"{k}_ids": [list(getattr(r, k)) for r in rows] for k in ("prompt", "chosen", "rejected")}
     )
-
-
-def checkpoints(folder: Path, settings: dict[str, Any], *data: Sequence[Any]) -> Path:
-    """The folder of checkpoints of a training with these settings and data, which no other training takes."""
-    text = repr((sorted(settings.items()), [[asdict(row) for row in rows] for rows in data]))
-    return folder / f"checkpoints-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole: the trainer's state is its last file."""
-    whole = [f.parent for f in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda f: int(f.name.split("-")[1]), default=None)

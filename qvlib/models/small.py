@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -23,10 +23,12 @@ from qvlib.base.seeding import generator
 from qvlib.core.types import State
 from qvlib.models.precision import in_own_precision
 from qvlib.models.prompts import END, SPECIAL, compact, plain
+from qvlib.models.tokenizers import byte_level_bpe
+from qvlib.models.training import batches, descend, padded, steps_in_all
 
 ALIASES = tuple(f" #{i}" for i in range(1, 65))
-# A price or a number is one piece, a word with the blank before it is one, every other sign stands alone.
-PIECES = Regex(r" ?\$?\d+(?:\.\d+)?| ?[^\W\d_]+|\s|[^\w\s]|_")
+# A price or a number is one piece, a word with the blank before it is one, other signs stand alone.
+PIECES = r" ?\$?\d+(?:\.\d+)?| ?[^\W\d_]+|\s|[^\w\s]|_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +55,16 @@ def train_tokenizer(
     frequent = [
         s for s, count in sorted(segments.items()) if count > 0.05 * decisions and s.count(" ") > 1
     ]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(PIECES, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
-    tokenizer.add_tokens([AddedToken(s, normalized=False) for s in (*ALIASES, *frequent)])
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(SPECIAL) - len(ALIASES) - len(frequent),
+    return byte_level_bpe(
+        texts,
+        vocabulary,
+        end=END,
+        whole=[
+            *(AddedToken(s, special=True, normalized=False) for s in SPECIAL),
+            *(AddedToken(s, normalized=False) for s in (*ALIASES, *frequent)),
+        ],
+        pieces=PIECES,
         min_frequency=2,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=END,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
     )
 
 
@@ -118,34 +107,29 @@ def clone(
     batch: int,
     seed: int,
 ) -> Iterator[dict[str, float]]:
-    """Behaviour cloning with the next-token loss on prompts and actions, each averaged over its tokens.
+    """Behaviour cloning with the next-token loss on prompts and actions, a mean each.
 
-    The prompts' part teaches copying, which the few action tokens alone were too few for.
-    Yields the training curve as it goes: step, steps in all, loss of the action tokens in nats a token.
+    The prompts' part teaches copying, which the few action tokens alone were too few for. Yields
+    the training curve as it goes: step, steps in all, loss of the action tokens in nats a token.
     """
     rows = _encode(tokenizer, demonstrations)
-    total = epochs * ((len(rows) + batch - 1) // batch)
+    total = steps_in_all(len(rows), batch, epochs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=total, pct_start=0.1
     )
     model.train()
     for step, chosen in enumerate(_batches(rows, epochs, batch, seed)):
-        ids, labels, attention = _collate(
+        ids, actions, attention = padded(
             [rows[i] for i in chosen], tokenizer.pad_token_id, model.device
         )
         logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1]
         nll = torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         ).view_as(ids[:, 1:])
-        on_action, real = labels[:, 1:], attention[:, 1:].bool()
+        on_action, real = actions[:, 1:], attention[:, 1:].bool()
         action_loss = nll[on_action].mean()
-        loss = action_loss + nll[real & ~on_action].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(model, optimizer, [action_loss + nll[real & ~on_action].mean()], schedule)
         yield {"step": step, "steps": total, "action_loss": action_loss.item()}
     model.eval()
 
@@ -155,7 +139,7 @@ def _encode(
 ) -> list[tuple[list[int], list[bool]]]:
     """(ids of prompt + action + end, which of them are an action's) of each decision.
 
-    Decisions whose prompt starts with the row before, as those of a transcript do, go on in that row.
+    Decisions whose prompt starts with the row before, as a transcript's do, go on in that row.
     """
     prompts = [compact(d.state) for d in demonstrations]
     heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
@@ -181,21 +165,6 @@ def _batches(
     for epoch in range(epochs):
         rng = generator(seed, "cloning", epoch)
         order = np.argsort(lengths + rng.uniform(0, 8, len(rows)), kind="stable")
-        cuts = [order[i : i + batch] for i in range(0, len(order), batch)]
+        cuts = list(batches(order, batch))
         for i in rng.permutation(len(cuts)):
             yield cuts[i]
-
-
-def _collate(
-    rows: Sequence[tuple[list[int], list[bool]]], pad: int, device: torch.device
-) -> tuple[torch.Tensor, ...]:
-    """ids [B, T] padded on the right, is-action mask [B, T], attention mask [B, T]."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), width), pad)
-    action = torch.zeros((len(rows), width), dtype=torch.bool)
-    attention = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, (row, on_action) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        action[i, : len(row)] = torch.tensor(on_action)
-        attention[i, : len(row)] = 1
-    return ids.to(device), action.to(device), attention.to(device)

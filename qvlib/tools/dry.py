@@ -171,7 +171,7 @@ def _taught(params: Params, model: str | Path) -> Path:
 
     from qvlib.base.seeding import generator
     from qvlib.estimators.data import action_log_probs
-    from qvlib.models.local import quiet
+    from qvlib.models.training import descend
     from qvlib.pipeline.models import load
 
     made = Path(f"{model}-taught-{params.model_copy(update={'agent': str(model)}).digest('agent')}")
@@ -185,12 +185,8 @@ def _taught(params: Params, model: str | Path) -> Path:
     for lesson in range(LESSONS):
         chosen = generator(params.seed, "lesson", lesson).integers(len(rows), size=CLASS)
         loss = -action_log_probs(lm.model, [rows[i] for i in chosen], "mean", lm.end).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with quiet():
-        lm.model.save_pretrained(made)
-    lm.tokenizer.save_pretrained(made)
+        descend(lm.model, optimizer, [loss], longest=None)
+    lm.save(made)
     return made
 
 
@@ -210,6 +206,7 @@ def _model(params: Params, family: str, folder: Path) -> Path:
 
     from qvlib.base.seeding import generator
     from qvlib.models.local import quiet
+    from qvlib.models.tokenizers import byte_level_bpe
 
     name = hashlib.blake2b(
         repr((params.digest("data"), family, SIZE, VOCABULARY)).encode(), digest_size=4
@@ -217,7 +214,15 @@ def _model(params: Params, family: str, folder: Path) -> Path:
     made = folder / f"{family}-{name}"
     if made.is_dir():
         return made
-    tokenizer = _tokenizer(_texts(params))
+    special = [END, *(f"<|{role}|>" for role in ROLES)]
+    tokenizer = byte_level_bpe(
+        _texts(params),
+        VOCABULARY,
+        end=END,
+        special=special,
+        chat_template=TEMPLATE,
+        extra_special_tokens=special[1:],
+    )
     config = AutoConfig.for_model(
         family,
         vocab_size=len(tokenizer),
@@ -256,31 +261,3 @@ def _decisions(params: Params) -> Iterator[tuple[State, str]]:
     records = demonstrate(environment, tasks, agent, params.seed, params.batch_size)
     for task, record in zip(tasks, records, strict=True):
         yield from decisions(environment, task, record["actions"])
-
-
-def _tokenizer(texts: Iterator[str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [END, *(f"<|{role}|>" for role in ROLES)]
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=END,
-        padding_side="left",
-        chat_template=TEMPLATE,
-        extra_special_tokens=special[1:],
-        clean_up_tokenization_spaces=False,
-    )

@@ -121,17 +121,11 @@ def _one_by_one(lm: LocalModel, prompts: Sequence[Ids]) -> list[list[float]]:
 
 def _model(width: int, layers: int) -> LocalModel:
     import torch
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
 
     from qvlib.models.small import make_model
+    from qvlib.models.tokenizers import one_token_a_word
 
-    words = {f"w{i}": i for i in range(2048)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")),
-        eos_token="w0",
-        pad_token="w0",
-    )
+    tokenizer = one_token_a_word(2048)
     model = make_model(tokenizer, width, layers, width // 32, 0)
     # As drawn, all tokens are about equally likely and a sample hangs on rounding: this head spreads the logits.
     head = (

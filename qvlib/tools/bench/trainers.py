@@ -54,21 +54,15 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
 def _small_problem(pairs: int):
     """A random model of the small agent's size and random pairs."""
     import torch
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
 
     from qvlib.base.seeding import generator
     from qvlib.estimators.data import PairIds
     from qvlib.models.local import LocalModel
     from qvlib.models.small import make_model
+    from qvlib.models.tokenizers import one_token_a_word
 
     torch.set_num_threads(1)
-    words = {f"w{i}": i for i in range(1700)}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")),
-        eos_token="w0",
-        pad_token="w0",
-    )
+    tokenizer = one_token_a_word(1700)
     rng = generator(0, "bench")
 
     def ids(low: int, high: int) -> tuple[int, ...]:
