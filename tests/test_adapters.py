@@ -11,8 +11,8 @@ from toy import small_lm, states
 from qvlib import pipeline
 from qvlib.estimators import Card
 from qvlib.estimators import step_dpo_trl as trl_training
-from qvlib.estimators.log_ratio import LogRatio
 from qvlib.estimators.data import PairIds
+from qvlib.estimators.log_ratio import LogRatio
 from qvlib.models.adapters import Switched, is_adapter
 from qvlib.pipeline.cards import model_card
 from qvlib.pipeline.params import make
