@@ -1,6 +1,7 @@
-"""Both worlds keep the contract; a world that breaks one of its rules is caught by that rule's name."""
+"""Both worlds keep the contract; one that breaks a rule is caught by that rule's name."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 from toy import Scripted
@@ -105,7 +106,7 @@ class HasNoGroups(Stairs):
 
 
 class ShufflesTasks(Stairs):
-    turns = []
+    turns: ClassVar = []
 
     def tasks(self, split):
         self.turns.append(split)
@@ -113,7 +114,7 @@ class ShufflesTasks(Stairs):
 
 
 class StartsDifferently(Stairs):
-    turns = []
+    turns: ClassVar = []
 
     def reset(self, task):
         self.turns.append(task)
@@ -216,7 +217,7 @@ class ChangesItsState(Stairs):
 
 
 class DependsOnTheClock(Stairs):
-    turns = []
+    turns: ClassVar = []
 
     def step(self, state, action):
         self.turns.append(action)
@@ -228,9 +229,9 @@ class DependsOnTheClock(Stairs):
 
 
 class ReplaysTheHistory(Stairs):
-    """Holds one current state, as a server does, and comes back to another by playing from the start."""
+    """Holds one current state, as a server does; comes to another by playing from the start."""
 
-    current = {}
+    current: ClassVar = {}
 
     def step(self, state, action):
         if self.current.get("state") is not state:
@@ -355,7 +356,7 @@ def test_a_promise_that_is_refused_in_the_agents_own_actions():
             return action == "down"
 
     with pytest.raises(
-        AssertionError, match="accepts: .* 'down' is accepted beforehand and then refused"
+        AssertionError, match=r"accepts: .* 'down' is accepted beforehand and then refused"
     ):
         contract.check_environment(Promises(), Scripted(("down",)))
 

@@ -88,11 +88,11 @@ def test_each_world_is_a_record_with_defaults_of_its_own():
         "textworld": (10, -0.5),
         "scienceworld": (100, -0.5),
     }
-    for name, world in worlds.items():
-        assert world.settings().environment == name and world.instructions and world.names.kinds
-        assert world.settings.decides("timeout_value") == ("trees",)
-        assert world.settings.decides("catalogue_seed") == ("data",)
-        assert len(inspect.signature(world.make_data).parameters) == 3
+    for name, record in worlds.items():
+        assert record.settings().environment == name and record.instructions and record.names.kinds
+        assert record.settings.decides("timeout_value") == ("trees",)
+        assert record.settings.decides("catalogue_seed") == ("data",)
+        assert len(inspect.signature(record.make_data).parameters) == 3
     with pytest.raises(ValidationError, match="goals"):
         worlds["hotpotqa"].settings(goals="human")
 

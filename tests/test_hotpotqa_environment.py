@@ -30,7 +30,10 @@ def shows(world, task, *actions):
     return walk(world, task, *actions).observation
 
 
-FILM = "The Bell is a film directed by Ann Moor. It was shot in Arl. It runs long. Its score is loud. Arl liked it."
+FILM = (
+    "The Bell is a film directed by Ann Moor. It was shot in Arl. It runs long. Its score is loud. "
+    "Arl liked it."
+)
 
 
 def test_an_episode(world, task):
@@ -242,7 +245,7 @@ def test_bad_splits(hotpot, write):
     folder = write(hotpot)
     with pytest.raises(QvlibError, match="split 'valid': the splits are train, dev, test"):
         build(folder).tasks("valid")
-    with pytest.raises(QvlibError, match="split 'dev' is empty: .* raise its share or load more"):
+    with pytest.raises(QvlibError, match=r"split 'dev' is empty: .* raise its share or load more"):
         build(folder, dev_share=0.0).tasks("dev")
-    with pytest.raises(QvlibError, match="dev_share 0.5 and test_share 0.5"):
+    with pytest.raises(QvlibError, match=r"dev_share 0.5 and test_share 0.5"):
         build(folder, dev_share=0.5, test_share=0.5)

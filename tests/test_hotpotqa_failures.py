@@ -17,7 +17,7 @@ def world(hotpot, write):
 
 @pytest.fixture
 def tasks(world):
-    """Where was the director of The Bell (by Ann Moor) born? In Arl. And: was one of two articles first?"""
+    """Where was the director of The Bell (by Ann Moor) born? In Arl. And: which came first?"""
     found = {task.id.rpartition("-")[2]: task for task in world.tasks("train")}
     question = found["q1"].goal
     changed = type(question)(

@@ -1,4 +1,4 @@
-"""The embedded encyclopaedia: the same bytes for a seed, solvable throughout, unseen articles in the test split."""
+"""The embedded encyclopaedia: the same bytes for a seed, solvable, unseen articles in test."""
 
 import re
 from collections import Counter

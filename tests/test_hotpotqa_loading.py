@@ -1,4 +1,4 @@
-"""Loading questions and articles: both formats, a clear error for each thing that can be wrong, and the splits."""
+"""Loading questions and articles: both formats, a clear error for each fault, the splits."""
 
 import gzip
 import json
@@ -106,15 +106,15 @@ def test_broken_records_are_named(hotpot, write, change, message):
 def test_missing_files_are_named_with_what_to_fetch_and_where(hotpot, write, tmp_path):
     with pytest.raises(
         QvlibError,
-        match="no such folder; put hotpot_dev_distractor_v1.json of hotpotqa.github.io into a folder",
+        match=r"no such folder; put hotpot_dev_distractor_v1.json of hotpotqa.github.io into a ",
     ):
         files.load(tmp_path / "nowhere")
     with pytest.raises(
         QvlibError,
-        match="fetch hotpot_dev_distractor_v1.json of hotpotqa.github.io into this folder",
+        match=r"fetch hotpot_dev_distractor_v1.json of hotpotqa.github.io into this folder",
     ):
         files.load(tmp_path)
-    with pytest.raises(QvlibError, match="questions.jsonl needs the articles in corpus.jsonl"):
+    with pytest.raises(QvlibError, match=r"questions.jsonl needs the articles in corpus.jsonl"):
         files.load(write({"questions.jsonl": as_lines(hotpot)["questions.jsonl"]}))
 
 
@@ -122,7 +122,7 @@ def test_several_or_empty_or_cut_off_files(hotpot, write):
     folder = write({**hotpot, "hotpot_other.json": []})
     with pytest.raises(
         QvlibError,
-        match="several files for hotpot_.*hotpot_other.json, hotpot_tiny_v1.json; keep the one",
+        match=r"several files for hotpot_.*hotpot_other.json, hotpot_tiny_v1.json; keep the one",
     ):
         files.load(folder)
     (folder / NAME).unlink()

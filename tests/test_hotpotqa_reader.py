@@ -50,7 +50,7 @@ def test_without_errors_it_is_right(world):
 
 
 def test_it_errs_in_careless_episodes_alone(world):
-    """Without care it seldom gets through; with as many careless episodes as half, it earns between."""
+    """Careless it seldom gets through; careless in half of the episodes it earns between."""
     half, all_of_them = (play(world, Reader(world, Habits(careless=share))) for share in (0.5, 1.0))
     assert mean(all_of_them) < 0.25 and abs(mean(half) - (0.5 + 0.5 * mean(all_of_them))) < 0.08
     actions = {r["task"]: r["actions"] for r in all_of_them}
@@ -77,7 +77,7 @@ def test_a_draw_depends_on_its_key_alone(world):
 
 
 def test_its_actions_survive_the_small_agents_prompt(world):
-    """Lower case without commas, and names as aliases, are enough to search, look up and answer: a decoded episode earns the same."""
+    """A decoded episode earns the same: lower case and aliases for names are enough."""
     for task in world.tasks("train")[:100]:
         state = world.reset(task)
         while not state.done:

@@ -116,7 +116,8 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
         ("Maze.x", "parameter 'environment'"),
         (
             "nothing",
-            "has no name, max_steps, timeout_value, tasks, reset, step, accepts; see qvlib.core.types.Environment",
+            "has no name, max_steps, timeout_value, tasks, reset, step, accepts; "
+            "see qvlib.core.types.Environment",
         ),
     ],
 )
@@ -174,7 +175,7 @@ def test_how_often_its_demonstrator_errs_is_for_itself_to_say(tmp_path, module):
 @pytest.mark.parametrize("wrong", ["webshp", "kitchen:", ":make", "a b:make", "kitchen.py"])
 def test_neither_a_name_nor_a_path(wrong):
     with pytest.raises(
-        QvlibError, match="'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"
+        QvlibError, match=r"'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"
     ):
         make({"environment": wrong})
 

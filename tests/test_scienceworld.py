@@ -1,4 +1,4 @@
-"""ScienceWorld by the same contract. Skipped without the extra or Java; the rules that need neither are tested on a stand-in."""
+"""ScienceWorld by the same contract, on a stand-in; the real one needs the extra and Java."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ GOLD = ("open door", "go to kitchen", "focus on cup", "fill cup")
 
 
 class Server:
-    """A stand-in for the Java side: the gold actions in order earn a quarter each; "break cup" fails."""
+    """A stand-in for the Java side: gold actions in order earn a quarter; "break cup" fails."""
 
     def __init__(self):
         self.done, self.calls = [], 0
@@ -41,7 +41,8 @@ class Server:
 
     def getScore(self):
         right = [c for c in self.done if c in GOLD]
-        return -1.0 if "break cup" in self.done else 0.25 * sum(a == b for a, b in zip(right, GOLD))
+        earned = 0.25 * sum(a == b for a, b in zip(right, GOLD, strict=False))
+        return -1.0 if "break cup" in self.done else earned
 
     def getCompleted(self):
         return self.getScore() == 1
@@ -154,7 +155,8 @@ def test_what_the_simulator_lists_in_any_order_is_put_in_one():
 def test_the_readings_of_an_ambiguous_action_are_numbered_in_one_order(stand_in):
     world, live = stand_in
     answers = {
-        "pour paint": "Ambiguous request: Please enter the number\n0:\tpour red paint\n1:\tpour blue paint",
+        "pour paint": "Ambiguous request: Please enter the number\n"
+        "0:\tpour red paint\n1:\tpour blue paint",
         "0": "Red it is.",
         "1": "Blue it is.",
     }

@@ -1,4 +1,4 @@
-"""TextWorld: games from seeds, states that can be gone on from, a player to clone. Skipped without the extra."""
+"""TextWorld: games from seeds, states to go on from, a player to clone. Needs the extra."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ textworld = pytest.importorskip(
 
 from qvlib.environments.textworld.environment import looks  # noqa: E402
 from qvlib.environments.textworld.generator import generate, plan, write_games  # noqa: E402
-from qvlib.environments.textworld.machine import Machines, happened, shown  # noqa: E402
+from qvlib.environments.textworld.machine import Machines, happened, readable  # noqa: E402
 from qvlib.environments.textworld.player import Player  # noqa: E402
 from qvlib.environments.textworld.settings import TextWorldSettings  # noqa: E402
 
@@ -60,7 +60,7 @@ def test_contract_on_other_kinds(tmp_path, kind):
 
 
 def test_it_is_the_game_that_textworld_plays(folder, world_of_games):
-    """Text, commands, score and end are those of TextWorld's own environment, along random walks."""
+    """Text, commands, score and end are those of TextWorld's own environment on random walks."""
     asked = textworld.EnvInfos(
         admissible_commands=True, won=True, lost=True, score=True, max_score=True
     )
@@ -71,7 +71,9 @@ def test_it_is_the_game_that_textworld_plays(folder, world_of_games):
         for state in walk(world_of_games, task, 1):
             if state.history:
                 now, _, over = env.step(state.history[-1].action)
-                assert shown(now.feedback) == state.observation and now.score == state.world.score
+                assert (
+                    readable(now.feedback) == state.observation and now.score == state.world.score
+                )
                 assert state.done == (over or state.depth == world_of_games.max_steps)
                 if state.done:
                     assert state.reward == (1.0 if now.won else now.score / now.max_score)
@@ -188,12 +190,13 @@ def test_an_unfinished_game_is_worth_its_score(folder):
 
 def test_texts():
     traced = (
-        "\n[opening the fridge]\nYou open it.\n\n[opening the fridge - succeeded]\n[going (north) - succeeded]\n"
+        "\n[opening the fridge]\nYou open it.\n\n[opening the fridge - succeeded]\n"
+        "[going (north) - succeeded]\n"
         "<score>\n2\n</score><moves>\n1\n</moves>\n>            -= Kitchen =-2/1"
     )
-    assert shown(traced) == "You open it." and happened(traced) == ["opening the fridge"]
+    assert readable(traced) == "You open it." and happened(traced) == ["opening the fridge"]
     ended = "\n*** The End ***\n\nYou scored 1.\n\n\nWould you like to RESTART, QUIT?\n> -= x =-"
-    assert shown(ended) == "*** The End ***\nYou scored 1."
+    assert readable(ended) == "*** The End ***\nYou scored 1."
 
 
 def test_a_folder_of_ones_own_games(folder, tmp_path):
@@ -204,10 +207,10 @@ def test_a_folder_of_ones_own_games(folder, tmp_path):
     assert [len(environment.tasks(split)) for split in games.SPLITS] == [3, 1, 2]
     assert set(environment.data_hashes().values()) == set(build(folder).data_hashes().values())
     (tmp_path / "cooking-0.json").write_text("[]")
-    with pytest.raises(QvlibError, match="cooking-0.z8.*tw-make"):
+    with pytest.raises(QvlibError, match=r"cooking-0.z8.*tw-make"):
         build(tmp_path)
     (tmp_path / "cooking-0.json").unlink()
-    with pytest.raises(QvlibError, match="cooking-0.z8.*has no .json"):
+    with pytest.raises(QvlibError, match=r"cooking-0.z8.*has no .json"):
         build(tmp_path)
     with pytest.raises(QvlibError, match="no TextWorld games"):
         build(tmp_path / "elsewhere")

@@ -1,4 +1,4 @@
-"""Loading official files: the original's rules, and a clear error for each thing that can be wrong."""
+"""Loading official files: the original's rules, and a clear error for each fault."""
 
 import gzip
 import json
@@ -120,12 +120,14 @@ def test_an_option_without_values_makes_no_goals(official, write):
         ("items_human_ins.json", '{"B000000003": [{}]}', "B000000003"),
         (
             "items_human_ins.json",
-            '{"B000000003": [{"instruction": null, "instruction_attributes": ["a"], "instruction_options": []}]}',
+            '{"B000000003": [{"instruction": null, "instruction_attributes": ["a"], '
+            '"instruction_options": []}]}',
             "B000000003",
         ),
         (
             "items_human_ins.json",
-            '{"B000000003": [{"instruction": "tea", "instruction_attributes": ["a"], "instruction_options": "b"}]}',
+            '{"B000000003": [{"instruction": "tea", "instruction_attributes": ["a"], '
+            '"instruction_options": "b"}]}',
             "B000000003",
         ),
         ("products_1000.json", "[]", "several files of products"),
@@ -159,14 +161,14 @@ def test_bad_fields_name_record_and_field(official, write, field, value):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(QvlibError, match="no such folder.*data_dir"):
+    with pytest.raises(QvlibError, match=r"no such folder.*data_dir"):
         catalogue.load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"no gzip"])
 def test_damaged_gzip(official, write, damage):
     products = gzip.compress(json.dumps(official.pop("items_shuffle_1000.json")).encode())
-    with pytest.raises(QvlibError, match="items_shuffle.json.gz: cut off or not a gzip file"):
+    with pytest.raises(QvlibError, match=r"items_shuffle.json.gz: cut off or not a gzip file"):
         catalogue.load(write({**official, "items_shuffle.json.gz": damage(products)}))
 
 
@@ -186,7 +188,7 @@ def test_title_nouns(official, write):
     for tokens in ("tea", None, ["green", 3]):
         with pytest.raises(
             QvlibError,
-            match="title_nouns.json: the title 'Green tea' has .*expected a list of words",
+            match=r"title_nouns.json: the title 'Green tea' has .*expected a list of words",
         ):
             title_nouns(
                 table_path("auto", write({**official, "title_nouns.json": {"Green tea": tokens}}))

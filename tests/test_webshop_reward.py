@@ -32,7 +32,8 @@ def test_parts_by_hand(shop):
         shop, (("size", "small"),), attributes=("machine washable", "silk"), price_upper=20.0
     )
     parts = reward(goal, shirt, (("size", "small"),), 12.5, nouns)
-    # 1 attribute of 2, the option (its pair's text "('size', 'small')" has the token small), the price: 3 of 4 points.
+    # 1 attribute of 2, the option (its pair's text "('size', 'small')" has the token small), the
+    # price: 3 of 4 points.
     assert (parts.n_att, parts.n_opt, parts.r_price, parts.r_type) == (1, 1, True, 1.0)
     assert parts.reward == 3 / 4 and (parts.w_att, parts.w_option, parts.w_price) == (
         0.5,

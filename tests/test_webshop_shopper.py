@@ -28,7 +28,10 @@ def shop(tmp_path_factory):
     return webshop.build(folder)
 
 
-def play(shop, habits=Habits(), tasks=60):
+USUAL = Habits()
+
+
+def play(shop, habits=USUAL, tasks=60):
     shopper = Shopper(shop, habits)
     return list(
         lockstep((episode(shop, task, 0) for task in shop.tasks("train")[:tasks]), shopper, 16)

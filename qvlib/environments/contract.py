@@ -1,7 +1,7 @@
-"""What every environment promises (``qvlib.core.types.Environment``), as checks that any environment can be put through.
+"""What every environment promises (``qvlib.core.types.Environment``), as checks for any of them.
 
-Each check plays or steps, and raises AssertionError with a message that names the rule, the task and the action.
-``check_environment`` runs them all.
+Each check plays or steps, and raises AssertionError with a message that names the rule, the task
+and the action. ``check_environment`` runs them all.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def check_environment(
     goes_on: bool = False,
     seed: int = 0,
 ) -> int:
-    """Put an environment through all checks, on the first ``tasks`` tasks of each split played by ``agent``.
+    """Put an environment through all checks, on the first tasks of each split.
 
-    refused: an action that the environment refuses in every state. goes_on: the world it stands for lets actions
-    work after the end; else they must be refused. Returns the number of states that were looked at.
+    agent: plays the first ``tasks`` tasks of each split.
+    refused: an action that the environment refuses in every state.
+    goes_on: actions work after the end, as in the original; else they must be refused.
+
+    Returns the number of states that were looked at.
 
     Raises:
         AssertionError: a rule is broken.
@@ -64,7 +67,7 @@ def check_environment(
 def play(
     environment: Environment, task: Task, agent: Agent, seed: int = 0
 ) -> tuple[list[str], list[State]]:
-    """The agent's actions until the end or ``max_steps``, and the states before, between and after them."""
+    """The agent's actions until the end or ``max_steps``, and the states around them, one more."""
     states, actions = [environment.reset(task)], []
     while not states[-1].done and len(actions) < environment.max_steps:
         key = (seed, task.id, str(len(actions)))
@@ -93,7 +96,7 @@ def check_description(environment: Environment) -> None:
 
 
 def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> None:
-    """Ids are unique over all splits, groups stay within one, the order is the same when asked again."""
+    """Ids are unique over all splits, groups stay within one, the order is always the same."""
     seen: dict[str, str] = {}
     groups: dict[str, str] = {}
     for split in splits:
@@ -115,8 +118,8 @@ def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> Non
             _require(
                 bool(task.group),
                 "groups",
-                f"task {task.id!r} has none; name what it shares with tasks that must be of the same "
-                "split, or give its own id",
+                f"task {task.id!r} has none; name what it shares with tasks that must be of the "
+                "same split, or give its own id",
             )
             other = groups.setdefault(task.group, split)
             _require(
@@ -127,7 +130,7 @@ def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> Non
 
 
 def check_reset(environment: Environment, task: Task) -> None:
-    """The first state is the same every time: no history, no reward, not done, with something to read."""
+    """The first state is always the same: no history or reward, not done, something to read."""
     state = environment.reset(task)
     _require(
         state == environment.reset(task), "reset", f"{task.id}: two resets give different states"
@@ -174,7 +177,7 @@ def check_history(actions: Sequence[str], states: Sequence[State]) -> None:
 
 
 def check_frozen(states: Sequence[State]) -> None:
-    """States are values: no field can be set, and the world's part is hashable, so that nothing in it can change."""
+    """States are values: no field can be set, and what they hold is hashable, so cannot change."""
     for state in states:
         for name in ("observation", "world"):
             try:
@@ -235,9 +238,10 @@ def check_replay(environment: Environment, actions: Sequence[str], states: Seque
 
 
 def check_fork(environment: Environment, task: Task, actions: Sequence[str]) -> None:
-    """A kept state can be stepped again at any time, with the same outcome, for about the calls of the first time.
+    """A kept state can be stepped again, with the same outcome, for about as many calls.
 
-    Calls are counted, not timed: an environment that replays the history to come back needs more the deeper it is.
+    Calls are counted, not timed: an environment that replays the history to come back needs more
+    the deeper it is.
     """
     states, costs = [environment.reset(task)], []
     for action in actions:
@@ -255,7 +259,8 @@ def check_fork(environment: Environment, task: Task, actions: Sequence[str]) -> 
         _require(
             calls.count <= 2 * cost + SLACK,
             "cheap fork",
-            f"{_where(after)}: {calls.count} calls from the kept state, {cost} the first time; keep the world in the state",
+            f"{_where(after)}: {calls.count} calls from the kept state, {cost} the first time; "
+            "keep the world in the state",
         )
 
 
@@ -306,7 +311,7 @@ def check_accepts(
 
 
 def check_no_limit(environment: Environment, task: Task, refused: str) -> None:
-    """``max_steps`` is for agents and searches to keep: refused actions, as many as it allows, end nothing."""
+    """``max_steps`` is for agents and searches to keep: that many refused actions end nothing."""
     state = environment.reset(task)
     for _ in range(environment.max_steps + 1):
         state = environment.step(state, refused)
@@ -320,7 +325,7 @@ def check_no_limit(environment: Environment, task: Task, refused: str) -> None:
 def check_end(
     environment: Environment, ended: State, actions: Sequence[str], goes_on: bool = False
 ) -> None:
-    """After the end actions are refused: ``valid=False`` or a QvlibError; the ended state keeps its reward in any case."""
+    """After the end actions are refused (``valid=False``, a QvlibError); the reward stays."""
     was = copy.deepcopy((ended.observation, ended.history, ended.reward, ended.done, ended.world))
     for action in dict.fromkeys(actions):
         try:

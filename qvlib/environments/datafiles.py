@@ -66,7 +66,7 @@ def sha256(path: Path) -> str:
 
 
 class opened:
-    """Text of a plain or gzipped file; a failure to read it anywhere in the block becomes a QvlibError."""
+    """Text of a plain or gzipped file; a failure to read it in the block becomes a QvlibError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""A first look at a task of a world: its goal, a sensible walk, and the walk's reward counted again by the world's rule."""
+"""A first look at a task: its goal, a sensible walk, and its reward counted again by the rule."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ class Tour:
 
     world: what the world is. goal: what the task asks for exactly, which agents are not told.
     walk: actions that a sensible agent makes, to the end of the episode or as far as known.
-    notes: what to see in the first state, after the first action, and so on, as far as there is something to say.
-    rule: how the terminal reward is counted. by_hand: the reward at the walk's end, counted by that rule from what the world
-    tells of the walk; None where the world tells no rule. counted: the count in words.
+    notes: what to see in the first state, after the first action, and so on, as far as there is
+        something to say.
+    rule: how the terminal reward is counted.
+    by_hand: the reward at the walk's end, counted by that rule from what the world tells of the
+        walk; None where the world tells no rule.
+    counted: the count in words.
     """
 
     world: str

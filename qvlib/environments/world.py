@@ -1,6 +1,7 @@
 """A kind of environment, a ``World``: all that is known of it before one is built, in one record.
 
-Each folder beside this file exports one as ``WORLD``, and ``qvlib.environments`` lists them by name.
+Each folder beside this file exports one as ``WORLD``, and ``qvlib.environments`` lists them by
+name.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class World:
         errors: how often it errs, relative to its habits. None: the environment's own
         ``demonstrator()``, where it has one.
     tour: a first look at a task; None: a general one.
-    failures: (``table(environment, records)``, what its columns mean): where test episodes fail. The
-        table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
+    failures: (``table(environment, records)``, what its columns mean): where test episodes fail.
+        The table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
     sources: file name -> sha256 of the code of a world of your own.
     """
 
@@ -110,7 +111,7 @@ def data_hashes(world: World, environment: Environment) -> dict[str, str]:
 
 
 def names_of(world: World, settings: WorldSettings) -> Names:
-    """The names of a world; where its data could be embedded and are not, more comes from data_dir."""
+    """The names of a world; where its data are not the embedded ones, more come from data_dir."""
     names = world.names
     if settings.data_dir and world.make_data is not None:
         return Names(names.groups, "put more into data_dir", names.kinds)

@@ -1,4 +1,4 @@
-"""HotPotQA in pure Python: search, lookup and finish over the official paragraphs or a generated encyclopaedia."""
+"""HotPotQA in pure Python, over the official paragraphs or a generated encyclopaedia."""
 
 from qvlib.environments.hotpotqa.environment import HotPotQA, build
 from qvlib.environments.hotpotqa.world import INSTRUCTIONS, WORLD

@@ -1,4 +1,4 @@
-"""The articles that can be searched: titles, their texts cut into pieces, titles similar to one that is missing."""
+"""The articles that can be searched: titles, texts cut into pieces, titles similar to another."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ def build_corpus(articles: Iterable[tuple[str, str]]) -> Corpus:
 
 @functools.lru_cache(4096)
 def pieces(text: str) -> tuple[str, ...]:
-    """A text cut as the original cuts it, at line ends and ``". "``; each piece ends in a full stop of its own.
+    """A text cut as the original cuts it, at line ends and ``". "``.
 
-    The last sentence keeps its own as well, and so ends in two.
+    Each piece ends in a full stop of its own. The last sentence keeps its own as well, and so ends
+    in two.
     """
     cut = (piece.strip() for line in text.split("\n") for piece in line.split(". "))
     return tuple(piece + "." for piece in cut if piece)

@@ -1,5 +1,7 @@
-"""HotPotQA (Yang et al. 2018, arXiv 1809.09600) over a fixed corpus, with the rules of ReAct's environment
-(arXiv 2210.03629) as pure functions of immutable states.
+"""HotPotQA (Yang et al. 2018, arXiv 1809.09600) over a fixed corpus.
+
+The rules are those of ReAct's environment (arXiv 2210.03629), as pure functions of immutable
+states.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ _ACTION = re.compile(r"(search|lookup|finish|think)\[(.*)\]", re.DOTALL)
 class Reading:
     """What the original keeps between steps.
 
-    title: the open article; keyword, results, position: of the last lookup, its hits and how many of them were
-    shown. answer, score: after ``finish`` only.
+    title: the open article; keyword, results, position: of the last lookup, its hits and how many
+    of them were shown. answer, score: after ``finish`` only.
     """
 
     title: str | None = None
@@ -43,11 +45,13 @@ class Reading:
 class HotPotQA:
     """Questions over a corpus, after ``Environment`` of ``qvlib.core.types``.
 
-    The reward is exact match, 0 or 1; F1 stands beside it in ``state.world.score``. A refused action counts as a
-    step, as in the original: it shows ``Invalid action: ...``, adds to the history and leaves all else as it was.
-    As in the original too, actions work after ``finish``; agents stop at ``done``.
+    The reward is exact match, 0 or 1; F1 stands beside it in ``state.world.score``. A refused
+    action counts as a step, as in the original: it shows ``Invalid action: ...``, adds to the
+    history and leaves all else as it was. As in the original too, actions work after ``finish``;
+    agents stop at ``done``.
 
-    splits: split -> tasks; skipped: questions left out because a later split asks about the same article.
+    splits: split -> tasks; skipped: questions left out because a later split asks about the same
+        article.
     """
 
     corpus: Corpus = field(repr=False)
@@ -68,7 +72,8 @@ class HotPotQA:
             raise QvlibError(f"split {split!r}: the splits are {', '.join(SPLITS)}")
         if not self.splits[split]:
             raise QvlibError(
-                f"split {split!r} is empty: no question fell into it; raise its share or load more questions"
+                f"split {split!r} is empty: no question fell into it; "
+                "raise its share or load more questions"
             )
         return self.splits[split]
 
@@ -102,10 +107,11 @@ class HotPotQA:
         )
 
     def accepts(self, state: State, action: str) -> bool:
-        """False if the action would be refused, or if the history tells already that it shows nothing new.
+        """False if the action would be refused, or the history tells that it shows nothing new.
 
-        That is: a search of the open article or one that missed before, a lookup before any article is open or all
-        of whose results were shown since it was, a thought thought before. What misses for the first time is
+        That is: a search of the open article or one that missed before, a lookup before any article
+        is open or all of whose results were shown since it was, a thought thought before. What
+        misses for the first time is
         accepted: that there is nothing to find is learnt by trying.
         """
         verb, argument = parse(action)
@@ -152,19 +158,19 @@ class HotPotQA:
         return tuple(piece for piece in pieces(text) if keyword.lower() in piece.lower())
 
     def _unseen(self, state: State, keyword: str) -> bool:
-        """Has the open article a result of the keyword, or the lack of any, that was not shown since it was opened?"""
-        shown = set()
+        """Has the open article a result, or the lack of any, not shown since it was opened?"""
+        already = set()
         for step in reversed(state.history):
             verb, argument = parse(step.action)
             if verb == "search" and self._hit(argument) is not None:
                 break
             if (verb, argument) == ("lookup", keyword):
-                shown.add(step.observation)
+                already.add(step.observation)
         results = self._results(state.world.title, keyword)
         return (
-            not shown.issuperset(_result(results, i) for i in range(len(results)))
+            not already.issuperset(_result(results, i) for i in range(len(results)))
             if results
-            else NO_MORE not in shown
+            else NO_MORE not in already
         )
 
 
@@ -173,9 +179,9 @@ def _result(results: Sequence[str], at: int) -> str:
 
 
 def parse(action: str) -> tuple[str, str]:
-    """``verb[argument]`` -> verb and argument, untrimmed; two empty texts if it is not of that form."""
-    found = _ACTION.fullmatch(action.strip())
-    return (found[1], found[2]) if found else ("", "")
+    """``verb[argument]`` -> verb and argument, untrimmed; two empty texts for other forms."""
+    match = _ACTION.fullmatch(action.strip())
+    return (match[1], match[2]) if match else ("", "")
 
 
 def build(
@@ -187,7 +193,9 @@ def build(
     test_share: float = 0.3,
     seed: int = 0,
 ) -> HotPotQA:
-    """HotPotQA on a folder of data files (``files`` says which); ``seed`` draws the splits where the files name none.
+    """HotPotQA on a folder of data files (``files`` says which).
+
+    seed: draws the splits where the files name none.
 
     Raises:
         QvlibError: whatever is wrong with the files or the shares.

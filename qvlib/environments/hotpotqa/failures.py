@@ -1,4 +1,4 @@
-"""Where an episode on a question fails: at the search, at the second hop, at the form of the answer, or at the answer."""
+"""Where an episode on a question fails: search, second hop, form of the answer, or answer."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple
 
 
 def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row an arm, in the records' order: exact match, F1 and the share of each kind of end, over its episodes.
+    """One row an arm, in the records' order: exact match, F1 and the share of each kind of end.
 
-    records: ``arm``, ``task`` and ``actions`` of test episodes; the part of an arm's name after a slash does not count.
-    An arm whose actions were not kept (``mcts``) is left out.
+    records: ``arm``, ``task`` and ``actions`` of test episodes; the part of an arm's name after a
+    slash does not count. An arm whose actions were not kept (``mcts``) is left out.
     """
     import pandas as pd
 
@@ -69,10 +69,10 @@ def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.Dat
         if len(record["actions"])
         for kind, f1 in (classify(environment, tasks[record["task"]], record["actions"]),)
     ]
-    found = pd.DataFrame(rows, columns=["arm", "episodes", "kind", "F1"])
+    outcomes = pd.DataFrame(rows, columns=["arm", "episodes", "kind", "F1"])
     for kind in KINDS:
-        found[kind] = (found["kind"] == kind).astype(float)
-    shares = found.groupby("arm", sort=False)[["F1", *KINDS]].mean()
+        outcomes[kind] = (outcomes["kind"] == kind).astype(float)
+    shares = outcomes.groupby("arm", sort=False)[["F1", *KINDS]].mean()
     shares.insert(0, "exact match", shares["right"])
-    shares.insert(0, "episodes", found.groupby("arm", sort=False).size())
+    shares.insert(0, "episodes", outcomes.groupby("arm", sort=False).size())
     return shares.drop(columns="right").reset_index()

@@ -2,11 +2,12 @@
 
 | file | one record |
 |---|---|
-| ``hotpot_*.json`` (official) | ``_id, question, answer, type, level, supporting_facts, context``, which holds the articles |
-| ``questions.jsonl`` | the same with ``id`` for ``_id``, no context, optionally ``split``; needs ``corpus.jsonl`` |
+| ``hotpot_*.json`` (official) | ``_id, question, answer, type, level, supporting_facts, context`` |
+| ``questions.jsonl`` | the same with ``id`` for ``_id``, no context, optionally ``split`` |
 | ``corpus.jsonl`` | ``title`` and ``text``; beside the official file it comes before the contexts |
 
-Each plain or ``.gz``. Where both kinds of questions lie in a folder, ``questions.jsonl`` is read.
+Each plain or ``.gz``. The context holds the articles; ``questions.jsonl`` needs ``corpus.jsonl``.
+Where both kinds of questions lie in a folder, ``questions.jsonl`` is read.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ def load(data_dir: str | Path) -> Loaded:
     """The questions and articles of a folder.
 
     Raises:
-        QvlibError: no such folder, nothing to read in it, several files for one thing, an unreadable or broken
-            file (with its record and key), an id that comes twice, or a supporting article that is missing.
+        QvlibError: no such folder, nothing to read in it, several files for one thing, an
+            unreadable or broken file (with its record and key), an id that comes twice, or a
+            supporting article that is missing.
     """
     folder = Path(data_dir)
     if not folder.is_dir():
         raise QvlibError(
-            f"data_dir {str(folder)!r}: no such folder; put {OFFICIAL} into a folder and give it as data_dir"
+            f"data_dir {str(folder)!r}: no such folder; put {OFFICIAL} into a folder and "
+            "give it as data_dir"
         )
     asked, corpus_file, official = (
         _one(folder, pattern) for pattern in (QUESTIONS, CORPUS, CONTEXTS)
@@ -60,8 +63,8 @@ def load(data_dir: str | Path) -> Loaded:
         )
     if asked and not corpus_file:
         raise QvlibError(
-            f"data_dir {str(folder)!r}: {asked.name} needs the articles in {CORPUS} (or .gz) beside it; "
-            f"add it, or use {OFFICIAL}, which holds its articles"
+            f"data_dir {str(folder)!r}: {asked.name} needs the articles in {CORPUS} (or .gz) "
+            f"beside it; add it, or use {OFFICIAL}, which holds its articles"
         )
     articles: dict[str, str] = dict(_articles(corpus_file)) if corpus_file else {}
     if asked:
@@ -76,13 +79,13 @@ def load(data_dir: str | Path) -> Loaded:
 
 
 def _one(folder: Path, pattern: str) -> Path | None:
-    found = sorted({p for end in ("", ".gz") for p in folder.glob(pattern + end)})
-    if len(found) > 1:
+    paths = sorted({p for end in ("", ".gz") for p in folder.glob(pattern + end)})
+    if len(paths) > 1:
         raise QvlibError(
-            f"data_dir {str(folder)!r}: several files for {pattern}: {', '.join(p.name for p in found)}; "
-            "keep the one to use there"
+            f"data_dir {str(folder)!r}: several files for {pattern}: "
+            f"{', '.join(p.name for p in paths)}; keep the one to use there"
         )
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
 def _articles(path: Path) -> Iterator[tuple[str, str]]:
@@ -136,6 +139,6 @@ def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path
         missing = [title for title in question.titles if title not in articles]
         if missing:
             raise QvlibError(
-                f"{path}: question {question.id!r} is supported by {missing[0]!r}, which is no article of "
-                "the corpus; add the article, or remove the question"
+                f"{path}: question {question.id!r} is supported by {missing[0]!r}, which is no "
+                "article of the corpus; add the article, or remove the question"
             )

@@ -1,12 +1,13 @@
-"""The embedded encyclopaedia: a seeded generator of articles and questions in the official file format.
+"""The embedded encyclopaedia: a seeded generator of articles and questions, in official format.
 
-Articles come in communities of twenty: towns, people, films, novels, companies and so on that name each
-other, and nobody outside. A question needs the articles of one community only, so communities fall
-into splits whole, and every article that a test question needs is one that no training question needed.
+Articles come in communities of twenty: towns, people, films, novels, companies and so on that name
+each other, and nobody outside. A question needs the articles of one community only, so communities
+fall into splits whole, and every article that a test question needs is one that no training
+question needed.
 
-Made to mislead: films of one adjective and one with a near copy of another's title, namesakes in every
-community, titles that are parts of others (a town, its university, its festival), directors beside stars,
-facts in the sixth sentence, which only a lookup shows.
+Made to mislead: films of one adjective and one with a near copy of another's title, namesakes in
+every community, titles that are parts of others (a town, its university, its festival), directors
+beside stars, facts in the sixth sentence, which only a lookup shows.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ DISTRACTORS = 2
 
 @dataclass
 class Article:
-    """An article while it is made: facts (name -> value), and once written the sentence of each fact stated."""
+    """An article in the making: facts (name -> value), later the sentence of each fact stated."""
 
     kind: str
     title: str
@@ -77,7 +78,7 @@ Chain = tuple[tuple[Article, Fact], ...]
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, its answer, and the (title, sentence) pairs that answer it, in the order to read them."""
+    """A question, its answer, and the (title, sentence) pairs that answer it, in reading order."""
 
     text: str
     answer: str
@@ -85,14 +86,14 @@ class Asked:
     kind: str
 
     def steps(self) -> int:
-        """Of the gold path: a search for each article, a lookup for each fact that a search does not show, finish."""
+        """Of the gold path: a search an article, a lookup a fact that no search shows, finish."""
         return (
             len({title for title, _ in self.facts}) + sum(at >= SHOWN for _, at in self.facts) + 1
         )
 
 
 def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
-    """Write ``FILES`` into ``folder``: about ``articles`` articles and four times as many questions.
+    """Write ``FILES`` into ``folder``: about so many articles, and four times as many questions.
 
     Raises:
         QvlibError: fewer articles than a community has, or more than there are names for.
@@ -101,8 +102,8 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
     most = towns // dict(COMMUNITY)["town"] * ARTICLES
     if not ARTICLES <= articles <= most:
         raise QvlibError(
-            f"articles {articles}: the encyclopaedia is made of communities of {ARTICLES} and has names for "
-            f"{most} articles; give a number from {ARTICLES} to {most}"
+            f"articles {articles}: the encyclopaedia is made of communities of {ARTICLES} and has "
+            f"names for {most} articles; give a number from {ARTICLES} to {most}"
         )
     names = _Names(seed)
     texts: list[dict[str, Any]] = []
@@ -124,7 +125,7 @@ def write_encyclopaedia(folder: Path, articles: int, seed: int) -> None:
 
 
 class _Names:
-    """Names that were not given yet; the first so many are the same in encyclopaedias of any size."""
+    """Names that were not given yet; their beginning is the same whatever the size."""
 
     def __init__(self, seed: int) -> None:
         def drawn(what: str, *parts: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -235,7 +236,7 @@ def _titles(names: _Names, rng: np.random.Generator) -> dict[str, list[str]]:
 def _value(
     article: Article, fact: Fact, made: dict[str, list[Article]], rng: np.random.Generator
 ) -> str:
-    """A value for a fact: another article of the community, not one the article names already if that can be, or a word."""
+    """A value for a fact: a word, or another article of the community, one not yet named if any."""
     if fact.name == "spouse":
         return ""
     if fact.name == "year":
@@ -305,7 +306,7 @@ def _shuffled(values: Sequence[Any], rng: np.random.Generator) -> Iterator[Any]:
 
 
 def _paths(start: Article, by_title: dict[str, Article], hops: int) -> Iterator[Chain]:
-    """Chains of stated facts from an article; each but the last names the next article, and none comes twice."""
+    """Chains of stated facts from an article; each but the last names the next, none recurs."""
     for fact in OF_KIND[start.kind]:
         if fact.name not in start.stated:
             continue
@@ -374,12 +375,12 @@ def _sames(community: Sequence[Article], rng: np.random.Generator) -> Iterator[A
                     "comparison",
                 )
             )
-    turns = zip(*(_shuffled(found, rng) for found in by_answer.values()), strict=False)
+    turns = zip(*(_shuffled(asked, rng) for asked in by_answer.values()), strict=False)
     return itertools.chain.from_iterable(turns)
 
 
 def _record(asked: Asked, community: Sequence[Article], rng: np.random.Generator) -> dict[str, Any]:
-    """A question in the official format, without its id; beside its articles the context has some that mislead."""
+    """A question in official format without its id; its context also has articles that mislead."""
     needed = dict.fromkeys(title for title, _ in asked.facts)
     others = [a.title for a in community if a.title not in needed]
     titles = [*needed, *(others[i] for i in rng.permutation(len(others))[:DISTRACTORS])]

@@ -30,8 +30,8 @@ def normalise(text: str) -> str:
 def score(prediction: str, gold: str) -> Score:
     """How good an answer is.
 
-    As in the original, a closed answer (yes, no, noanswer) that differs has no partial credit, and two
-    strings of which nothing is left match exactly with F1 0.
+    As in the original, a closed answer (yes, no, noanswer) that differs has no partial credit, and
+    two strings of which nothing is left match exactly with F1 0.
     """
     ours, theirs = normalise(prediction), normalise(gold)
     exact = ours == theirs

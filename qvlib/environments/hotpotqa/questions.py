@@ -16,7 +16,8 @@ SPLITS = ("train", "dev", "test")
 class Question:
     """One question; ``goal`` of its task.
 
-    kind: ``bridge`` or ``comparison``, empty where not recorded; level: ``easy``, ``medium`` or ``hard``.
+    kind: ``bridge`` or ``comparison``, empty where not recorded; level: ``easy``, ``medium`` or
+        ``hard``.
     facts: (title, number of the sentence) of each supporting sentence; empty where not recorded.
     split: where the file names one, else empty.
     """

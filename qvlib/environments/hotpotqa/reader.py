@@ -1,9 +1,10 @@
 """A noisy scripted reader: the demonstrator that small agents are cloned from.
 
-It knows the articles that support the answer and reads them in order: search, a lookup where a search does
-not show the sentence, finish. It is fallible as people are: it opens an article of a similar title and takes it for
-the right one, types a part of a title, skips a lookup, stops early, gives more or less than the answer. It errs
-in some episodes and takes care in the others, so that who learns from it can learn both what is right and how one fails.
+It knows the articles that support the answer and reads them in order: search, a lookup where a
+search does not show the sentence, finish. It is fallible as people are: it opens an article of a
+similar title and takes it for the right one, types a part of a title, skips a lookup, stops early,
+gives more or less than the answer. It errs in some episodes and takes care in the others, so that
+who learns from it can learn both what is right and how one fails.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ class Habits:
     """Probabilities of the reader's errors.
 
     careless: that it errs in an episode at all. In such an episode:
-    similar: that it searches a title that resembles the one it needs; shorten: that it searches a part of it.
-    trust: that it takes a wrong article for the right one: it answers from it, where it would else search again.
+    similar: that it searches a title that resembles the one it needs; shorten: that it searches a
+        part of it.
+    trust: that it takes a wrong article for the right one: it answers from it, where it would else
+        search again.
     early: that it answers from the page it is on before it has read all it needs.
     skim: that it answers without the lookup it needs.
-    other: that it answers wrongly although it has read all; form: that it gives more or less than the answer.
+    other: that it answers wrongly although it has read all; form: that it gives more or less than
+        the answer.
     wander: that it opens or looks up something else that the page names.
     """
 
@@ -61,9 +65,10 @@ FAULTLESS = Habits(*[0.0] * len(fields(Habits)))
 
 @dataclass(frozen=True)
 class Reader:
-    """A scripted agent for HotPotQA; its draws derive from the request's key. ``gold`` makes no errors.
+    """A scripted agent for HotPotQA; its draws derive from the request's key.
 
-    A question without supporting articles it answers at once, with ``gold`` rightly.
+    With ``gold`` it makes no errors. A question without supporting articles it answers at once,
+    with ``gold`` rightly.
     """
 
     environment: HotPotQA
@@ -115,7 +120,7 @@ class Reader:
         return f"search[{self._typed(title, habits, rng)}]"
 
     def _next(self, state: State) -> tuple[str, str] | None:
-        """(title, sentence) of the first thing that is needed and was not shown yet; None if all was."""
+        """(title, sentence) of the first thing needed that was not shown yet; None if all was."""
         question: Question = state.task.goal
         searched = {
             self.environment.corpus.find(argument): step.observation.startswith(MISS)
@@ -123,14 +128,14 @@ class Reader:
             for verb, argument in (parse(step.action),)
             if verb == "search"
         }
-        shown = [_letters(step.observation) for step in state.history]
+        observed = [_letters(step.observation) for step in state.history]
         for title in reading_order(question):
             if searched.get(title):  # it cannot be opened
                 continue
             unread = [
                 s
                 for s in _sentences(self.environment, question, title)
-                if not any(_letters(s) in o for o in shown)
+                if not any(_letters(s) in o for o in observed)
             ]
             if title not in searched or unread:
                 return title, unread[0] if unread else ""
@@ -156,7 +161,7 @@ class Reader:
         return f"finish[{answer}]"
 
     def _guess(self, state: State, rng: np.random.Generator) -> str:
-        """Some answer that fits: yes or no, one of the two compared, or something that the page names; seldom right."""
+        """Yes or no, one of the two compared, or something that the page names; seldom right."""
         question: Question = state.task.goal
         if _CLOSED.match(question.text):
             return f"finish[{rng.choice(('yes', 'no'))}]"
@@ -187,8 +192,11 @@ def _sentences(environment: HotPotQA, question: Question, title: str) -> list[st
 
 
 def _lookup(text: str, sentence: str, question: str) -> str:
-    """Look up the word of a sentence that the fewest pieces hold, no name if there is another word: only who has read the
-    sentence knows its names. Of several one that the question has in some form, else the first of the longest."""
+    """Look up the word of a sentence that the fewest pieces hold, no name if there is another word.
+
+    Only who has read the sentence knows its names. Of several words it is one that the question has
+    in some form, else the first of the longest.
+    """
     cut = [piece.lower() for piece in pieces(text)]
     words = [w for w in _WORD.findall(sentence) if not w.isdigit()] or _WORD.findall(sentence)
     if not words:
@@ -211,10 +219,10 @@ def _named(state: State) -> list[str]:
     known = normalise(state.task.instruction)
     if not state.history or state.observation.startswith(MISS):
         return []
-    found = dict.fromkeys(_NAME.findall(state.observation))
+    names = dict.fromkeys(_NAME.findall(state.observation))
     return [
         n
-        for n in found
+        for n in names
         if n not in _PRONOUNS and normalise(n) not in known and n != state.world.title
     ]
 

@@ -1,11 +1,11 @@
 """Tasks from questions, and their division into train, dev and test by supporting article.
 
-Unseen means: no article that supports a test question supports a dev or train question, and none of dev
-supports one of train. Questions that share a supporting article, directly or through others, make a group,
-and groups are dealt out whole, in a drawn order that fills the shares. Where that cannot be (the file names
-splits of its own, or one group holds more than ``LARGEST`` of all questions and than ``FEW``), the train and
-dev questions in the way are left out and counted.
-Any article may be read in every split: what is unseen is what the questions ask about.
+Unseen means: no article that supports a test question supports a dev or train question, and none of
+dev supports one of train. Questions that share a supporting article, directly or through others,
+make a group, and groups are dealt out whole, in a drawn order that fills the shares. Where that
+cannot be (the file names splits of its own, or one group holds more than ``LARGEST`` of all
+questions and than ``FEW``), the train and dev questions in the way are left out and counted. Any
+article may be read in every split: what is unseen is what the questions ask about.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def split_tasks(
     """
     if dev_share < 0 or test_share < 0 or dev_share + test_share >= 1:
         raise QvlibError(
-            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1"
+            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less "
+            "than 1"
         )
     groups = group(questions)
     sizes = Counter(groups.values())
@@ -48,13 +49,13 @@ def split_tasks(
     for name in reversed(SPLITS):  # test keeps all its questions, train gives way
         places[name] = [q for q in places[name] if taken.isdisjoint(q.titles)]
         taken.update(title for q in places[name] for title in q.titles)
-    groups = group(q for found in places.values() for q in found)
+    groups = group(q for kept in places.values() for q in kept)
     return {
         name: tuple(
-            make_task(found[i], groups[found[i].id])
-            for i in generator(seed, "order", name).permutation(len(found))
+            make_task(kept[i], groups[kept[i].id])
+            for i in generator(seed, "order", name).permutation(len(kept))
         )
-        for name, found in places.items()
+        for name, kept in places.items()
     }
 
 
@@ -64,7 +65,7 @@ def make_task(question: Question, group: str = "") -> Task:
 
 
 def group(questions: Iterable[Question]) -> dict[str, str]:
-    """Question id -> the smallest title of all that hang together with it; its id where it has no titles."""
+    """Question id -> the smallest title of its connected component, else its id."""
     above: dict[str, str] = {}
 
     def top(title: str) -> str:
@@ -85,7 +86,7 @@ def group(questions: Iterable[Question]) -> dict[str, str]:
 def _deal(
     sizes: Mapping[str, int], dev_share: float, test_share: float, seed: int
 ) -> dict[str, str]:
-    """The split of each group: in an order drawn for its name and the seed, test fills up first, then dev."""
+    """The split of each group: in an order drawn by name and seed, test fills up, then dev."""
 
     def drawn(name: str) -> bytes:
         return hashlib.blake2b(f"split\x1f{seed}\x1f{name}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""A first look at a question: what a reader does who knows its articles, and the answer compared by hand."""
+"""A first look at a question: a walk that knows its articles, and the answer compared by hand."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from qvlib.environments.hotpotqa.reader import Reader, reading_order
 from qvlib.environments.tours import Tour, demonstrated
 
 WORLD = (
-    "This world is HotPotQA (arXiv 1809.09600) with the actions of ReAct (arXiv 2210.03629): `search[title]` opens an article, "
+    "This world is HotPotQA (arXiv 1809.09600) with the actions of ReAct (arXiv 2210.03629): "
+    "`search[title]` opens an article, "
     "`lookup[words]` finds a sentence in it, `finish[answer]` ends the episode."
 )
 START = "At first there is the question, and no article is open."
 NOTES = {
-    "search": "A search of a title opens its article and shows its first sentences; of a title that is none it shows similar ones.",
+    "search": "A search of a title opens its article and shows its first sentences; "
+    "of a title that is none it shows similar ones.",
     "lookup": "A lookup shows the next sentence of the open article that holds the words.",
     "finish": "An answer ends the episode.",
     "think": "A thought changes nothing.",
     "": "This is no action.",
 }
 RULE = """\
-`finish` ends the episode with reward 1 if the answer is the gold answer, else 0. Both are first normalised: lower case, no
-punctuation, no *a, an, the*, single blanks. F1 says how many words the two share, and is reported beside the reward:
+`finish` ends the episode with reward 1 if the answer is the gold answer, else 0. Both are first
+normalised: lower case, no punctuation, no *a, an, the*, single blanks. F1 says how many words the
+two share, and is reported beside the reward:
 
-    precision = shared words / words of the answer,  recall = shared words / words of the gold answer
+    precision = shared words / words of the answer
+    recall = shared words / words of the gold answer
     F1 = 2 × precision × recall / (precision + recall)
 
 The tests compare both with recorded cases of the original program."""
@@ -46,9 +50,8 @@ def tour(environment: HotPotQA, task: Task) -> Tour:
     by_hand, words = _by_hand(answer, question.answer)
     near = f"in {question.answer}"
     counted = f"The answer *{answer}* becomes `{words}`. " if answer else "No answer was given. "
-    counted += "One word more, *{}*, would earn {:.0f}, with F1 {:.2f}. ".format(
-        near, _by_hand(near, question.answer)[0], _f1(near, question.answer)
-    )
+    earned, f1 = _by_hand(near, question.answer)[0], _f1(near, question.answer)
+    counted += f"One word more, *{near}*, would earn {earned:.0f}, with F1 {f1:.2f}. "
     return Tour(
         WORLD, _asked(question), walk, RULE, notes, by_hand if answer else 0.0, counted + "Counted"
     )

@@ -1,6 +1,7 @@
-"""What the encyclopaedia is made of: name parts, facts of each kind of article, questions about them.
+"""What the encyclopaedia is made of: parts of names, facts of each kind of article, questions.
 
-All names are invented. They are composed of few parts, each a word, so that a small model can learn to copy them.
+All names are invented. They are composed of few parts, each a word, so that a small model can learn
+to copy them.
 """
 
 from __future__ import annotations
@@ -8,27 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FIRST = tuple(
-    "Adlin Berrit Corvin Dalia Edric Fenna Garrin Hesper Ilmar Joveth Kessia Lorvan Mirel Nolwen Orrin Pelka Quilan Rosvel "
-    "Sorrel Tamsun Ulmer Vessa Wendor Xanthe Yorrik Zelda Ardith Bramin Celeth Dovan Elsin Farrow Gwella Hadrin Isolda "
-    "Jarrik Kelva Linnet Morwen Nerith".split()
+    "Adlin Berrit Corvin Dalia Edric Fenna Garrin Hesper Ilmar Joveth Kessia Lorvan Mirel Nolwen "
+    "Orrin Pelka Quilan Rosvel Sorrel Tamsun Ulmer Vessa Wendor Xanthe Yorrik Zelda Ardith Bramin "
+    "Celeth Dovan Elsin Farrow Gwella Hadrin Isolda Jarrik Kelva Linnet Morwen Nerith".split()
 )
 LAST = tuple(
-    "Ashgrave Bellmoor Castling Drewitt Elverson Fairlock Gantrel Hollowell Inskipp Jesmond Kettler Larkmoor Merrivane "
-    "Nettleby Oakhurst Penrithe Quarrel Ravensby Sandivar Thornby Umberton Valmont Westerlo Yarrowby Zellner Arkwell "
-    "Birchall Coldwyn Dunmarrow Estwick Foxglade Greywick Harnell Ivorson Juniper Kestrel Lindmar Mossley Northam "
-    "Orchill".split()
+    "Ashgrave Bellmoor Castling Drewitt Elverson Fairlock Gantrel Hollowell Inskipp Jesmond "
+    "Kettler Larkmoor Merrivane Nettleby Oakhurst Penrithe Quarrel Ravensby Sandivar Thornby "
+    "Umberton Valmont Westerlo Yarrowby Zellner Arkwell Birchall Coldwyn Dunmarrow Estwick "
+    "Foxglade Greywick Harnell Ivorson Juniper Kestrel Lindmar Mossley Northam Orchill".split()
 )
 ADJECTIVES = tuple(
-    "Amber Broken Crimson Distant Empty Frozen Golden Hidden Iron Jagged Kindly Lonely Midnight Narrow Open Painted Quiet "
-    "Restless Silver Twisted Velvet Winding Yellow Burning Copper Drowning Endless Fading Gentle Hollow".split()
+    "Amber Broken Crimson Distant Empty Frozen Golden Hidden Iron Jagged Kindly Lonely Midnight "
+    "Narrow Open Painted Quiet Restless Silver Twisted Velvet Winding Yellow Burning Copper "
+    "Drowning Endless Fading Gentle Hollow".split()
 )
 NOUNS = tuple(
-    "Anchor Bridge Candle Desert Engine Forest Garden Harbor Island Journey Kingdom Lantern Mirror Needle Orchard Palace "
-    "Quarry River Shadow Tower Valley Window Bell Compass Door Feather Gate Horizon Ladder Meadow".split()
+    "Anchor Bridge Candle Desert Engine Forest Garden Harbor Island Journey Kingdom Lantern Mirror "
+    "Needle Orchard Palace Quarry River Shadow Tower Valley Window Bell Compass Door Feather Gate "
+    "Horizon Ladder Meadow".split()
 )
 STEMS = tuple(
-    "Brack Carn Drel Eld Fenn Glim Harth Kirl Lang Mard Norl Osk Pem Roth Stavel Thorl Wend Ashel Brun Colm Dask Erl Gor "
-    "Hul Jarl Morv Sorn Tarn Vell Yarr".split()
+    "Brack Carn Drel Eld Fenn Glim Harth Kirl Lang Mard Norl Osk Pem Roth Stavel Thorl Wend Ashel "
+    "Brun Colm Dask Erl Gor Hul Jarl Morv Sorn Tarn Vell Yarr".split()
 )
 ENDINGS = tuple(
     "bury by dale field ford ham haven holm mere mouth port stead ton wick worth gate".split()
@@ -141,7 +144,8 @@ OF_KIND = {
     kind: tuple(f for f in FACTS if f.kind == kind) for kind in dict.fromkeys(f.kind for f in FACTS)
 }
 
-# Sentences of each kind with the facts they state, in order; the first always stands, of the others some.
+# Sentences of each kind with the facts they state, in order; the first always stands, of the
+# others some.
 SENTENCES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "film": (
         ("{title} is a {genre} film directed by {director}", ("director",)),

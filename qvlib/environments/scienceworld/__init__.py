@@ -1,4 +1,4 @@
-"""ScienceWorld (Wang et al. 2022, arXiv 2203.07540): experiments of primary school, an optional extra that needs Java."""
+"""ScienceWorld (Wang et al. 2022, arXiv 2203.07540), an optional extra that needs Java."""
 
 from qvlib.environments.scienceworld.environment import ScienceWorld, build
 from qvlib.environments.scienceworld.world import INSTRUCTIONS, WORLD

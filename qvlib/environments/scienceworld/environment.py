@@ -1,4 +1,4 @@
-"""ScienceWorld as functions of immutable states: a state is a task's variation and the commands understood in it."""
+"""ScienceWorld as functions of immutable states: a variation and the commands understood in it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ LOOKING = ("look around", "inventory", "task")
 class ScienceWorld:
     """Experiments, after ``Environment`` of ``qvlib.core.types``; at most one simulator a process.
 
-    Actions are free text (there are thousands at a time, so none are listed); what the simulator does not understand is
-    refused. An experiment ends when it is solved or failed, and after ``max_steps`` commands (the paper allows 100): the
-    terminal reward is then the score so far over 100, at least 0. Refused actions are no commands: an episode that runs
-    out of steps through them is cut off, and counts as 0.
+    Actions are free text (there are thousands at a time, so none are listed); what the simulator
+    does not understand is refused. An experiment ends when it is solved or failed, and after
+    ``max_steps`` commands (the paper allows 100): the terminal reward is then the score so far over
+    100, at least 0. Refused actions are no commands: an episode that runs out of steps through them
+    is cut off, and counts as 0.
     """
 
     splits: Mapping[str, Sequence[Task]] = field(repr=False)
@@ -49,7 +50,7 @@ class ScienceWorld:
         return State(task, simulator().start(*task.goal[:2]).text, world=())
 
     def step(self, state: State, action: str) -> State:
-        """The state after an action, in lower case and without needless white space; ``world`` is the commands so far."""
+        """The state after an action (case and white space do not matter); ``world`` = commands."""
         command = _spelt(action)
         if state.done or not command:
             return replace(
@@ -65,7 +66,7 @@ class ScienceWorld:
         return State(state.task, seen.text, history, None, reward, done, True, commands)
 
     def accepts(self, state: State, action: str) -> bool | None:
-        """False for nothing, and for looking once more in the same place; else only trying can tell."""
+        """False for nothing and for looking once more in the same place; else only trying tells."""
         command = _spelt(action)
         looked = state.world[-1:] == (command,) or (command == "look around" and not state.world)
         return False if state.done or not command or (command in LOOKING and looked) else None

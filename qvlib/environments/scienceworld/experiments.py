@@ -1,5 +1,6 @@
-"""Which variations of which tasks make a run's tasks: chosen once and written down, since the simulator tells a task's
-instruction and its gold actions only after loading it.
+"""Which variations of which tasks make a run's tasks: chosen once and written down.
+
+The simulator tells a task's instruction and its gold actions only after loading it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ SPLITS = ("train", "dev", "test")
 
 
 def write_experiments(settings: ScienceWorldSettings, folder: Path) -> None:
-    """Choose ``game_count`` variations, in turn from all tasks and from ScienceWorld's own splits, and write ``FILE``.
+    """Choose ``game_count`` variations, in turn from all tasks, and write them to ``FILE``.
 
-    Tasks take their turns in a drawn order, the same in each split, and a split's variations stand in a drawn order too:
-    what is demonstrated, searched and tested are all kinds alike.
+    Variations keep the splits of ScienceWorld. Tasks take their turns in a drawn order, the same in
+    each split, and a split's variations stand in a drawn order too: what is demonstrated, searched
+    and tested are all kinds alike.
 
     Raises:
         QvlibError: Java or the package is not installed.
@@ -43,16 +45,16 @@ def write_experiments(settings: ScienceWorldSettings, folder: Path) -> None:
         for split, count in counts.items()
         for i in range(count)
     ]
-    found = [
-        _experiment(env, *one)
-        for one in tqdm(sorted(asked), desc="loading experiments", unit="task")
+    loaded = [
+        _experiment(env, *variation)
+        for variation in tqdm(sorted(asked), desc="loading experiments", unit="task")
     ]
     simulator().forget()  # what it played before is no longer loaded
     lines = [
         line
         for split in SPLITS
         for line in _drawn(
-            [one for one in found if one and one["split"] == split],
+            [row for row in loaded if row and row["split"] == split],
             settings.catalogue_seed,
             "order",
             split,
@@ -96,20 +98,23 @@ def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
         QvlibError: no such file, or it is not what ``write_experiments`` wrote.
     """
     path = folder / FILE
-    found: dict[str, list[Task]] = {split: [] for split in SPLITS}
+    tasks_of: dict[str, list[Task]] = {split: [] for split in SPLITS}
     try:
         for line in path.read_text().splitlines():
             row = json.loads(line)
             name = f"{row['task']}-{row['variation']}"
             goal = (row["task"], row["variation"], tuple(row["gold"]))
-            found[row["split"]].append(Task(f"scienceworld-{name}", row["instruction"], name, goal))
+            tasks_of[row["split"]].append(
+                Task(f"scienceworld-{name}", row["instruction"], name, goal)
+            )
     except OSError as error:
         raise QvlibError(
-            f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); leave data_dir empty, and it is "
-            "made"
+            f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); "
+            "leave data_dir empty, and it is made"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise QvlibError(
-            f"{path.name}: not a list of experiments; delete it and leave data_dir empty, and it is made"
+            f"{path.name}: not a list of experiments; "
+            "delete it and leave data_dir empty, and it is made"
         ) from None
-    return {split: tuple(tasks) for split, tasks in found.items()}
+    return {split: tuple(tasks) for split, tasks in tasks_of.items()}

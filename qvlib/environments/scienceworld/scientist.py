@@ -1,4 +1,4 @@
-"""A scripted scientist that knows the gold actions and errs: the demonstrator that small agents are cloned from."""
+"""A scripted scientist that knows the gold actions and errs: what small agents are cloned from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from qvlib.core.types import Proposal, Request, State
 
 @dataclass(frozen=True)
 class Scientist:
-    """Does the next gold action that it has not done; with probability ``error`` it looks around or does one out of turn.
+    """Does the next gold action; with probability ``error`` it looks around or does any of them.
 
-    What it does out of turn may lead it astray: it does not find its way back, as the gold actions are all it knows.
+    What it does out of turn may lead it astray: it does not find its way back, as the gold actions
+    are all it knows.
     """
 
     error: float = 0.1

@@ -1,7 +1,8 @@
 """The one Java simulator of a process, brought to wherever it is asked for.
 
-A simulator takes most of a gigabyte and cannot be copied. What it answered is remembered, so that a state that was left
-by an action can be left by it again at no cost; a new action from an earlier state plays the commands up to it again.
+A simulator takes most of a gigabyte and cannot be copied. What it answered is remembered, so that a
+state that was left by an action can be left by it again at no cost; a new action from an earlier
+state plays the commands up to it again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Place = tuple[str, int, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an action shows, and the score in [-1, 1] after it; ``over`` where the task is solved or failed."""
+    """What an action shows, and the score in [-1, 1] after it; ``over``: solved or failed."""
 
     text: str
     score: float = 0.0
@@ -55,7 +56,7 @@ class Simulator:
         return self._answers[place]
 
     def answer(self, task: str, variation: int, commands: tuple[str, ...], action: str) -> Answer:
-        """What an action shows after commands; one that is not understood leaves the simulator where it was."""
+        """What an action shows after commands; what is not understood leaves all as it was."""
         place = (task, variation, (*commands, action))
         if place not in self._answers:
             self._go(task, variation, commands)
@@ -95,7 +96,7 @@ class Simulator:
         return Answer(tidy(text), score, score < 0 or bool(self.env.server.getCompleted()), known)
 
     def _chosen(self, action: str) -> str:
-        """An action for the simulator: of the readings of an ambiguous one it is told the number that it gave them itself."""
+        """An action as the simulator numbers it: one of several readings by its own number."""
         if not action.isdecimal() or int(action) >= len(self._choices):
             return action
         return str(self._choices.index(sorted(self._choices)[int(action)]))
@@ -119,7 +120,8 @@ def simulator() -> Simulator:
         from scienceworld import ScienceWorldEnv
     except ImportError:
         raise QvlibError(
-            "environment scienceworld: the package is not installed; pip install 'qvlib[scienceworld]'"
+            "environment scienceworld: the package is not installed; "
+            "pip install 'qvlib[scienceworld]'"
         ) from None
     if shutil.which("java") is None:
         raise QvlibError(
@@ -130,10 +132,13 @@ def simulator() -> Simulator:
 
 
 def tidy(text: str) -> str:
-    """A text without tabs and empty lines; things that differ in their contents alone, and the readings of an ambiguous
-    action, in alphabetical order.
+    """A text without tabs and empty lines; what the simulator lists in any order, in one.
 
-    The simulator lists those as its memory happens to hold them, differently when a walk is played again.
+    Things that differ in their contents alone, and the readings of an ambiguous action, are put in
+    alphabetical order.
+
+    The simulator lists those as its memory happens to hold them, differently when a walk is played
+    again.
     """
     if text.startswith(AMBIGUOUS):
         choices = sorted(choice for _, choice in CHOICE.findall(text))

@@ -1,4 +1,4 @@
-"""A first look at an experiment: its gold actions as far as the steps allow, and the score they earn."""
+"""A first look at an experiment: its gold actions as far as the steps allow, and their score."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from qvlib.environments.scienceworld.simulator import simulator
 from qvlib.environments.tours import Tour, demonstrated
 
 WORLD = (
-    "This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated house. An action is a command "
-    "such as `open door to kitchen`, an observation what it shows."
+    "This world is ScienceWorld (arXiv 2203.07540): experiments of primary school in a simulated "
+    "house. An action is a command such as `open door to kitchen`, an observation what it shows."
 )
 RULE = """\
-An experiment ends when it is solved or failed, or when the steps run out. The simulator counts a score from -100 to 100 for the
-parts of the task that were reached:
+An experiment ends when it is solved or failed, or when the steps run out. The simulator counts a
+score from -100 to 100 for the parts of the task that were reached:
 
     reward = max(0, score) / 100"""
 NOTES = (
@@ -30,7 +30,10 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
     commands = replay(environment, task, walk).world
     score = 100 * simulator().answer(name, variation, commands[:-1], commands[-1]).score
     reached = "; ".join(simulator().reached(name, variation, commands))
-    goal = f"The task is variation {variation} of `{name}`; ScienceWorld's own solution takes {len(gold)} actions."
+    goal = (
+        f"The task is variation {variation} of `{name}`; "
+        f"ScienceWorld's own solution takes {len(gold)} actions."
+    )
     return Tour(
         WORLD,
         goal,

@@ -1,4 +1,4 @@
-"""TextWorld games as pure functions of immutable states: a state is a game and the commands given in it."""
+"""TextWorld games as pure functions of immutable states: a game and the commands given in it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class Played:
 class TextWorld:
     """Games of a folder, after ``Environment`` of ``qvlib.core.types``.
 
-    An action is a command of ``state.admissible``, in upper or lower case; all others are refused. A game ends when it
-    is won or lost, and after ``max_steps`` commands: the terminal reward is then the score so far over the largest one,
-    as in the First TextWorld Problems competition. A refused action is no command: an episode that runs out of steps
-    through refused ones is cut off, and counts as 0.
+    An action is a command of ``state.admissible``, in upper or lower case; all others are refused.
+    A game ends when it is won or lost, and after ``max_steps`` commands: the terminal reward is
+    then the score so far over the largest one, as in the First TextWorld Problems competition. A
+    refused action is no command: an episode that runs out of steps through refused ones is cut off,
+    and counts as 0.
 
     splits: split -> tasks, ``task.goal`` is the game's path below ``folder``.
     """
@@ -54,7 +55,8 @@ class TextWorld:
             raise QvlibError(f"split {split!r}: the splits are {', '.join(games.SPLITS)}")
         if not self.splits[split]:
             raise QvlibError(
-                f"split {split!r} is empty: raise its share or game_count, or put games into {split}/"
+                f"split {split!r} is empty: raise its share or game_count, "
+                f"or put games into {split}/"
             )
         return self.splits[split]
 
@@ -142,18 +144,20 @@ def build(
     test_share: float = 0.3,
     in_order: bool = False,
 ) -> TextWorld:
-    """TextWorld on a folder of games; ``games.find`` says how they make splits, and what ``in_order`` means.
+    """TextWorld on a folder of games; ``games.find`` tells of the splits and of ``in_order``.
 
     Raises:
         QvlibError: textworld is not installed, or there are no games in the folder.
     """
     games.library()
-    found = games.find(Path(folder), dev_share, test_share, in_order)
+    paths_of = games.find(Path(folder), dev_share, test_share, in_order)
     splits = {
         split: tuple(games.make_task(Path(folder), path) for path in paths)
-        for split, paths in found.items()
+        for split, paths in paths_of.items()
     }
     hashes = {
-        path: games.content_hash(Path(folder) / path) for paths in found.values() for path in paths
+        path: games.content_hash(Path(folder) / path)
+        for paths in paths_of.values()
+        for path in paths
     }
     return TextWorld(Path(folder), splits, hashes, max_steps=max_steps, timeout_value=timeout_value)

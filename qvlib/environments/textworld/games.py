@@ -39,22 +39,24 @@ def library() -> ModuleType:
 def find(
     folder: Path, dev_share: float, test_share: float, in_order: bool = False
 ) -> dict[str, list[str]]:
-    """Split -> paths of games below ``folder``; what is hidden is none, such as the folder of a game under way.
+    """Split -> paths of games below ``folder``; hidden folders, of games under way, do not count.
 
-    The folders train, dev (or valid) and test are the splits where there are any; else the games are dealt out by a
-    hash of their names. That is also their order in a split: by their names, those that are searched might be of
-    another kind than those that are played. in_order: by their names, as for games that are all of a kind.
+    The folders train, dev (or valid) and test are the splits where there are any; else the games
+    are dealt out by a hash of their names. That is also their order in a split: by their names,
+    those that are searched might be of another kind than those that are played. in_order: by their
+    names, as for games that are all of a kind.
 
     Raises:
         QvlibError: no games, or one without its .json.
     """
-    found = (path.relative_to(folder) for path in folder.rglob("*.z8"))
+    files = (path.relative_to(folder) for path in folder.rglob("*.z8"))
     paths = sorted(
-        str(path) for path in found if not any(part.startswith(".") for part in path.parts)
+        str(path) for path in files if not any(part.startswith(".") for part in path.parts)
     )
     if not paths:
         raise QvlibError(
-            f"data_dir {str(folder)!r} holds no TextWorld games (*.z8, with *.json beside); make some with tw-make"
+            f"data_dir {str(folder)!r} holds no TextWorld games (*.z8, with *.json beside); "
+            "make some with tw-make"
         )
     for path in paths:
         if not (folder / path).with_suffix(".json").exists():

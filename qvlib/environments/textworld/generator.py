@@ -56,7 +56,7 @@ def plan(
 
 
 def generate(folder: Path, planned: Sequence[tuple[str, str, int]]) -> Iterator[str]:
-    """Write games into ``folder``/<split>; yields the path of each. Those that are there are not made again."""
+    """Write games into ``folder``/<split>, but those that are there; yields the path of each."""
     for kind, split, seed in planned:
         path = folder / split / f"{kind}-{seed}.z8"
         if not path.exists():

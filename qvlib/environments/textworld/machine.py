@@ -1,8 +1,9 @@
-"""Plays games: text and score from the Z-machine (jericho), admissible commands from TextWorld's own logic.
+"""Plays games: text and score from the Z-machine (jericho), commands from TextWorld's logic.
 
-TextWorld's ``env.copy()`` loads the game again, which takes as long as ten to thirty steps. What a game is in at a
-moment is little more than its memory (40 kB) and its facts, and copying those takes a tenth of a step: they are kept
-for the moments last visited, so that any of them can be gone on from. A moment that was forgotten is played again.
+TextWorld's ``env.copy()`` loads the game again, which takes as long as ten to thirty steps. What a
+game is in at a moment is little more than its memory (40 kB) and its facts, and copying those takes
+a tenth of a step: they are kept for the moments last visited, so that any of them can be gone on
+from. A moment that was forgotten is played again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ROOM = re.compile(r"^-= .* =-$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What can be seen after some commands; ``memory``, ``facts`` and ``actions`` are where the game goes on from."""
+    """What some commands show; the game goes on from ``memory``, ``facts`` and ``actions``."""
 
     text: str
     admissible: tuple[str, ...]
@@ -119,7 +120,7 @@ class Machine:
             () if won or lost else sorted(set(self.commands.gen_commands_from_actions(actions)))
         )
         return Moment(
-            shown(text),
+            readable(text),
             tuple(listed),
             score,
             self.game.max_score,
@@ -132,7 +133,7 @@ class Machine:
 
 
 def happened(text: str) -> list[str]:
-    """The events that a traced text reports as done; what is in brackets is part of another event."""
+    """The events that a traced text reports as done; in brackets are parts of other events."""
     marks = (mark.strip()[1:-1] for mark in _EVENT.findall(text))
     return [
         mark.removesuffix(" - succeeded")
@@ -141,7 +142,7 @@ def happened(text: str) -> list[str]:
     ]
 
 
-def shown(text: str) -> str:
+def readable(text: str) -> str:
     """A text as a player reads it: without traces, status line and empty lines."""
     text = _AFTER.sub("", _EVENT.sub("", _EXTRA.sub("", text)))
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())

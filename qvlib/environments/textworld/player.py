@@ -1,4 +1,4 @@
-"""A scripted player that knows how to win and errs: the demonstrator that small agents are cloned from."""
+"""A scripted player that knows how to win and errs: what small agents are cloned from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from qvlib.environments.textworld.games import walkthrough
 
 @dataclass(frozen=True)
 class Player:
-    """Follows the game's own policy; with probability ``error`` it gives some other command that is accepted.
+    """Follows the game's own policy; with probability ``error`` it gives any accepted command.
 
-    Where the game cannot be won any more it gives any command. Its draws derive from the request's key.
-    What the game's walkthrough looks at (the cookbook), it looks at first, since the policy alone knows it all.
+    Where the game cannot be won any more it gives any command. Its draws derive from the request's
+    key. What the game's walkthrough looks at (the cookbook), it looks at first, since the policy
+    alone knows it all.
     """
 
     environment: TextWorld

@@ -12,11 +12,12 @@ from qvlib.environments.textworld.player import Player
 from qvlib.environments.tours import Tour, demonstrated
 
 WORLD = (
-    "This world is TextWorld (arXiv 1806.11532): a generated text game. An action is a command such as `open fridge`, an "
-    "observation what the game answers."
+    "This world is TextWorld (arXiv 1806.11532): a generated text game. An action is a command "
+    "such as `open fridge`, an observation what the game answers."
 )
 RULE = """\
-A game ends when it is won or lost, or when the steps run out. The terminal reward is 1 for a game that is won, else
+A game ends when it is won or lost, or when the steps run out. The terminal reward is 1 for a game
+that is won, else
 
     reward = points so far / points of the whole game
 
@@ -48,9 +49,10 @@ def tour(environment: TextWorld, task: Task) -> Tour:
         for s in seen
         for n in _POINTS.findall(s.observation)
     )
+    winning = ", ".join(f"`{command}`" for command in told["metadata"].get("walkthrough", ()))
     goal = (
-        f"The game has {len(told['quests'])} parts that earn points, {most} together. It can be won by "
-        f"{', '.join(f'`{command}`' for command in told['metadata'].get('walkthrough', ())) or 'commands that it does not tell'}."
+        f"The game has {len(told['quests'])} parts that earn points, {most} together. "
+        f"It can be won by {winning or 'commands that it does not tell'}."
     )
     notes = ("The first room. Every observation is the game's answer to the last command.",)
     won = WON in seen[-1].observation

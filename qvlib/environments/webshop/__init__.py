@@ -1,4 +1,4 @@
-"""WebShop in pure Python, on the official data files: no server, no Java, the original's texts and rewards."""
+"""WebShop in pure Python: no server, no Java, the original's data files, texts and rewards."""
 
 from qvlib.environments.webshop.environment import WebShop, build
 from qvlib.environments.webshop.world import INSTRUCTIONS, WORLD

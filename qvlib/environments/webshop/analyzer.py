@@ -8,13 +8,14 @@ import regex
 import Stemmer
 
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with".split()
 )
 _LONGEST = 255
 
-# Unicode's Word_Break classes. Pictographs and the middle classes are spelt out as of Unicode 12, which Lucene 9
-# keeps: later versions took stars and notes from the one and the colon from the others.
+# Unicode's Word_Break classes. Pictographs and the middle classes are spelt out as of Unicode 12,
+# which Lucene 9 keeps: later versions took stars and notes from the one and the colon from the
+# others.
 _MORE = r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]*"
 _LETTER = rf"[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_MORE}"
 _DIGIT = rf"\p{{WB=Numeric}}{_MORE}"
@@ -22,7 +23,10 @@ _KATAKANA = rf"\p{{WB=Katakana}}{_MORE}"
 _JOIN = rf"\p{{WB=ExtendNumLet}}{_MORE}"
 _BOTH = ".'\u2018\u2019\u2024\ufe52\uff07\uff0e"
 _MID_LETTER = rf"[:\u00b7\u0387\u055f\u05f4\u2027\ufe13\ufe55\uff1a{_BOTH}]{_MORE}"
-_MID_DIGIT = rf"[,;\u037e\u0589\u060c\u060d\u066c\u07f8\u2044\ufe10\ufe14\ufe50\ufe54\uff0c\uff1b{_BOTH}]{_MORE}"
+_MID_DIGIT = (
+    r"[,;\u037e\u0589\u060c\u060d\u066c\u07f8\u2044\ufe10\ufe14\ufe50\ufe54\uff0c\uff1b"
+    rf"{_BOTH}]{_MORE}"
+)
 _LETTERS = rf"{_LETTER}(?:(?:{_MID_LETTER})?{_LETTER})*+"
 _DIGITS = rf"{_DIGIT}(?:(?:{_MID_DIGIT})?{_DIGIT})*+"
 _PART = rf"(?:(?:{_LETTERS}|{_DIGITS})++|(?:{_KATAKANA})++)"
@@ -70,7 +74,7 @@ def _terms(word: str) -> tuple[str, ...]:
 
 
 def _stem(word: str) -> str:
-    """Porter's stem as Lucene has it: words of one or two letters stay, and his later rules bli -> ble, logi -> log."""
+    """Porter's stem as Lucene has it: short words stay; his later rules bli -> ble, logi -> log."""
     if len(word) <= 2:
         return word
     stem = _stemmer().stemWord(word)

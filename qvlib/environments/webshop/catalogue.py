@@ -57,7 +57,8 @@ class Product:
 class Catalogue:
     """All products in file order.
 
-    draws: the state of the seeded stream after the prices; goals go on from there, as in the original.
+    draws: the state of the seeded stream after the prices; goals go on from there, as in the
+        original.
     """
 
     data_dir: Path
@@ -126,7 +127,8 @@ def _product(
     elif not (isinstance(bullets, list) and all(isinstance(b, str) for b in bullets)):
         _field(record, "small_description", list, path, where)
         raise QvlibError(
-            f"{path}: {where}: field 'small_description' is not a list of texts; fetch the file again"
+            f"{path}: {where}: field 'small_description' is not a list of texts; "
+            "fetch the file again"
         )
     return Product(
         asin=asin,
@@ -152,7 +154,8 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
         prices = []
     if not prices:
         raise QvlibError(
-            f"{path}: {where}: field 'pricing' is {pricing!r}, expected like '$10.99' or '$5.00 - $8.00'"
+            f"{path}: {where}: field 'pricing' is {pricing!r}, "
+            "expected like '$10.99' or '$5.00 - $8.00'"
         )
     return prices, f"${prices[0]}" if len(prices) == 1 else f"${prices[0]} to ${prices[1]}"
 
@@ -184,7 +187,7 @@ def _instructions(
 ) -> dict[str, Any]:
     try:
         instruction = notes.get("instruction")
-        found = {
+        fields = {
             "attributes": _texts(notes.get("attributes", ["DUMMY_ATTR"])),
             "instruction": None if instruction is None else _text(instruction),
             "instruction_attributes": _texts(notes.get("instruction_attributes") or ()),
@@ -194,7 +197,7 @@ def _instructions(
             f"{path}: {asin}: not an object with a list 'attributes' of texts; fetch the file again"
         ) from None
     try:
-        found["human"] = tuple(
+        fields["human"] = tuple(
             HumanInstruction(
                 _text(h["instruction"]),
                 _texts(h["instruction_attributes"]),
@@ -207,13 +210,13 @@ def _instructions(
             f"{human_path}: {asin}: an instruction lacks a text 'instruction', or lists of texts "
             "'instruction_attributes' and 'instruction_options'; fetch the file again"
         ) from None
-    return found
+    return fields
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError("a text where a list of texts is meant")
-    return tuple(intern(_text(one)) for one in value)
+    return tuple(intern(_text(item)) for item in value)
 
 
 def _text(value: Any) -> str:

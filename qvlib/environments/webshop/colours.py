@@ -1,4 +1,4 @@
-"""The original's colour words, in its order: the first that a value contains stands for the value."""
+"""The original's colour words, in its order: the first that a value contains stands for it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import re
 
 COLOURS = tuple(
     """
-alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo caramel
-champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal dark denim
-eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki
-lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom mustard
-natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire seashell silver
-skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white wine yellow
+alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown
+burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac
+copper coral cranberry cream crystal dark denim eggplant elephant espresso fuchsia gold granite
+grape graphite grass gray green grey heather indigo ivory ivy khaki lavender lemon leopard light
+lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom mustard natural navy
+nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire seashell
+silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut
+wheat white wine yellow
 """.split()
 )
 
 
 @functools.lru_cache(1 << 14)
 def by_substring(value: str) -> str:
-    """The first colour inside the value, even inside another word (``washable`` -> ``ash``); else the value."""
+    """The first colour in the value, even in a word (``washable`` -> ``ash``), else the value."""
     return next((colour for colour in COLOURS if colour in value), value)
 
 

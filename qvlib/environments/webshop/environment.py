@@ -67,18 +67,18 @@ class WebShop:
 
     def reset(self, task: Task) -> State:
         """The search page, with the task's instruction."""
-        return self._shown(State(task, ""), Page())
+        return self._state_on(State(task, ""), Page())
 
     def step(self, state: State, action: str) -> State:
-        """The state after an action; ``search`` works on every page, also after buying, as in the original."""
+        """The state after an action; as in the original, ``search`` works everywhere, always."""
         page = self._next(state, action)
         if page is None:
             history = (*state.history, Step(action, state.observation))
             return replace(state, history=history, valid=False)
-        return self._shown(state, page, action)
+        return self._state_on(state, page, action)
 
     def accepts(self, state: State, action: str) -> bool:
-        """False if the action would be refused, change nothing, or show a section whose text was shown before."""
+        """False if the action would be refused, change nothing, or show a section again."""
         page: Page = state.world
         verb, argument = parse(action)
         if verb == "search":
@@ -149,7 +149,7 @@ class WebShop:
         )
         return replace(page, kind="done", section="", parts=parts)
 
-    def _shown(self, state: State, page: Page, action: str | None = None) -> State:
+    def _state_on(self, state: State, page: Page, action: str | None = None) -> State:
         value = page.parts.reward if page.kind == "done" else 0.0
         view = self._view(page)
         if self.observation_mode == "text_rich":
@@ -157,7 +157,8 @@ class WebShop:
         elif page.kind == "done":
             observation = pages.text(pages.done(page, value))
         else:
-            observation = f"{pages.text(pages.header(state.task.instruction, page.kind == 'init'))} [SEP] {view.body}"
+            header = pages.header(state.task.instruction, page.kind == "init")
+            observation = f"{pages.text(header)} [SEP] {view.body}"
         history = () if action is None else (*state.history, Step(action, observation))
         return State(
             state.task,
@@ -183,10 +184,10 @@ class WebShop:
         if page.kind == "init":
             return pages.start()
         if page.kind == "results":
-            found = self.find(page.keywords)
-            shown = found[(page.page - 1) * PAGE_SIZE : page.page * PAGE_SIZE]
+            asins = self.find(page.keywords)
+            on_page = asins[(page.page - 1) * PAGE_SIZE : page.page * PAGE_SIZE]
             return pages.results(
-                [self.catalogue.by_asin[asin] for asin in shown], page.page, len(found)
+                [self.catalogue.by_asin[asin] for asin in on_page], page.page, len(asins)
             )
         product = self.catalogue.by_asin[page.asin]
         if page.kind == "item":
@@ -209,9 +210,9 @@ _FIXED = frozenset({"back to search", "< prev", "next >", "buy now", *pages.SECT
 
 
 def parse(action: str) -> tuple[str, str]:
-    """``verb[argument]`` -> verb and lower-cased argument; two empty texts if it is not of that form."""
-    found = _ACTION.match(action)
-    return (found[1], found[2].lower()) if found else ("", "")
+    """``verb[argument]`` -> verb and lower-cased argument; two empty texts for other forms."""
+    match = _ACTION.match(action)
+    return (match[1], match[2].lower()) if match else ("", "")
 
 
 def _opened(page: Page, view: View, clicked: str) -> Page:
@@ -252,16 +253,16 @@ def build(
     _one_of("observation_mode", observation_mode, ("text", "text_rich"))
     catalogue = load(data_dir, seed=seed)
     kinds = ("synthetic", "human") if goals == "all" else (goals,)
-    found = [goal_rules.build(catalogue, kind) for kind in kinds]
+    goal_sets = [goal_rules.build(catalogue, kind) for kind in kinds]
     table = nouns.table_path(title_nouns, data_dir)
-    splits = split_tasks(found, dev_share, test_share, seed)
+    splits = split_tasks(goal_sets, dev_share, test_share, seed)
     return WebShop(
         catalogue=catalogue,
         find=search.engine(catalogue),
         nouns=nouns.title_nouns(table),
         noun_table=table,
         splits=splits,
-        skipped=sum(map(len, found)) - sum(map(len, splits.values())),
+        skipped=sum(map(len, goal_sets)) - sum(map(len, splits.values())),
         repair=repair,
         show_attributes=show_attributes,
         observation_mode=observation_mode,

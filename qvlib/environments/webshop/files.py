@@ -1,4 +1,4 @@
-"""Finding and reading the official data files, plain or gzipped, with errors that name file, record and remedy."""
+"""Finding and reading the official data files, with errors that name file, record and remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from qvlib.environments.datafiles import opened, sha256
 
 __all__ = ["find", "mapping", "records", "sha256"]
 
-RELEASE = "the official WebShop data release (setup.sh of github.com/princeton-nlp/WebShop names its files)"
+RELEASE = (
+    "the official WebShop data release "
+    "(setup.sh of github.com/princeton-nlp/WebShop names its files)"
+)
 PATTERNS = {
     # what: (name patterns, required)
     "products": (("items_shuffle*.json", "products*.json"), True),
@@ -32,23 +35,24 @@ def find(data_dir: str | Path, what: str) -> Path | None:
     folder = Path(data_dir)
     if not folder.is_dir():
         raise QvlibError(
-            f"data_dir {str(folder)!r}: no such folder; unpack {RELEASE} and give its folder as data_dir"
+            f"data_dir {str(folder)!r}: no such folder; unpack {RELEASE} and give its folder as "
+            "data_dir"
         )
     patterns, required = PATTERNS[what]
-    found = sorted(
+    paths = sorted(
         {p for pattern in patterns for end in ("", ".gz") for p in folder.glob(pattern + end)}
     )
-    if len(found) > 1:
-        names = ", ".join(p.name for p in found)
+    if len(paths) > 1:
+        names = ", ".join(p.name for p in paths)
         raise QvlibError(
             f"data_dir {str(folder)!r}: several files of {what}: {names}; keep the one to use there"
         )
-    if not found and required:
+    if not paths and required:
         raise QvlibError(
             f"data_dir {str(folder)!r}: no file of {what} ({' or '.join(patterns)}, plain or .gz); "
             f"fetch it from {RELEASE} into this folder, or give another data_dir"
         )
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

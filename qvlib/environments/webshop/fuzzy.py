@@ -1,4 +1,4 @@
-"""Does one text match another by more than 85 %, as thefuzz 0.19's token_set_ratio counts on difflib?
+"""Does one text match another by more than 85 %, as thefuzz 0.19's token_set_ratio counts?
 
 Only the answer is needed, never the number: rapidfuzz's ratio counts a longest common
 subsequence, which is never shorter than difflib's matching blocks, so it rules most pairs out
@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from rapidfuzz import fuzz
 
 THRESHOLD = 85
-_LATIN_1 = {code: None for code in range(128, 256)}
+_LATIN_1 = dict.fromkeys(range(128, 256))
 _NOT_WORD = re.compile(r"\W")
 
 

@@ -27,7 +27,7 @@ FILES = ("items_shuffle.json", "items_ins_v2.json", "title_nouns.json")
 
 
 def write_catalogue(folder: Path, products: int, seed: int) -> None:
-    """Write ``FILES`` into ``folder``: products, attributes with instructions, and the nouns of the titles."""
+    """Write ``FILES`` into ``folder``: products, attributes with instructions, nouns of titles."""
     families = [
         (category, noun) for category, (_, nouns, _, _) in CATEGORIES.items() for noun in nouns
     ]

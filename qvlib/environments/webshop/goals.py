@@ -1,7 +1,7 @@
 """Goals as the original builds them: the same draws in the same order, then the same shuffle.
 
-A catalogue of a million products has many millions of synthetic goals, so that a goal is made when it is
-asked for: kept is only what was drawn, and the order.
+A catalogue of a million products has many millions of synthetic goals, so that a goal is made when
+it is asked for: kept is only what was drawn, and the order.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What some goals that follow each other are made from: a product, or one person's instruction for it.
+    """What goals that follow each other are made from: a product, or a person's instruction for it.
 
     upper, price_text: the price limit that was drawn for them; first: ``nth`` of the first.
     """
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def goals(self) -> int:
-        """One, or one for each choice of a value for each option; none where an option has no values."""
+        """One, or one a choice of a value for each option; none where an option has no values."""
         return 1 if self.human else math.prod(len(values) for _, values in self.product.options)
 
 
@@ -141,7 +141,8 @@ def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> Goals:
     if not starts[-1]:
         file = "items_human_ins.json" if kind == "human" else "items_ins_v2.json"
         raise QvlibError(
-            f"data_dir {str(catalogue.data_dir)!r}: no {kind} goals; fetch {file}, or choose other goals"
+            f"data_dir {str(catalogue.data_dir)!r}: no {kind} goals; fetch {file}, "
+            "or choose other goals"
         )
     numbers = array("q", range(starts[-1]))
     random.Random(_ORDER_SEED).shuffle(numbers)
@@ -155,7 +156,7 @@ def build(catalogue: Catalogue, kind: Literal["synthetic", "human"]) -> Goals:
 
 
 def _synthetic(product: Product, nth: int) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Instruction and options of a product's nth choice of values, of which the last option's changes first."""
+    """Instruction and options of a product's nth choice of values; the last changes first."""
     chosen = []
     for name, values in sorted(product.options, reverse=True):
         nth, value = divmod(nth, len(values))

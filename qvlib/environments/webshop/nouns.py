@@ -14,7 +14,7 @@ _MODEL = "en_core_web_sm"
 
 
 def table_path(choice: str | Path, data_dir: str | Path) -> Path | None:
-    """The table that ``choice`` means: ``auto`` (one beside the data, if any), ``spacy`` (none), or a path.
+    """The table that ``choice`` means: ``auto`` (one beside the data), ``spacy`` (none), or a path.
 
     Raises:
         QvlibError: no such table.
@@ -24,7 +24,8 @@ def table_path(choice: str | Path, data_dir: str | Path) -> Path | None:
     path = Path(choice)
     if not path.is_file():
         raise QvlibError(
-            f"title_nouns {str(path)!r}: no such table; give auto, spacy or a title_nouns.json's path"
+            f"title_nouns {str(path)!r}: no such table; "
+            "give auto, spacy or a title_nouns.json's path"
         )
     return path
 
@@ -48,7 +49,8 @@ def from_table(path: Path) -> TitleNouns:
     for title, tokens in listed.items():
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise QvlibError(
-                f"{path}: the title {title!r:.80} has {tokens!r:.60}, expected a list of words; mend the table"
+                f"{path}: the title {title!r:.80} has {tokens!r:.60}, expected a list of words; "
+                "mend the table"
             )
     table = {title: tuple(token.lower() for token in tokens) for title, tokens in listed.items()}
 
@@ -76,8 +78,9 @@ def from_spacy() -> TitleNouns:
         tag = spacy.load(_MODEL, disable=["parser", "ner", "lemmatizer"])
     except (ImportError, OSError):
         raise QvlibError(
-            f"title_nouns: neither a table title_nouns.json beside the data nor spaCy with {_MODEL}: "
-            f"pip install spacy && python -m spacy download {_MODEL}, or give a table's path"
+            "title_nouns: neither a table title_nouns.json beside the data nor spaCy with "
+            f"{_MODEL}: pip install spacy && python -m spacy download {_MODEL}, "
+            "or give a table's path"
         ) from None
 
     @functools.lru_cache(1 << 16)

@@ -105,8 +105,8 @@ def item(product: Product, show_attributes: bool) -> list[Segment]:
         ("text", f"Price: {product.price_tag}"),
         ("text", "Rating: N.A."),
     ]
-    shown = [name for name in SECTIONS.values() if show_attributes or name != "Attributes"]
-    return segments + [("button", name) for name in (*shown, BUY)]
+    sections = [name for name in SECTIONS.values() if show_attributes or name != "Attributes"]
+    return segments + [("button", name) for name in (*sections, BUY)]
 
 
 def groups_of(product: Product) -> dict[str, str]:
@@ -175,29 +175,29 @@ def done(page: Page, reward: float) -> list[Segment]:
 
 def text(segments: Sequence[Segment]) -> str:
     """The ``text`` observation."""
-    return " [SEP] ".join(shown.strip() for _, shown in _visible(segments))
+    return " [SEP] ".join(visible.strip() for _, visible in _visible(segments))
 
 
 def rich(segments: Sequence[Segment], address: str, visited: Sequence[str]) -> str:
     """The ``text_rich`` observation: one line a text, buttons marked, clicked ones too."""
     lines: list[str] = []
-    for style, shown in _visible(segments):
+    for style, visible in _visible(segments):
         if style == "button":
-            lines.append(_button(shown, False))
+            lines.append(_button(visible, False))
         elif style == "option":
-            clicked = f'"{shown}"' in address
-            lines.append("  " + _button(shown, clicked))
+            clicked = f'"{visible}"' in address
+            lines.append("  " + _button(visible, clicked))
             if clicked:
-                lines.insert(0, f"You have clicked {shown}.")
+                lines.insert(0, f"You have clicked {visible}.")
         elif style == "product":
-            lines.append("\n" + _button(shown, shown in visited))
+            lines.append("\n" + _button(visible, visible in visited))
         else:
-            lines.append(shown)
+            lines.append(visible)
     return "".join(line + "\n" for line in lines)
 
 
 def url(page: Page, session: object) -> str:
-    """The address of a page; the original tells page kinds by the words in it, the query's included."""
+    """The address of a page; the original tells page kinds by its words, the query's included."""
     words = "+".join(page.keywords or ())
     if page.kind == "init":
         path = f"{session}"
@@ -230,18 +230,18 @@ def place(page: Page) -> str:
     )
 
 
-def _button(shown: str, clicked: bool) -> str:
+def _button(label: str, clicked: bool) -> str:
     mark = "clicked button" if clicked else "button"
-    return f"[{mark}] {shown} [{mark}_]"
+    return f"[{mark}] {label} [{mark}_]"
 
 
 def _visible(segments: Sequence[Segment]) -> list[Segment]:
-    """White space as the original's HTML parser leaves it: gone if it has a line break, else one space."""
+    """White space as the original's HTML parser leaves it: none with a line break, else a space."""
     kept: list[Segment] = []
-    for style, shown in segments:
-        if not shown.strip(_SPACES):
-            if not shown or "\n" in shown:
+    for style, segment in segments:
+        if not segment.strip(_SPACES):
+            if not segment or "\n" in segment:
                 continue
-            shown = " "
-        kept.append((style, shown))
+            segment = " "
+        kept.append((style, segment))
     return kept

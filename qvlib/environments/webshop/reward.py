@@ -20,7 +20,7 @@ from qvlib.environments.webshop.nouns import TitleNouns
 
 @dataclass(frozen=True, slots=True)
 class RewardParts:
-    """The reward and what it was made of; r_option and w_option are None for a goal without options."""
+    """The reward and its parts; r_option and w_option are None for a goal without options."""
 
     reward: float
     r_type: float
@@ -57,7 +57,8 @@ def reward(
     """
     if not goal.attributes:
         raise QvlibError(
-            f"goal {goal.kind} {goal.index} ({goal.asin}): no attributes, so no reward; leave it out"
+            f"goal {goal.kind} {goal.index} ({goal.asin}): no attributes, so no reward; "
+            "leave it out"
         )
     if goal.price_upper <= 0 or price is None:
         raise QvlibError(
@@ -110,7 +111,7 @@ def _categories(path: str) -> frozenset[str]:
 
 
 def _has_attribute(product: Product, attribute: str, repair: bool) -> bool:
-    if any(matches(own, attribute) for own in product.attributes):
+    if any(matches(has, attribute) for has in product.attributes):
         return True
     if repair:
         attribute = attribute.strip().lower()
@@ -132,7 +133,7 @@ def _count_options(goal: Goal, chosen: Sequence[tuple[str, str]], repair: bool) 
 
 
 def _target(wanted: tuple[str, str] | str) -> str:
-    """What the original matches: a pair is tested for *being* a colour, then matched as the pair's own text."""
+    """What the original matches: a pair is tested for *being* a colour, then matched as text."""
     if isinstance(wanted, str):
         return colours.by_substring(wanted)
     return colours.by_equality(wanted) or str(wanted)

@@ -1,4 +1,4 @@
-"""BM25 search that ranks as Lucene does: byte-sized document lengths, float32 scores, ties by asin."""
+"""BM25 search that ranks as Lucene does: byte-sized lengths, float32 scores, ties by asin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _FREE = 24  # lengths below are exact in Lucene's one-byte float
 class Index:
     """Postings of each term, one after another.
 
-    docs, freqs: [postings]; starts: [terms + 1]; norms: [documents], 1 / (k1 (1 - b + b len / mean len));
+    docs, freqs: [postings]; starts: [terms + 1]; norms: [documents], 1 / (k1 (1 - b + b len / mean
+        len));
     ranks: [documents], position of the document's name in sorted order.
     """
 
@@ -42,11 +43,11 @@ class Index:
             number = self.terms.get(term)
             if number is None:
                 continue
-            found = slice(self.starts[number], self.starts[number + 1])
+            postings = slice(self.starts[number], self.starts[number + 1])
             weight = np.float32(count) * self.idf[number]
-            docs.append(self.docs[found])
+            docs.append(self.docs[postings])
             parts.append(
-                weight - weight / (np.float32(1) + self.freqs[found] * self.norms[docs[-1]])
+                weight - weight / (np.float32(1) + self.freqs[postings] * self.norms[docs[-1]])
             )
         if not docs:
             return np.empty(0, np.int64), np.empty(0, np.float32)

@@ -24,7 +24,8 @@ class Habits:
 
     loose_query: that it searches by one word of the product's name only.
     attribute_query: that an attribute of the goal joins the search words.
-    compare: that it compares the titles and prices of a results page instead of taking one near the top.
+    compare: that it compares the titles and prices of a results page instead of taking one near the
+        top.
     hasty: that it buys although a wanted option is offered and not chosen; wrong_option: that it
         takes another value of it.
     inspect: that it opens Description or Features before buying.
@@ -97,17 +98,17 @@ class Shopper:
         if not listed:
             return "click[back to search]"
         seen = {step.action for step in state.history}
-        shown = [p for p in listed if f"click[{p.asin.lower()}]" not in seen] or listed
+        unopened = [p for p in listed if f"click[{p.asin.lower()}]" not in seen] or listed
         if rng.random() < self.habits.compare:
             goal = state.task.goal
-            title = [sum(a in p.title.lower() for a in goal.attributes) for p in shown]
-            cheap = [p.price <= goal.price_upper for p in shown]
+            title = [sum(a in p.title.lower() for a in goal.attributes) for p in unopened]
+            cheap = [p.price <= goal.price_upper for p in unopened]
             scores = np.array(
                 [t + 1.0 * c for t, c in zip(title, cheap, strict=True)]
-            ) + 0.01 * rng.random(len(shown))
-            return f"click[{shown[int(np.argmax(scores))].asin.lower()}]"
-        rank = min(int(rng.geometric(0.3)) - 1, len(shown) - 1)
-        return f"click[{shown[rank].asin.lower()}]"
+            ) + 0.01 * rng.random(len(unopened))
+            return f"click[{unopened[int(np.argmax(scores))].asin.lower()}]"
+        rank = min(int(rng.geometric(0.3)) - 1, len(unopened) - 1)
+        return f"click[{unopened[rank].asin.lower()}]"
 
     def _on_item(self, state: State, rng: np.random.Generator) -> str:
         offered = dict(self.environment.catalogue.by_asin[state.world.asin].options)
@@ -146,8 +147,11 @@ class Shopper:
 
 
 def wanted_options(state: State, offered: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    """(name, value) of the options the goal asks for; a human goal names only values: the name is that of the option, if
-    any, with that value among those offered, else empty."""
+    """(name, value) of the options the goal asks for.
+
+    A human goal names only values: the name is that of the option, if any, with that value among
+    those offered, else empty.
+    """
     return [
         o if isinstance(o, tuple) else _named(normalized(o), offered)
         for o in state.task.goal.options

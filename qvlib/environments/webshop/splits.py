@@ -40,13 +40,13 @@ class Tasks(Sequence[Task]):
 
 
 def make_task(goal: Goal) -> Task:
-    """The task of a goal; ``webshop-<asin>-<k>`` for synthetic goals, ``webshop-<asin>-h<k>`` for human ones."""
+    """The task of a goal: ``webshop-<asin>-<k>``, or ``webshop-<asin>-h<k>`` for human goals."""
     mark = "h" if goal.kind == "human" else ""
     return Task(f"webshop-{goal.asin}-{mark}{goal.nth}", goal.instruction, goal.asin, goal)
 
 
 def split_of(asin: str, dev_share: float, test_share: float, seed: int) -> str:
-    """The split of a product: depends on the product and the seed alone, not on the catalogue around it."""
+    """The split of a product: by the product and the seed alone, not the catalogue around it."""
     digest = hashlib.blake2b(f"split\x1f{seed}\x1f{asin}".encode(), digest_size=8).digest()
     u = int.from_bytes(digest, "little") / 2**64
     return "test" if u < test_share else "dev" if u < test_share + dev_share else "train"
@@ -55,14 +55,15 @@ def split_of(asin: str, dev_share: float, test_share: float, seed: int) -> str:
 def split_tasks(
     goals: Sequence[Goals], dev_share: float, test_share: float, seed: int
 ) -> dict[str, Tasks]:
-    """The tasks of each split, shuffled by a draw of the split's name; goals without attributes make none.
+    """The tasks of each split, shuffled by its name; goals without attributes make none.
 
     Raises:
         QvlibError: shares that leave nothing to train on.
     """
     if dev_share < 0 or test_share < 0 or dev_share + test_share >= 1:
         raise QvlibError(
-            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less than 1"
+            f"dev_share {dev_share} and test_share {test_share} must be at least 0 and sum to less "
+            "than 1"
         )
     kinds = tuple(sorted(goals, key=lambda g: g.kind))
     places: dict[str, array] = {name: array("q") for name in SPLITS}
@@ -80,7 +81,7 @@ def split_tasks(
     return {
         name: Tasks(
             kinds,
-            array("q", (found[i] for i in generator(seed, "order", name).permutation(len(found)))),
+            array("q", (dealt[i] for i in generator(seed, "order", name).permutation(len(dealt)))),
         )
-        for name, found in places.items()
+        for name, dealt in places.items()
     }

@@ -1,4 +1,4 @@
-"""A first look at a shopping task: search by the goal's own words, open the first product, buy it, count the reward."""
+"""A first look at a shopping task: search by the goal's words, buy the first, count the reward."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from qvlib.environments.tours import Tour
 from qvlib.environments.webshop.environment import WebShop
 
 WORLD = (
-    "This world is WebShop (arXiv 2207.01206) in pure Python: an action is `search[keywords]` or `click[value]`, "
-    "an observation a page of the shop."
+    "This world is WebShop (arXiv 2207.01206) in pure Python: an action is `search[keywords]` or "
+    "`click[value]`, an observation a page of the shop."
 )
 NOTES = (
     "The first page offers only a search.",
-    "The results page lists products; the same attribute may stand in the title, or only behind a click on the item's description "
-    "or features.",
+    "The results page lists products; the same attribute may stand in the title, or only behind a "
+    "click on the item's description or features.",
     "The page of the first product: its options can be chosen here, its sections opened.",
 )
 RULE = """\
@@ -22,9 +22,10 @@ Buying ends the episode with a terminal reward in [0, 1] (equation 1 of the WebS
 
     reward = r_type × (n_att + n_opt + r_price) / (attributes + options + 1)
 
-with the number of wanted attributes that the product has, of wanted options that were chosen, and one point if the price fits.
-The factor for the type of product is below one if the bought thing is of another kind. The last state tells that factor and the two
-numbers; price and sum are counted by hand below. The tests compare all of it with recorded rewards of the original program."""
+with the number of wanted attributes that the product has, of wanted options that were chosen, and
+one point if the price fits. The factor for the type of product is below one if the bought thing is
+of another kind. The last state tells that factor and the two numbers; price and sum are counted by
+hand below. The tests compare all of it with recorded rewards of the original program."""
 
 
 def tour(environment: WebShop, task: Task) -> Tour:

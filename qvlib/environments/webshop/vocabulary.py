@@ -1,7 +1,8 @@
 """What the embedded catalogue is made of: product families, attributes, options, brands.
 
-An attribute is written as a shopper asks for it. No colour or size contains, as a substring, one of the
-original's colour words other than itself: its matching would otherwise misread them (known bug 3).
+An attribute is written as a shopper asks for it. No colour or size contains, as a substring, one of
+the original's colour words other than itself: its matching would otherwise misread them (known bug
+3).
 """
 
 # category: (shelf, families (singular nouns), attributes, sizes)
