@@ -10,7 +10,7 @@ from qvlib.core.episodes import best_episode, episode, tree_episode
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
-from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.core.statistics import bootstrap_mean, compare, wilson
 from qvlib.core.types import DRAWN
 
 MAZE = Maze(max_steps=5)
@@ -49,7 +49,7 @@ def test_cut_off_episodes_earn_nothing():
 
 
 def test_all_candidates_are_counted_and_traced():
-    agent = Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0.0, b=2.0, c=1.0)), 3)
+    agent = Reranked(Fixed(["a", "b", "c"]), Table({"a": 0.0, "b": 2.0, "c": 1.0}), 3)
     record = play(agent, trace=True)["test-0"]
     assert (record["proposals"], record["tokens"], record["actions"]) == (9, 9, ["b"] * 3)
     assert [s["observation"] for s in record["trace"]] == ["at start", "at b", "at bb"]
@@ -63,7 +63,7 @@ def test_arms_see_the_same_first_samples():
     first = play(Reranked(Scripted(), None, 5))
     assert [r["actions"] for r in plain.values()] == [r["actions"] for r in first.values()]
     assert play(Scripted()) == plain != play(Scripted(), seed=1)
-    traced = play(Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 5), trace=True)
+    traced = play(Reranked(Scripted(), Table({"a": 0, "b": 1, "c": 2}), 5), trace=True)
     for task, record in traced.items():
         assert record["trace"][0]["candidates"][0]["action"] == plain[task]["actions"][0]
 
@@ -110,7 +110,7 @@ def test_large_groups_weigh_more():
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_coverage(grouped):
-    """About 95 % of the intervals hold the truth (93 % with 40 groups); far fewer when groups are ignored."""
+    """About 95 % of the intervals hold the truth (93 % with 40 groups); fewer without groups."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
     hits = 0
@@ -132,6 +132,16 @@ def test_chains_widen_an_interval_by_the_luck_of_training():
     assert low >= min(alike) and (low, high) == pytest.approx(
         (mean - 0.1, mean + 0.1), abs=0.03
     )  # three times the same chain
+
+
+def test_the_interval_of_a_share():
+    """3 of 4 by hand: (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n) with z = 1.96."""
+    assert wilson(0.75, 4) == pytest.approx((0.3006, 0.9544), abs=1e-4)
+    assert wilson(0.5, 10**6) == pytest.approx((0.5, 0.5), abs=1e-3)
+    assert wilson(0.0, 10)[0] == 0 and 0.5 < wilson(1.0, 10)[0] < wilson(1.0, 10)[1] == 1
+    # a tie counts half: the interval holds those of both whole numbers
+    assert wilson(2.5 / 5, 5) == (wilson(2 / 5, 5)[0], wilson(3 / 5, 5)[1])
+    assert wilson(1 / 3, 3) == wilson(0.3333333333333333, 3)
 
 
 def test_compare_is_paired_within_a_chain():

@@ -62,7 +62,7 @@ def test_root_finds_the_best_action_and_its_value():
 
 
 def test_without_preference_values_are_those_of_the_rollout_policy():
-    """With an endless exploration constant search is even-handed: the mean is the random policy's value."""
+    """With an endless exploration constant the mean is the random policy's value."""
     maze = Maze(seed=3, levels=20)
     tree = grow(maze, Scripted(), SearchConfig(4000, 12, 1e6, stop_at_success=False))
     for child in tree.root.children:
@@ -372,7 +372,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_kept_trees(name):
-    """Set QVLIB_REGENERATE=1 to write the trees anew, and read the difference before committing it."""
+    """Set QVLIB_REGENERATE=1 to write the trees anew; read the difference before committing it."""
     maze, agent, config, select = CASES[name]
     made = tree_record(grow(maze, agent, config, select=select))
     made["nodes"] = [

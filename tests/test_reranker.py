@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
+from qvlib.agents.listed import Listed
 from qvlib.core.episodes import episode, tree_episode
-from qvlib.core.filtering import Filtered, Listed
+from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
@@ -59,7 +60,7 @@ def test_distinct_actions_are_scored_once():
 
 
 def test_the_price_is_that_of_all_candidates_and_paid_once():
-    best = ask(Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=1, c=2)), 3), n=2)
+    best = ask(Reranked(Fixed(["a", "b", "c"]), Table({"a": 0, "b": 1, "c": 2}), 3), n=2)
     assert [(p.cost.tokens, p.cost.prompt_tokens, p.cost.refused) for p in best] == [
         (3, 5, 0),
         (0, 0, 0),
@@ -67,7 +68,7 @@ def test_the_price_is_that_of_all_candidates_and_paid_once():
 
 
 def test_more_are_drawn_when_more_are_asked_for():
-    assert len(ask(Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 2), n=4)) == 4
+    assert len(ask(Reranked(Scripted(), Table({"a": 0, "b": 1, "c": 2}), 2), n=4)) == 4
 
 
 def test_prior_weight_adds_the_agents_own_opinion():
@@ -99,7 +100,7 @@ def test_temperature_draws_from_the_softmax():
 
 def test_without_replacement_at_a_temperature():
     best = ask(
-        Reranked(Fixed(["a", "b", "c"]), Table(dict(a=0, b=0, c=0)), 3, temperature=1.0), n=3
+        Reranked(Fixed(["a", "b", "c"]), Table({"a": 0, "b": 0, "c": 0}), 3, temperature=1.0), n=3
     )
     assert sorted(p.action for p in best) == ["a", "b", "c"]
 
@@ -108,8 +109,8 @@ def test_without_replacement_at_a_temperature():
 
 
 def test_nests_is_searched_with_and_batches():
-    inner = Reranked(Scripted(), Table(dict(a=0, b=1, c=2)), 4)
-    outer = Reranked(inner, Table(dict(a=5, b=1, c=0)), 2)
+    inner = Reranked(Scripted(), Table({"a": 0, "b": 1, "c": 2}), 4)
+    outer = Reranked(inner, Table({"a": 5, "b": 1, "c": 0}), 2)
     requests = [Request(STATE, 1, (0, f"t{i}", "0")) for i in range(9)]
     together = outer.propose(requests)
     assert together == [outer.propose([r])[0] for r in requests]

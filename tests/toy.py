@@ -1,4 +1,4 @@
-"""A small world with known values, a scripted agent without a language model, and a small random model."""
+"""A small environment with known values, agents without a language model, a small random model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ REFUSED = "nonsense"
 
 @dataclass(frozen=True)
 class Maze:
-    """Choose ``depth`` times among ``choices``; the reward depends on all choices. ``nonsense`` is refused.
+    """Choose ``depth`` times among ``choices``; the reward depends on all choices.
 
-    ``loop`` is an action that is accepted, costs a step and leads nowhere; with it an episode can be cut off.
+    ``nonsense`` is refused. ``loop`` is an action that is accepted, costs a step and leads nowhere;
+    with it an episode can be cut off.
     """
 
     depth: int = 3
@@ -143,7 +144,10 @@ class Table:
 
 def states(n: int = 12, seed: int = 0) -> list[State]:
     """Shop-like states with histories, identifiers and several instructions."""
-    words = "soft red cotton shirt wool sofa oak table green loose tea lamp small large price lower than 40.00 dollars".split()
+    words = (
+        "soft red cotton shirt wool sofa oak table green loose tea lamp small large "
+        "price lower than 40.00 dollars"
+    ).split()
     rng = generator(seed, "states")
     rows = []
     for i in range(n):

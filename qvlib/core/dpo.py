@@ -1,4 +1,4 @@
-"""The step-level DPO loss (arXiv 2409.09345, eq. for the step-level loss; DPO: arXiv 2305.18290)."""
+"""The loss of step-level DPO (arXiv 2409.09345, its step-level loss; DPO: arXiv 2305.18290)."""
 
 from __future__ import annotations
 

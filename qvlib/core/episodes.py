@@ -15,7 +15,7 @@ from qvlib.core.types import Agent, Cost, Environment, Job, Proposal, Request, S
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One trial of a task: terminal reward in [0, 1] (0 if cut off), actions, cost, perhaps a trace."""
+    """One trial of a task: terminal reward in [0, 1] (0 if cut off), actions, cost, trace."""
 
     task: Task
     reward: float
@@ -25,7 +25,7 @@ class Episode:
     trace: list[dict[str, Any]] | None = None
 
     def record(self) -> dict[str, Any]:
-        """As plain data: task, group, the cost, reward, done, actions, and the trace if there is one."""
+        """As plain data; ``trace`` only where there is one."""
         record = {
             "task": self.task.id,
             "group": self.task.group,
@@ -116,7 +116,7 @@ def decisions(
 def demonstrate(
     environment: Environment, tasks: Sequence[Task], agent: Agent, seed: int, width: int
 ) -> list[dict[str, Any]]:
-    """The ``episode`` records of an agent, in the order of the tasks; ``width`` of them at a time."""
+    """``episode`` records of an agent in the order of the tasks, ``width`` at a time."""
     jobs = (episode(environment, task, seed) for task in tasks)
     by_task = {record["task"]: record for record in lockstep(jobs, agent, width)}
     return [by_task[task.id] for task in tasks]

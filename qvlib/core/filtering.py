@@ -1,12 +1,12 @@
-"""Agents that change which actions are candidates: redraw the refused, add the unsampled."""
+"""Keep only candidates that the environment accepts: draw again what it would refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from qvlib.core.types import Agent, Cost, Environment, Job, Proposal, Request, State
+from qvlib.core.types import Agent, Cost, Environment, Job, Proposal, Request
 
 T = TypeVar("T")
 
@@ -78,59 +78,3 @@ def _redraw(answers: list[Proposal], slots: Sequence[int], drawn: Sequence[Propo
     """Put new draws into the slots; each goes on counting what its slot has cost."""
     for k, new in zip(slots, drawn, strict=True):
         answers[k] = replace(new, cost=answers[k].cost + new.cost + Cost(refused=1))
-
-
-class TokenModel(Protocol):
-    """What ``Listed`` asks of a language model."""
-
-    def prompt(self, state: State) -> tuple[Any, Sequence[int]]:
-        """The prompt of a state and its token ids."""
-
-    def action_ids(self, prompt: Any, action: str) -> Sequence[int]:
-        """Token ids of an action after a prompt, end token included."""
-
-    def log_probs(
-        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[Sequence[int]]]
-    ) -> list[list[float]]:
-        """Log-probability in nats of each reply to each prompt, summed over its tokens."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Adds to the sampled candidates every action that the environment lists and accepts.
-
-    Free-text actions (``verb[<...>]``) come from sampling alone. What is added gets the model's own
-    log-probability, so that a prior can weigh it; many of these the agent would hardly ever sample.
-    """
-
-    agent: Agent
-    environment: Environment
-    lm: TokenModel
-
-    def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        answers = self.agent.propose(requests)
-        unsampled = [
-            self._unsampled(request, proposals)
-            for request, proposals in zip(requests, answers, strict=True)
-        ]
-        prompts = [self.lm.prompt(request.state) for request in requests]
-        ids = [
-            [self.lm.action_ids(prompt, action) for action in actions]
-            for (prompt, _), actions in zip(prompts, unsampled, strict=True)
-        ]
-        scores = self.lm.log_probs([prompt_ids for _, prompt_ids in prompts], ids)
-        return [
-            [*proposals, *(Proposal(a, s) for a, s in zip(actions, log_probs, strict=True))]
-            for proposals, actions, log_probs in zip(answers, unsampled, scores, strict=True)
-        ]
-
-    def _unsampled(self, request: Request, proposals: Sequence[Proposal]) -> list[str]:
-        """The listed actions that were not sampled and would not be refused."""
-        sampled = {p.action for p in proposals}
-        return [
-            action
-            for action in request.state.admissible or ()
-            if "<" not in action
-            and action not in sampled
-            and self.environment.accepts(request.state, action) is not False
-        ]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Wraps(Protocol):
-    """An agent that asks another one, possibly more than once, and whose part a job can take over."""
+    """An agent that asks another, perhaps more than once, and whose part a job can take over."""
 
     @property
     def inner(self) -> Agent | None:

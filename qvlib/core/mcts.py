@@ -11,7 +11,18 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from qvlib.core.types import Cost, Environment, Job, Key, Proposal, Request, State, Task, total
+from qvlib.core.types import (
+    FREE,
+    Cost,
+    Environment,
+    Job,
+    Key,
+    Proposal,
+    Request,
+    State,
+    Task,
+    total,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Evaluation:
 
     value: float
     end: State
-    cost: Cost = Cost()
+    cost: Cost = FREE
 
 
 Select = Callable[[Node], Node]

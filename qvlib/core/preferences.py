@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,14 @@ class Pair:
 
     def swapped(self) -> Pair:
         """The same two actions, preferred the other way round."""
-        return Pair(
-            self.task,
-            self.node,
-            self.path,
-            self.rejected,
-            self.chosen,
-            self.rejected_value,
-            self.chosen_value,
-            self.rejected_visits,
-            self.chosen_visits,
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            chosen_value=self.rejected_value,
+            rejected_value=self.chosen_value,
+            chosen_visits=self.rejected_visits,
+            rejected_visits=self.chosen_visits,
         )
 
 
@@ -96,13 +95,9 @@ def _compared_siblings(
     best_only = rule == "best_path"
     nodes = _best_path(tree, children) if best_only else [node["node"] for node in tree["nodes"]]
     for node in nodes:
-        siblings = _visited(children.get(node, ()), min_visits)
+        siblings = [s for s in children.get(node, ()) if s["visits"] >= max(min_visits, 1)]
         if len(siblings) > 1:
             yield node, path[node], siblings
-
-
-def _visited(siblings: Iterable[Row], min_visits: int) -> list[Row]:
-    return [sibling for sibling in siblings if sibling["visits"] >= max(min_visits, 1)]
 
 
 def _pair(task: str, node: str, path: tuple[str, ...], better: Row, worse: Row) -> Pair:
@@ -130,14 +125,9 @@ def _best_path(tree: Mapping[str, Any], children: Mapping[str, Sequence[Row]]) -
         node = max(visited, key=lambda child: (child["value"], child["visits"]))["node"]
 
 
-def _value(node: Row) -> float:
-    value: float = node["value"]
-    return value
-
-
 def _extremes(siblings: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """The best and the worst."""
-    yield max(siblings, key=_value), min(siblings, key=_value)
+    yield max(siblings, key=itemgetter("value")), min(siblings, key=itemgetter("value"))
 
 
 def _every_two(siblings: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
@@ -155,7 +145,7 @@ def compared(
     less than ``min_margin`` apart, or equal: they make no pair.
     """
     margins = [
-        _value(best) - _value(worst)
+        best["value"] - worst["value"]
         for tree in trees
         for _, _, siblings in _compared_siblings(tree, "all_nodes", min_visits)
         for best, worst in _extremes(siblings)

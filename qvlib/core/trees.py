@@ -1,4 +1,4 @@
-"""Search trees as plain records, made by our search or by anyone: writing, checking, reading them."""
+"""Search trees as plain records, made by ``search`` or by anyone: write, check and read them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def children_by_parent(tree: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 
 def paths(tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The actions from the first state to each node, by its name; parents come first in a record."""
+    """The actions from the first state to each node, by its name; parents come first."""
     path: dict[str, tuple[str, ...]] = {}
     for node in tree["nodes"]:
         above = node["parent"]
@@ -96,7 +96,7 @@ def paths(tree: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def best_trajectory(tree: Mapping[str, Any]) -> tuple[float, tuple[str, ...]] | None:
-    """(terminal reward, actions) of a tree's best episode, rollouts included; None if none ended.
+    """(terminal reward, actions) of the best episode in a tree or its rollouts, if one ended.
 
     The highest reward; among equals the fewest actions, then what ended in the tree, by node, then
     ``best_actions``. A record without ``best_actions``, of an older search, has only what ended in

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from operator import add, attrgetter
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -119,26 +120,21 @@ class Cost:
     env_steps: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.proposals + other.proposals,
-            self.tokens + other.tokens,
-            self.prompt_tokens + other.prompt_tokens,
-            self.refused + other.refused,
-            self.unparsable + other.unparsable,
-            self.env_steps + other.env_steps,
-        )
+        return Cost(*map(add, _amounts(self), _amounts(other)))
 
     def drawn(self) -> dict[str, int]:
-        """The cost of drawing (``DRAWN``), as records hold it; ``env_steps`` has its own place."""
-        return {name: value for name, value in asdict(self).items() if name in DRAWN}
+        """The costs of drawing by name, as records hold them; ``env_steps`` has its own place."""
+        return {name: getattr(self, name) for name in DRAWN}
 
 
-DRAWN = tuple(field.name for field in fields(Cost) if field.name != "env_steps")
+FREE = Cost()
+DRAWN = ("proposals", "tokens", "prompt_tokens", "refused", "unparsable")
+_amounts = attrgetter(*DRAWN, "env_steps")
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """The sum of costs; ``Cost()`` of none."""
-    return sum(costs, Cost())
+    """The sum of costs; ``FREE`` of none."""
+    return sum(costs, FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +150,7 @@ class Proposal:
 
     action: str
     log_prob: float | None = None
-    cost: Cost = Cost()
+    cost: Cost = FREE
     q: float | None = None
     considered: tuple[Proposal, ...] = ()
 

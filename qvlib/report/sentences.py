@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qvlib.core.statistics import wilson
 from qvlib.report.formats import difference, interval
 
 if TYPE_CHECKING:
@@ -234,16 +235,6 @@ def _against_chance(share: float, count: int) -> tuple[str, str]:
     else:
         verdict = "not distinguishable from chance (95 % interval contains 50 %)"
     return f"{share:.1%} {interval(low, high, '.1%')}", verdict
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of ``count`` independent trials (Wilson's score interval)."""
-    z = 1.959964
-    centre, spread = (
-        share + z * z / (2 * count),
-        z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)),
-    )
-    return (centre - spread) / (1 + z * z / count), (centre + spread) / (1 + z * z / count)
 
 
 def rule_verdict(row: Mapping[str, Any]) -> str:
