@@ -83,7 +83,7 @@ FIGURES = {
         {"agent": pd.DataFrame({"step": [0, 1], "action_loss": [3.0, 2.0]})}
     ),
     "training": lambda: figures.training(curve(), curve()),
-    "training without held-out pairs": lambda: figures.training(curve()[:3]),
+    "training without held-out pairs": lambda: figures.training(curve()[:3], curve()[:3]),
     "calibration": lambda: figures.calibration(scored()),
     "calibration of few": lambda: figures.calibration(scored()[:2]),
     "lines": lambda: figures.lines(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
 import statistics
 from collections.abc import Callable, Mapping
@@ -80,11 +79,7 @@ def write(
     text = f"{meaning}\n\n{_table(rows)}\n\n```json\n{_line(name, result)}\n```\n\n{origin}\n"
     write_atomic(folder / f"{name}.md", text)
     if hasattr(benchmark, "figure"):
-        buffer = io.BytesIO()
-        benchmark.figure(rows, result).savefig(
-            buffer, format="png", dpi=figures.DPI, bbox_inches="tight", metadata={"Software": None}
-        )
-        write_atomic(folder / f"{name}.png", buffer.getvalue())
+        write_atomic(folder / f"{name}.png", figures.png(benchmark.figure(rows, result)))
     return folder
 
 

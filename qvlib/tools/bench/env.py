@@ -110,11 +110,11 @@ def figure(rows: Rows, result: dict[str, Any]):
     """Load time, memory and search time by the size of the catalogue, and what that gives for the full one."""
     from matplotlib.ticker import NullFormatter
 
-    from qvlib.report.figures import BLUE, DARK, GREY, _panels, _set
+    from qvlib.report.figures import BLUE, DARK, GREY, label, panels
 
-    figure, axes = _panels(1, 3, (10.0, 3.1))
+    figure, axes = panels(1, 3, (10.0, 3.1))
     size, full = [row["products"] for row in rows], result["full"]
-    panels = (
+    contents = (
         ("Load time", "seconds (log scale)", {"load (s)": "loading"}),
         (
             "Memory of the process",
@@ -127,11 +127,10 @@ def figure(rows: Rows, result: dict[str, Any]):
             {"search (ms)": "median", "search, 95 % (ms)": "95th percentile"},
         ),
     )
-    for one, (title, unit, columns) in zip(axes, panels, strict=True):
-        for (column, name), (colour, marker, dashes) in zip(
-            columns.items(), ((BLUE, "o", "-"), (DARK, "v", "--"))
-        ):
-            one.plot(
+    styles = ((BLUE, "o", "-"), (DARK, "v", "--"))
+    for panel, (title, unit, columns) in zip(axes, contents, strict=True):
+        for (column, name), (colour, marker, dashes) in zip(columns.items(), styles, strict=False):
+            panel.plot(
                 size,
                 [row[column] for row in rows],
                 dashes,
@@ -141,7 +140,7 @@ def figure(rows: Rows, result: dict[str, Any]):
                 label=name,
             )
             if column in full:
-                one.plot(
+                panel.plot(
                     [size[-1], FULL],
                     [rows[-1][column], full[column]],
                     ":",
@@ -151,7 +150,7 @@ def figure(rows: Rows, result: dict[str, Any]):
                     markerfacecolor="white",
                     markersize=6,
                 )
-        one.plot(
+        panel.plot(
             [],
             [],
             ":",
@@ -160,13 +159,13 @@ def figure(rows: Rows, result: dict[str, Any]):
             markerfacecolor="white",
             label="1.18 million, carried on",
         )
-        one.set_xscale("log")
-        one.set_yscale("log")
-        one.xaxis.set_major_formatter("{x:,.0f}")
-        one.yaxis.set_major_formatter("{x:,g}")
-        one.yaxis.set_minor_formatter(NullFormatter())
-        one.legend(frameon=False, fontsize=7)
-        _set(one, title, "products (count, log scale)", unit)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.yaxis.set_major_formatter("{x:,g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.legend(frameon=False, fontsize=7)
+        label(panel, title, "products (count, log scale)", unit)
     return figure
 
 

@@ -1,0 +1,34 @@
+"""The report's pictures, from tables to matplotlib figures.
+
+What they compare is told apart by shape and shade, not by colour alone.
+"""
+
+from qvlib.report.figures.arms import gains, kind, reward_by_arm
+from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
+from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
+from qvlib.report.figures.search import nodes_by_depth, pairs_by_depth
+from qvlib.report.figures.training import calibration, cloning, training
+
+__all__ = [
+    "BLUE",
+    "DARK",
+    "DPI",
+    "GREY",
+    "ORANGE",
+    "calibration",
+    "cloning",
+    "gains",
+    "grid_changes",
+    "grid_curves",
+    "kind",
+    "label",
+    "lines",
+    "nodes_by_depth",
+    "pairs_by_depth",
+    "panels",
+    "png",
+    "reward_by_arm",
+    "rule_gains",
+    "save",
+    "training",
+]

@@ -1,0 +1,103 @@
+"""Rewards and gains of the arms."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, label, panels
+
+KINDS = {  # what an arm is: colour, marker, filled
+    "Q-reranked": (BLUE, "o", True),
+    "no Q": (GREY, "s", True),
+    "control, shuffled winners": (ORANGE, "X", True),
+    "other use": (DARK, "D", False),
+}
+
+
+def kind(arm: str) -> str:
+    """What an arm is, for its marker."""
+    if arm.startswith("control"):
+        return "control, shuffled winners"
+    if "q_n" in arm:
+        return "Q-reranked"
+    return "other use" if arm in ("mcts", "best_of_n", "tuned_policy") else "no Q"
+
+
+def reward_by_arm(arms: pd.DataFrame) -> Figure:
+    """Mean reward of each arm with its 95 % interval; takes ``numbers.arm_table``."""
+    figure, axes = _dots(arms, "reward", "reward_low", "reward_high", "{:.3f}")
+    base = arms.set_index("arm")["reward"].get("sample")
+    if base is not None:
+        axes.axvline(base, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
+    axes.set_xlim(left=0)
+    label(
+        axes,
+        "Reward by arm",
+        f"mean terminal reward in [0, 1], 95 % interval, {arms['tasks'].iloc[0]} tasks",
+    )
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Paired gain of each arm with its 95 % interval; takes ``numbers.gain_table``."""
+    figure, axes = _dots(table, "gain", "low", "high", "{:+.3f}")
+    axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
+    against = (
+        "greedy decoding"
+        if table["against"].iloc[0] == "greedy"
+        else "one sample of the same agent"
+    )
+    label(
+        axes,
+        f"Gain over {against}, paired by task",
+        f"difference of mean terminal reward, 95 % interval, {table['tasks'].iloc[0]} tasks",
+    )
+    return figure
+
+
+def _dots(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> tuple[Figure, Axes]:
+    """A horizontal dot plot with intervals, first row on top."""
+    figure, (axes,) = panels(1, 1, (6.8, 0.32 * len(table) + 1.1))
+    named: set[str] = set()
+    for y, row in zip(range(len(table), 0, -1), table.to_dict("records"), strict=True):
+        name = kind(row["arm"])
+        colour, marker, filled = KINDS[name]
+        axes.errorbar(
+            row[value],
+            y,
+            xerr=[[row[value] - row[low]], [row[high] - row[value]]],
+            color=colour,
+            marker=marker,
+            markersize=6.5,
+            markerfacecolor=colour if filled else "white",
+            linewidth=1.4,
+            capsize=3,
+            linestyle="none",
+            clip_on=False,
+            label=None if name in named else name,
+        )
+        axes.annotate(
+            form.format(row[value]),
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
+        named.add(name)
+    axes.set_yticks(range(len(table), 0, -1), table["arm"])
+    axes.set_ylim(0.3, len(table) + 0.7)
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        [handle[0] for handle in handles],
+        labels,
+        frameon=False,
+        fontsize=8,
+        loc="outside lower center",
+        ncols=4,
+        handletextpad=0.3,
+        columnspacing=1.2,
+    )
+    return figure, axes

@@ -1,0 +1,114 @@
+"""How the agent and the Q model learnt, and what of the search's values Q holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, panels, smooth
+
+BINS = 8  # of equally many sibling actions
+
+
+def cloning(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Behaviour cloning: smoothed action loss of each agent, two at most."""
+    figure, (axes,) = panels(1, 1, (5.6, 2.9))
+    styles = ((BLUE, "-"), (DARK, "--"))
+    for (name, curve), (colour, dashes) in zip(curves.items(), styles, strict=False):
+        axes.plot(curve["step"], curve["action_loss"], color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(curve["step"], smooth(curve["action_loss"]), dashes, color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    label(axes, "Behaviour cloning", "batch (count)", "loss on action tokens (nats a token)")
+    return figure
+
+
+def training(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
+    """Loss, margin, accuracy and both log-probabilities of DPO, training and held-out pairs."""
+    figure, axes = panels(2, 2, (7.2, 5.0))
+    drawn = (("Q model", curve, BLUE, "-", "o"), ("control", control, ORANGE, "--", "X"))
+    for panel, column, title, unit in (
+        (axes[0], "loss", "Loss", "nats"),
+        (axes[1], "margin", "Margin", "beta × difference of Q (nats)"),
+        (axes[2], "accuracy", "Accuracy", "share of pairs ordered rightly"),
+    ):
+        for name, rows, colour, dashes, marker in drawn:
+            _curve(panel, rows, column, name, colour, dashes, marker)
+        label(panel, title, "batch (count)", unit)
+    axes[0].axhline(math.log(2), color=GREY, linewidth=0.9, linestyle=":")
+    axes[0].annotate(
+        "ln 2",
+        (0.02, math.log(2)),
+        xycoords=("axes fraction", "data"),
+        ha="left",
+        va="top",
+        fontsize=8,
+        color=GREY,
+    )
+    axes[1].axhline(0, color=GREY, linewidth=0.9, linestyle=":")
+    axes[2].axhline(0.5, color=GREY, linewidth=0.9, linestyle=":")
+    axes[2].set_ylim(0, 1.03)
+    _curve(axes[3], curve, "log_prob_chosen", "chosen", BLUE, "-", "o")
+    _curve(axes[3], curve, "log_prob_rejected", "rejected", DARK, "--", "v")
+    label(axes[3], "Log-probability under the policy", "batch (count)", "nats an action")
+    axes[0].legend(frameon=False, fontsize=7)
+    axes[3].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def calibration(siblings: pd.DataFrame) -> Figure:
+    """Q against the MCTS value of sibling actions, both less their state's mean.
+
+    Takes ``siblings.score``.
+    """
+    figure, (axes,) = panels(1, 1, (5.2, 3.4))
+    value, q = siblings["value_centred"], siblings["q_centred"]
+    axes.scatter(value, q, s=7, color=GREY, alpha=0.35, linewidths=0, label="an action")
+    if value.nunique() > BINS:
+        cut = pd.qcut(value, BINS, duplicates="drop")
+        grouped = siblings.groupby(cut, observed=True)
+        mean, error = grouped["q_centred"].mean(), 1.96 * grouped["q_centred"].sem()
+        axes.errorbar(
+            grouped["value_centred"].mean(), mean, yerr=error, label="mean of a bin, 95 %", **LINE
+        )
+        axes.legend(frameon=False, fontsize=8)
+    axes.axhline(0, color=DARK, linewidth=0.6)
+    axes.axvline(0, color=DARK, linewidth=0.6)
+    label(
+        axes,
+        "Q against search, within a state",
+        "MCTS value less the siblings' mean",
+        "Q less the siblings' mean (nats)",
+    )
+    return figure
+
+
+def _curve(
+    axes: Axes, rows: pd.DataFrame, column: str, name: str, colour: str, dashes: str, marker: str
+) -> None:
+    train, held = rows[rows["split"] == "train"], rows[rows["split"] == "held-out"]
+    axes.plot(
+        train["step"],
+        smooth(train[column]),
+        dashes,
+        color=colour,
+        linewidth=1.3,
+        label=f"{name}, training",
+    )
+    axes.plot(train["step"], train[column], color=colour, alpha=0.18, linewidth=0.8)
+    if len(held):
+        axes.plot(
+            held["step"],
+            held[column],
+            marker,
+            color=colour,
+            markersize=6,
+            markerfacecolor="white",
+            markeredgewidth=1.4,
+            label=f"{name}, held out",
+            linestyle="none",
+        )
