@@ -206,4 +206,3 @@ def test_agreement_counts_ordered_pairs_of_a_state():
         }
     )
     assert siblings.agreement(table) == {"pairs": 3, "agreement": pytest.approx(2 / 3)}
-    assert siblings.agreement(table, min_margin=0.7) == {"pairs": 1, "agreement": 1.0}

@@ -15,6 +15,8 @@ from qvlib.core.trees import children_by_parent, paths
 from qvlib.core.types import Environment, QModel
 from qvlib.pipeline.params import Params
 
+MOST_STATES = 400  # that are scored: enough to see how Q agrees
+
 
 def held_out_trees(params: Params) -> list[dict[str, Any]]:
     """The trees, of all rounds, whose pairs the Q model was not trained on, sorted by task."""
@@ -27,12 +29,11 @@ def score(
     q_model: QModel,
     trees: Sequence[Mapping[str, Any]],
     min_visits: int,
-    most_states: int = 400,
 ) -> pd.DataFrame:
-    """Sibling actions with at least ``min_visits`` visits: their value and Q, each also less their state's mean.
+    """Sibling actions with at least ``min_visits`` visits: their value and Q.
 
-    One row an action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
-    Q compares actions of one state only, hence the centring.
+    Each also less their state's mean, since Q compares actions of one state only. One row an
+    action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
     """
     tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
     states, groups = [], []
@@ -40,7 +41,7 @@ def score(
         path = paths(tree)
         for parent, children in children_by_parent(tree).items():
             siblings = [child for child in children if child["visits"] >= max(1, min_visits)]
-            if len(siblings) > 1 and len(groups) < most_states:
+            if len(siblings) > 1 and len(groups) < MOST_STATES:
                 states.append(replay(environment, tasks[tree["task"]], path[parent]))
                 groups.append((tree["task"], parent, siblings))
     scores = q_model.score(states, [[s["action"] for s in siblings] for _, _, siblings in groups])
@@ -60,13 +61,13 @@ def score(
     return table
 
 
-def agreement(siblings: pd.DataFrame, min_margin: float = 0.0) -> dict[str, float]:
-    """Over all pairs of siblings whose values differ by more than ``min_margin``: how often Q orders them as the search did."""
+def agreement(siblings: pd.DataFrame) -> dict[str, float]:
+    """How often Q orders pairs of siblings as the search did, over all whose values differ."""
     right = total = 0.0
     for _, part in siblings.groupby(["task", "node"]):
         value, q = part["value"].to_numpy(), part["q"].to_numpy()
         for i in range(len(part)):
-            apart = np.abs(value - value[i]) > max(min_margin, 1e-12)
+            apart = np.abs(value - value[i]) > 1e-12
             apart[: i + 1] = False
             same = np.sign(q - q[i]) == np.sign(value - value[i])
             right += float((same & apart).sum() + 0.5 * ((q == q[i]) & apart).sum())

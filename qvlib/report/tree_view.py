@@ -5,8 +5,10 @@ All take plain records (``mcts.tree_record``, ``evaluate.episode`` with its trac
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +16,27 @@ from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
 from qvlib.core.trees import children_by_parent
 from qvlib.pipeline.params import Params
+from qvlib.report.formats import signed
 
 Node = Mapping[str, Any]
 WIDTH, HEIGHT, GAP_X, GAP_Y = 148, 46, 12, 34
 
 
 def svg(tree: Mapping[str, Any], most_nodes: int = 22, most_children: int = 3) -> str:
-    """A tree's most visited part: in each box an action, its visits N and value V; the darker, the higher V.
+    """A tree's most visited part: in each box an action, its visits N and value V.
 
-    Kept are the ``most_nodes`` most visited nodes, at most ``most_children`` below one; how many
-    children that hides is written into the box. A thick border ends an episode, with its reward r.
+    The darker, the higher V. Kept are the ``most_nodes`` most visited nodes, at most
+    ``most_children`` below one; how many children that hides is written into the box. A thick
+    border ends an episode, with its reward r.
     """
     children = _children(tree)
     root = tree["nodes"][0]
     kept: dict[str, list[Node]] = {root["node"]: []}
     first = {child["node"] for siblings in children.values() for child in siblings[:most_children]}
-    for node in sorted(
-        tree["nodes"][1:], key=lambda n: -n["visits"]
-    ):  # stable, so parents stay before children
-        below = kept.get(node["parent"])
-        if (
-            below is not None
-            and node["node"] in first
-            and len(kept) < most_nodes
-            and node["visits"]
-        ):
+    # stable, so parents stay before children
+    for node in sorted(tree["nodes"][1:], key=lambda n: -n["visits"]):
+        below, room = kept.get(node["parent"]), len(kept) < most_nodes
+        if below is not None and node["node"] in first and room and node["visits"]:
             below.append(node)
             kept[node["node"]] = []
     place: dict[str, tuple[float, int]] = {}
@@ -51,64 +49,71 @@ def svg(tree: Mapping[str, Any], most_nodes: int = 22, most_children: int = 3) -
             x, y = _corner(place[node["node"]])
             for child in kept.get(node["node"], ()):
                 cx, cy = _corner(place[child["node"]])
+                start, end = x + WIDTH / 2, cx + WIDTH / 2
                 parts.append(
-                    f'<path d="M{x + WIDTH / 2:.0f} {y + HEIGHT}C{x + WIDTH / 2:.0f} {y + HEIGHT + 18} '
-                    f'{cx + WIDTH / 2:.0f} {cy - 18} {cx + WIDTH / 2:.0f} {cy}" fill="none" stroke="#999"/>'
+                    f'<path d="M{start:.0f} {y + HEIGHT}C{start:.0f} {y + HEIGHT + 18} '
+                    f'{end:.0f} {cy - 18} {end:.0f} {cy}" fill="none" stroke="#999"/>'
                 )
             hidden = len(children.get(node["node"], ())) - len(kept.get(node["node"], ()))
             parts.append(_box(node, x, y, hidden))
     label = _xml(f"Search tree of: {tree.get('instruction', tree.get('task', ''))}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" '
-        f'height="{height}" style="max-width:100%;height:auto" role="img" font-family="sans-serif"><title>{label}</title>{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" '
+        f'width="{width:.0f}" height="{height}" style="max-width:100%;height:auto" role="img" '
+        f'font-family="sans-serif"><title>{label}</title>{"".join(parts)}</svg>'
     )
 
 
-def html(tree: Mapping[str, Any], open_depth: int = 1) -> str:
-    """The whole tree as nested ``<details>``, the most visited child first; open down to ``open_depth``."""
+def html(tree: Mapping[str, Any]) -> str:
+    """The whole tree as nested ``<details>``, the most visited child first; the root is open."""
     children = _children(tree)
     style = (
-        "<style>.tree details,.tree div.leaf{margin-left:1.2em;font:13px sans-serif}.tree summary{cursor:pointer}"
-        ".tree .v{display:inline-block;min-width:3em;padding:0 .3em;border-radius:3px;text-align:right}"
-        ".tree small{color:#666}</style>"
+        "<style>.tree details,.tree div.leaf{margin-left:1.2em;font:13px sans-serif}"
+        ".tree summary{cursor:pointer}.tree .v{display:inline-block;min-width:3em;padding:0 .3em;"
+        "border-radius:3px;text-align:right}.tree small{color:#666}</style>"
     )
-    return f'{style}<div class="tree">{_details(tree["nodes"][0], children, 0, open_depth)}</div>'
+    return f'{style}<div class="tree">{_details(tree["nodes"][0], children)}</div>'
 
 
 def side_by_side(
     with_q: Mapping[str, Any], without: Mapping[str, Any], instruction: str = ""
 ) -> str:
-    """One task played with and without Q: each step's candidates with Q and log-probability, the executed one marked.
+    """One task played with and without Q, step by step.
 
-    with_q: an episode's record with its ``trace``. without: the record of the same task without Q. The
-    two draw alike: while their histories are the same, the agent without Q executes the first draw.
+    Each step's candidates stand with Q and log-probability, the executed one marked. The two draw
+    alike: while their histories are the same, the agent without Q executes the first draw.
+
+    Args:
+        with_q: an episode's record with its ``trace``.
+        without: the record of the same task without Q.
     """
-    plain = list(without["actions"])
     rows = []
-    for number in range(max(len(with_q["trace"]), len(plain))):
-        step = with_q["trace"][number] if number < len(with_q["trace"]) else None
-        other = f"<code>{escape(plain[number])}</code>" if number < len(plain) else ""
-        rows.append(
-            f"<tr><td>{number + 1}</td><td>{_candidates(step) if step is not None else ''}</td><td>{other}</td></tr>"
-        )
+    for number, (step, action) in enumerate(zip_longest(with_q["trace"], without["actions"]), 1):
+        reranked = "" if step is None else _candidates(step)
+        sampled = "" if action is None else f"<code>{escape(action)}</code>"
+        rows.append(f"<tr><td>{number}</td><td>{reranked}</td><td>{sampled}</td></tr>")
     style = (
-        "<style>.episode td,.episode th{vertical-align:top;text-align:left!important;font:13px sans-serif}"
-        ".episode table td{padding:0 .6em 0 0;border:0}"
+        "<style>.episode td,.episode th{vertical-align:top;text-align:left!important;"
+        "font:13px sans-serif}.episode table td{padding:0 .6em 0 0;border:0}"
         ".episode table tr{background:none!important}.episode .number{white-space:nowrap}"
         ".episode .chosen{font-weight:bold}</style>"
     )
     head = f"<p><b>Task.</b> {escape(instruction)}</p>" if instruction else ""
     return (
         f'{style}{head}<table class="episode"><thead><tr><th>step</th>'
-        f"<th>with Q: candidates, reward {with_q['reward']:.2f}</th><th>without Q: one sample, reward "
-        f"{without['reward']:.2f}</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<th>with Q: candidates, reward {with_q['reward']:.2f}</th>"
+        f"<th>without Q: one sample, reward {without['reward']:.2f}</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
 def clearest(
     with_q: Sequence[Mapping[str, Any]], without: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The task where Q gained most, the shortest such episode, ties by task: a picture, not evidence."""
+    """The task where Q gained most, the shortest such episode, ties by task.
+
+    A picture, not evidence.
+    """
     base = {r["task"]: r for r in without}
     best = min(
         with_q,
@@ -128,24 +133,17 @@ def save(params: Params, name: str, text: str) -> Path:
 
 
 def _candidates(step: Mapping[str, Any]) -> str:
-    executed, lines = False, []
-    seen: dict[str, int] = {}
-    for c in step["candidates"]:
-        seen[c["action"]] = seen.get(c["action"], 0) + 1
-    for action, times in seen.items():
-        c = next(c for c in step["candidates"] if c["action"] == action)
-        chosen = action == step["action"] and not executed
-        executed = executed or chosen
+    lines = []
+    for action, times in Counter(c["action"] for c in step["candidates"]).items():
+        candidate = next(c for c in step["candidates"] if c["action"] == action)
+        q, log_prob = (signed(candidate[key], 2) or "-" for key in ("q", "log_prob"))
+        chosen = action == step["action"]
         lines.append(
             f"<tr{' class=chosen' if chosen else ''}><td>{'&#9654;' if chosen else ''}</td>"
             f"<td><code>{escape(action)}</code>{f' &times;{times}' if times > 1 else ''}</td>"
-            f"<td class=number>Q {_signed(c['q'])}</td><td class=number>log p {_signed(c['log_prob'])}</td></tr>"
+            f"<td class=number>Q {q}</td><td class=number>log p {log_prob}</td></tr>"
         )
     return f"<table>{''.join(lines)}</table>"
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
 
 
 def _children(tree: Mapping[str, Any]) -> dict[str, list[Node]]:
@@ -163,7 +161,10 @@ def _place(
     level: int,
     next_column: list[int],
 ) -> int:
-    """Leaves take the next free column, a parent the middle of its children; returns the number of columns."""
+    """Leaves take the next free column, a parent the middle of its children.
+
+    Returns the number of columns.
+    """
     below = kept.get(node["node"], [])
     for child in below:
         _place(child, kept, place, level + 1, next_column)
@@ -198,10 +199,11 @@ def _box(node: Node, x: float, y: int, hidden: int) -> str:
     )
     border = ' stroke-width="2.5"' if node.get("terminal") else ""
     return (
-        f'<g><title>{_xml(action)}</title><rect x="{x:.0f}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{fill}" '
-        f'stroke="#333"{border}/><text x="{x + WIDTH / 2:.0f}" y="{y + 19}" font-size="12" text-anchor="middle" '
-        f'fill="{ink}">{_xml(short)}</text><text x="{x + WIDTH / 2:.0f}" y="{y + 36}" font-size="11" '
-        f'text-anchor="middle" fill="{ink}">{figures}</text></g>'
+        f'<g><title>{_xml(action)}</title><rect x="{x:.0f}" y="{y}" width="{WIDTH}" '
+        f'height="{HEIGHT}" rx="6" fill="{fill}" stroke="#333"{border}/>'
+        f'<text x="{x + WIDTH / 2:.0f}" y="{y + 19}" font-size="12" text-anchor="middle" '
+        f'fill="{ink}">{_xml(short)}</text><text x="{x + WIDTH / 2:.0f}" y="{y + 36}" '
+        f'font-size="11" text-anchor="middle" fill="{ink}">{figures}</text></g>'
     )
 
 
@@ -212,7 +214,7 @@ def _shade(node: Node) -> tuple[str, str]:
     return f"#{red:02x}{green:02x}{blue:02x}", "#fff" if share > 0.55 else "#111"
 
 
-def _details(node: Node, children: Mapping[str, list[Node]], depth: int, open_depth: int) -> str:
+def _details(node: Node, children: Mapping[str, list[Node]]) -> str:
     fill, ink = _shade(node)
     value = (
         f'<span class="v" style="background:{fill};color:{ink}">{node["value"]:.2f}</span>'
@@ -224,12 +226,14 @@ def _details(node: Node, children: Mapping[str, list[Node]], depth: int, open_de
     )
     if node.get("valid") is False:
         notes.append("refused")
-    text = f"{value} <code>{escape(node['action'] or 'start')}</code> <small>{', '.join(notes)}</small>"
+    action = escape(node["action"] or "start")
+    text = f"{value} <code>{action}</code> <small>{', '.join(notes)}</small>"
     below = children.get(node["node"], [])
     if not below:
         return f'<div class="leaf">{text}</div>'
-    inner = "".join(_details(child, children, depth + 1, open_depth) for child in below)
-    return f"<details{' open' if depth < open_depth else ''}><summary>{text}</summary>{inner}</details>"
+    inner = "".join(_details(child, children) for child in below)
+    opened = " open" if node["parent"] is None else ""
+    return f"<details{opened}><summary>{text}</summary>{inner}</details>"
 
 
 def _xml(text: str) -> str:
