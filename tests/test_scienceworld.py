@@ -7,13 +7,13 @@ import pytest
 
 from qvlib import environments
 from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import visited
 from qvlib.environments import contract
 from qvlib.environments.scienceworld import build, environment, experiments, simulator, tour
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.settings import ScienceWorldSettings
 from qvlib.environments.scienceworld.simulator import Simulator
-from qvlib.environments.tours import states
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
 
@@ -201,7 +201,7 @@ def test_a_tour_counts_what_the_simulator_tells(
     short = build(tmp_path, max_steps=most)
     task = short.tasks("train")[0]
     told = environments.tour(Params(environment="scienceworld"), short, task)
-    end = states(short, task, told.walk)[-1]
+    end = visited(short, task, told.walk)[-1]
     assert end.done and end.reward == told.by_hand == reward and told.walk == GOLD[:most]
     assert told.counted == f"Reached: {reached}. The simulator's score is {100 * reward:.1f}"
 

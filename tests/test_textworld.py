@@ -8,9 +8,9 @@ import pytest
 from qvlib import environments
 from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
+from qvlib.core.episodes import visited
 from qvlib.environments import contract
 from qvlib.environments.textworld import TextWorld, build, games
-from qvlib.environments.tours import states
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
 
@@ -255,7 +255,7 @@ def test_a_tour_counts_the_points_that_the_game_speaks_of(folder, most):
     short, rewards = build(folder, max_steps=most), []
     for task in short.tasks("train"):
         tour = environments.tour(Params(environment="textworld"), short, task)
-        end = states(short, task, tour.walk)[-1]
+        end = visited(short, task, tour.walk)[-1]
         assert (
             end.done
             and tour.by_hand == pytest.approx(end.reward)
@@ -276,7 +276,7 @@ def test_a_tour_of_a_game_without_points_on_the_way(tmp_path, kind):
     world = TextWorld(tmp_path, {"train": (games.make_task(tmp_path, f"train/{kind}-0.z8"),)})
     task = world.tasks("train")[0]
     tour = environments.tour(Params(environment="textworld"), world, task)
-    assert tour.by_hand == states(world, task, tour.walk)[-1].reward == 1
+    assert tour.by_hand == visited(world, task, tour.walk)[-1].reward == 1
 
 
 def test_without_the_package(tmp_path, monkeypatch):
