@@ -154,7 +154,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _index(options: argparse.Namespace) -> int:
     from qvlib.base.paths import display_path, project_root, resolve
-    from qvlib.report.results_index import write_front_page, write_results_index
+    from qvlib.report.front_page import write_front_page
+    from qvlib.report.results_index import write_results_index
 
     folder = resolve(options.folder)
     print(display_path(write_results_index(folder)))

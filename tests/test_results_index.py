@@ -9,7 +9,8 @@ import pytest
 
 from qvlib.base.errors import QvlibError
 from qvlib.cli import main
-from qvlib.report.results_index import write_front_page, write_results_index
+from qvlib.report.front_page import _headline, write_front_page
+from qvlib.report.results_index import write_results_index
 
 METRICS = {
     "run": "quick",
@@ -118,11 +119,9 @@ def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
     assert (
         "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
     )
-    from qvlib.report.results_index import _headline
-
     arms = METRICS["arms"] | {"q_n5": METRICS["arms"]["reranked"]}
-    shown = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, run, tmp_path)
-    assert "| `q_n5` | 0.476 | [0.430, 0.520] | +0.129 | [+0.090, +0.170] |  | 25.0% |" in shown
+    headline = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, run, tmp_path)
+    assert "| `q_n5` | 0.476 | [0.430, 0.520] | +0.129 | [+0.090, +0.170] |  | 25.0% |" in headline
 
 
 def test_the_front_page_is_written_from_files(run, tmp_path):

@@ -1,0 +1,198 @@
+"""What the project's README shows of the results: a run's table, times, files and notebooks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import write_atomic
+from qvlib.base.paths import display_path
+from qvlib.base.terminal import format_duration
+from qvlib.report import sentences
+from qvlib.report.formats import difference, interval
+from qvlib.report.results_files import PLUMBING, is_plumbing, rank, read, runs, url
+from qvlib.report.results_index import gain_cells
+
+ARMS = (
+    "sample",
+    "greedy",
+    "random_n5",
+    "likely_n5",
+    "rft",
+    "q_n5",
+    "q_n10",
+    "tuned_policy",
+    "control_q_n5",
+    "control_q_n10",
+    "mcts",
+    "best_of_n",
+)
+FIGURE = "reward_by_arm"
+
+
+def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
+    """Write what the project's README shows of the results between its markers.
+
+    A run's table and figure, the parameter files, the times and the list of notebooks. The times
+    of the two commands are those that ``.ci/fresh`` measured, in ``times.json`` of the results.
+
+    Raises:
+        QvlibError: the run has no results, or the README no markers.
+    """
+    readme, results = Path(readme), Path(results_dir)
+    folder, root = results / run, readme.parent
+    metrics, manifest = read(folder / "metrics.json"), read(folder / "manifest.json")
+    times = results / "times.json"
+    others = [
+        read(other / "metrics.json")
+        for other in runs(results)
+        if other != folder and not is_plumbing(other.name) and other.name != "ablations"
+    ]
+    blocks = {
+        "result": "\n\n".join([_headline(metrics, folder, root), *map(_one_line, others)]),
+        "files": _parameter_files(root, results),
+        "times": _times(manifest, read(times) if times.exists() else None),
+        "notebooks": _notebooks(manifest, folder, root),
+    }
+    text = readme.read_text()
+    for name, content in blocks.items():
+        block = re.search(
+            rf"(<!-- {name}: begin[^\n]*-->\n).*?(<!-- {name}: end -->)", text, re.DOTALL
+        )
+        if not block:
+            raise QvlibError(
+                f"{display_path(readme)} has no lines <!-- {name}: begin --> and "
+                f"<!-- {name}: end -->; restore them"
+            )
+        text = text[: block.end(1)] + content + "\n" + text[block.start(2) :]
+    return write_atomic(readme, text)
+
+
+def _headline(metrics: Mapping[str, Any], folder: Path, root: Path) -> str:
+    arms = {arm: metrics["arms"][arm] for arm in ARMS if arm in metrics["arms"]}
+    tasks = next(iter(arms.values()))["tasks"]
+    seeds, groups = (
+        metrics.get("seeds", [metrics.get("seed", 0)]),
+        metrics.get("groups", "products"),
+    )
+    parts = [
+        f"`{metrics['run']}`: {tasks} held-out tasks on unseen {groups}, "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal reward in [0, 1], "
+        f"paired by task, bootstrap intervals over {groups}{' and seeds' * (len(seeds) > 1)}. All "
+        "arms draw through the same filter of refused and no-effect actions.",
+    ]
+    second = metrics.get("other_agent_gain")
+    if second and second["relative"] is not None:
+        parts.append(
+            "A second agent, of another size and other demonstrations, gains "
+            f"{difference(second['mean'], *second['ci95'])} ({second['relative']:+.0%}) over its "
+            "own sample from the same Q model."
+        )
+    lines = [
+        "| arm | mean reward | 95 % | gain over one sample | 95 % | relative | success |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm, row in arms.items():
+        cells = [
+            f"`{arm}`",
+            f"{row['reward_mean']:.3f}",
+            interval(*row["ci95"]),
+            *gain_cells(metrics["gains"].get(arm), 0),
+            f"{row['success_rate']:.1%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    parts += [
+        "\n".join(lines),
+        "What is executed at each step: `sample`, one sampled action; `greedy`, the most likely; "
+        "`random_n5` and `likely_n5`, of five samples a random one and the likeliest; `q_n5` and "
+        "`q_n10`, of five or ten the one with the highest Q; `tuned_policy`, a sample of the tuned "
+        "model itself. `control` is the same Q training with winners drawn by coins, the mean of "
+        "its shuffles, every second the opposite of the one before: a single one gains or loses by "
+        "luck ([each is listed](results/README.md)). `mcts` searches with the environment at test "
+        "time, an upper bound.",
+        "![Mean reward by arm, with 95 % intervals]"
+        f"({url(folder / 'figures' / f'{FIGURE}.png', root)})",
+    ]
+    return "\n\n".join(parts)
+
+
+def _one_line(metrics: Mapping[str, Any]) -> str:
+    arms = metrics["arms"]
+    reranked = (
+        f"{arms[f'q_n{n}']['reward_mean']:.3f} reranked with n = {n} "
+        f"({difference(gain['mean'], *gain['ci95'])})"
+        for n, gain in ((n, metrics["gains"][f"q_n{n}"]) for n in (5, 10))
+    )
+    return (
+        f"`{metrics['run']}` ([all results](results/README.md)): {sentences.claim(metrics)} "
+        f"Mean reward {arms['sample']['reward_mean']:.3f} sampled once, {', '.join(reranked)}."
+    )
+
+
+def _notebooks(manifest: Mapping[str, Any], folder: Path, root: Path) -> str:
+    lines = ["| notebook | question | time | rendered |", "|---|---|---|---|"]
+    for name, seconds in manifest["notebooks"].items():
+        rendered = folder / "notebooks" / f"{name}.ipynb"
+        first = "".join(read(rendered)["cells"][0]["source"])
+        question = " ".join(
+            re.search(r"\*\*Question\.\*\*(.*?)(?:\n\n|$)", first, re.DOTALL)[1].split()
+        )
+        lines.append(
+            f"| [{name}](notebooks/{name}.ipynb) | {question} | {format_duration(seconds)} | "
+            f"[notebook]({url(rendered, root)}) |"
+        )
+    return "\n".join(lines)
+
+
+def _parameter_files(root: Path, results: Path) -> str:
+    """The parameter files with what they say of themselves and what their committed run took."""
+    lines = [
+        "| parameter file | what | committed run: wall time, some beside other work |",
+        "|---|---|---|",
+    ]
+    files = {path.stem: path for path in (root / "params").glob("*.yml")}
+    order = sorted(files, key=lambda n: (n != PLUMBING, is_plumbing(n), rank(n), n))
+    for name in order:
+        head = [
+            line[2:]
+            for line in files[name].read_text().split("\n\n")[0].splitlines()
+            if line.startswith("# ")
+        ]
+        says = " ".join(head).split(". ")[0].rstrip(".:")
+        manifest = results / name / "manifest.json"
+        took = _took(read(manifest)) if manifest.exists() else "not run here"
+        lines.append(f"| [`params/{name}.yml`](params/{name}.yml) | {says} | {took} |")
+    return "\n".join(lines)
+
+
+def _took(manifest: Mapping[str, Any]) -> str:
+    machine, peak = manifest.get("machine", {}), manifest.get("peak_memory_gib", {})
+    where = machine.get("gpu") or f"{machine.get('cpus', '?')} cores"
+    memory = [
+        f"{peak[kind]:.1f} GiB {of}"
+        for kind, of in (("process", "a process"), ("gpu", "of the GPU"))
+        if kind in peak
+    ]
+    return ", ".join([f"{format_duration(manifest['seconds'])} on {where}", *memory])
+
+
+def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
+    cpus = manifest.get("machine", {}).get("cpus", "?")
+    alone = (
+        f"The notebooks of `{manifest['name']}` alone took "
+        f"{format_duration(manifest['seconds'])} on {cpus} cores."
+    )
+    if not measured:
+        return alone
+    commands = ", ".join(
+        f"`make {name}` {format_duration(measured[name])}"
+        for name in ("run", "test")
+        if name in measured
+    )
+    return (
+        f"Measured in a fresh clone on {measured['cpus']} cores, installation included "
+        f"(`.ci/fresh`): {commands}. {alone}"
+    )

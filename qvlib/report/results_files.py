@@ -1,0 +1,55 @@
+"""The results folder as it lies on disk: its runs, and the JSON files that they wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import display_path
+
+RANK = ("full", "quick", "ablations", "webshop-small")
+PLUMBING = "smoke"
+
+
+def runs(folder: Path) -> list[Path]:
+    """The folders of the runs, those that say most first."""
+    folders = [path.parent for path in folder.glob("*/metrics.json")]
+    return sorted(folders, key=lambda run: (rank(run.name), run.name))
+
+
+def rank(name: str) -> int:
+    """The place of a run among others, by how much it says."""
+    return RANK.index(name) if name in RANK else len(RANK)
+
+
+def is_plumbing(name: str) -> bool:
+    """Whether a run only shows that the parts work: ``smoke``, and ``<environment>-smoke``."""
+    return name == PLUMBING or name.endswith(f"-{PLUMBING}")
+
+
+def url(path: Path, base: Path) -> str:
+    """The address of a file in a page that lies in the folder ``base``."""
+    return quote(path.relative_to(base).as_posix())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file of a run.
+
+    Raises:
+        QvlibError: it is not readable, or holds no mapping.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise QvlibError(
+            f"{display_path(path)} is unreadable ({type(error).__name__}); "
+            "run notebooks/07_report.ipynb again"
+        ) from None
+    if not isinstance(value, dict):
+        raise QvlibError(
+            f"{display_path(path)} is not a mapping; run notebooks/07_report.ipynb again"
+        )
+    return value
