@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.core.episodes import best_episode, episode, tree_episode
+from qvlib.core.episodes import (
+    best_episode,
+    decisions,
+    demonstrate,
+    episode,
+    replay,
+    tree_episode,
+    visited,
+)
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
@@ -70,17 +78,17 @@ def test_arms_see_the_same_first_samples():
 
 def test_the_best_of_several_episodes_begins_with_the_sample_and_pays_for_all():
     trials = [play(Scripted(), trial=k) for k in range(4)]
-    found = {
+    best_of = {
         r["task"]: r for r in lockstep((best_episode(MAZE, t, 0, 4) for t in TASKS), Scripted(), 4)
     }
     assert trials[0] == play(Scripted()) != trials[1]
-    for task, record in found.items():
+    for task, record in best_of.items():
         assert record["reward"] == max(trial[task]["reward"] for trial in trials)
         assert all(
             record[cost] == sum(trial[task][cost] for trial in trials)
             for cost in (*DRAWN, "env_steps")
         )
-    assert sum(r["reward"] for r in found.values()) > sum(r["reward"] for r in trials[0].values())
+    assert sum(r["reward"] for r in best_of.values()) > sum(r["reward"] for r in trials[0].values())
 
 
 def test_a_search_as_an_episode():
@@ -89,6 +97,39 @@ def test_a_search_as_an_episode():
     assert record["reward"] == tree.root.best_reward == pytest.approx(MAZE.best(TASKS[0]))
     assert record["proposals"] == tree.cost.proposals and record["env_steps"] == tree.cost.env_steps
     assert record.keys() == play(Fixed(["a"]))["test-0"].keys()
+
+
+# -- walking again ---------------------------------------------------------------------------
+
+
+def test_actions_lead_where_they_led():
+    task, actions = TASKS[0], ("a", "loop", REFUSED, "c")
+    states = visited(MAZE, task, actions)
+    assert states[0] == MAZE.reset(task) and len(states) == 5
+    assert all(
+        MAZE.step(s, a) == after for s, a, after in zip(states, actions, states[1:], strict=False)
+    )
+    assert replay(MAZE, task, actions) == states[-1] and replay(MAZE, task, ()) == states[0]
+    assert decisions(MAZE, task, actions) == list(zip(states[:4], actions, strict=True))
+
+
+def test_demonstrations_come_in_the_order_of_the_tasks():
+    class Hasty(Scripted):
+        """In odd tasks it loops until it is cut off, which takes longer."""
+
+        def propose(self, requests):
+            last = [int(r.state.task.id[-1]) % 2 for r in requests]
+            rows = super().propose(requests)
+            return [
+                Fixed(["loop"]).propose([r])[0] if odd else row
+                for r, row, odd in zip(requests, rows, last, strict=True)
+            ]
+
+    jobs = (episode(MAZE, task, 0) for task in TASKS)
+    as_they_end = [record["task"] for record in lockstep(jobs, Hasty(), 4)]
+    records = demonstrate(MAZE, TASKS, Hasty(), seed=0, width=4)
+    assert [record["task"] for record in records] == [task.id for task in TASKS] != as_they_end
+    assert records == [demonstrate(MAZE, [task], Hasty(), 0, 1)[0] for task in TASKS]
 
 
 # -- intervals --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from toy import REFUSED, Maze, Scripted
 
 from qvlib.core.episodes import episode
 from qvlib.core.filtering import Filtered
-from qvlib.core.lockstep import lockstep
+from qvlib.core.lockstep import Wraps, lockstep
 from qvlib.core.types import Request, State, Task
 
 
@@ -66,16 +66,30 @@ def test_redraws_share_calls_with_other_jobs_and_change_nothing():
 
     maze, actions = Maze(max_steps=5), ("a", "b", REFUSED, REFUSED)
     shared, apart = Scripted(actions), Scripted(actions)
-    found = [
+    shared_records, apart_records = [
         sorted(
             lockstep((episode(maze, t, 0) for t in maze.tasks("test")), agent, 8),
             key=lambda r: r["task"],
         )
         for agent in (Filtered(shared, maze), Hidden(Filtered(apart, maze)))
     ]
-    assert found[0] == found[1] and sum(r["refused"] for r in found[0]) > 10
+    assert shared_records == apart_records and sum(r["refused"] for r in shared_records) > 10
     assert sum(map(len, shared.calls)) == sum(map(len, apart.calls)) and len(shared.calls) < len(
         apart.calls
+    )
+
+
+def test_what_asks_two_agents_is_asked_itself():
+    """With a fallback no one agent answers all requests, so redraws stay inside the filter."""
+    maze = Maze(max_steps=5)
+    greedy, sampled = Scripted(("a", REFUSED)), Scripted(("b", "loop"))
+    agent = Filtered(greedy, maze, fallback=sampled)
+    assert isinstance(agent, Wraps) and agent.inner is None
+    assert Filtered(greedy, maze).inner is greedy and not isinstance(greedy, Wraps)
+    records = list(lockstep((episode(maze, t, 0) for t in maze.tasks("test")), agent, 8))
+    assert all("~" not in r.key[2] for call in greedy.calls for r in call)
+    assert (
+        sum(r["refused"] for r in records) == sum(r.n for call in sampled.calls for r in call) > 0
     )
 
 

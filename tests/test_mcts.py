@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import REFUSED, Fixed, Maze, Scripted
 
+from qvlib.core.episodes import replay
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import (
     Evaluation,
@@ -329,13 +329,14 @@ def test_invariants(seed, iterations, expand, c, rule, stop, max_steps, actions,
         if node.state.done or not node.state.valid or node.state.depth >= max_steps:
             assert not node.children
     assert tree.root.state == maze.reset(TASK)
-    end = functools.reduce(maze.step, tree.best_actions, tree.root.state)
+    end = replay(maze, TASK, tree.best_actions)
     assert end.reward == tree.root.best_reward and end.done == bool(tree.best_actions)
-    found = best_trajectory(tree_record(tree))
-    assert found is not None or not end.done
-    if found is not None:
-        again = functools.reduce(maze.step, found[1], tree.root.state)
-        assert again.done and again.reward == found[0] >= end.reward
+    trajectory = best_trajectory(tree_record(tree))
+    assert trajectory is not None or not end.done
+    if trajectory is not None:
+        reward, actions = trajectory
+        again = replay(maze, TASK, actions)
+        assert again.done and again.reward == reward >= end.reward
     rows = tree_record(tree)["nodes"]
     assert [r["node"] for r in rows] == [n.id for n in tree.root.walk()]
     json.dumps(rows)

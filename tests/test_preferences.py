@@ -67,12 +67,12 @@ def test_the_kind_of_an_action(action, verb):
     assert kind(action) == verb
 
 
-def found(**options):
+def pairs_by_hand(**options):
     return [(p.path, p.chosen, p.rejected) for p in build_pairs([BY_HAND], **options)]
 
 
 def test_all_nodes_by_hand():
-    assert found() == [
+    assert pairs_by_hand() == [
         ((), "right", "once"),
         (("left",), "l-high", "l-low"),
         (("right", "r-too"), "deep-good", "deep-bad"),
@@ -81,22 +81,22 @@ def test_all_nodes_by_hand():
 
 def test_best_path_by_hand():
     """right is best; its children tie in value, and the more visited goes on."""
-    assert found(rule="best_path") == [
+    assert pairs_by_hand(rule="best_path") == [
         ((), "right", "once"),
         (("right", "r-too"), "deep-good", "deep-bad"),
     ]
 
 
 def test_all_siblings_by_hand():
-    pairs = found(rule="all_siblings", min_margin=0.05)
+    pairs = pairs_by_hand(rule="all_siblings", min_margin=0.05)
     assert pairs[:3] == [((), "right", "left"), ((), "left", "once"), ((), "right", "once")]
     assert set(pairs[3:]) == {
         (("left",), "l-high", "l-low"),
         (("right", "r-too"), "deep-good", "deep-bad"),
     }
-    assert len(found(rule="all_siblings", min_margin=0.5)) == 2 and set(found()) <= set(
-        found(rule="all_siblings")
-    )
+    assert len(pairs_by_hand(rule="all_siblings", min_margin=0.5)) == 2 and set(
+        pairs_by_hand()
+    ) <= set(pairs_by_hand(rule="all_siblings"))
 
 
 def test_every_pair_of_a_node_has_its_own_coin():
@@ -117,15 +117,15 @@ def test_every_pair_of_a_node_has_its_own_coin():
 
 
 def test_filters():
-    assert found(min_visits=2) == [
+    assert pairs_by_hand(min_visits=2) == [
         ((), "right", "left"),
         (("left",), "l-high", "l-low"),
         (("right", "r-too"), "deep-good", "deep-bad"),
     ]
-    assert found(min_visits=3) == [((), "right", "left"), (("left",), "l-high", "l-low")]
-    assert found(min_margin=0.15) == [((), "right", "once"), (("left",), "l-high", "l-low")]
-    assert found(min_margin=1.6) == [((), "right", "once")]
-    assert found(min_margin=1.7) == []
+    assert pairs_by_hand(min_visits=3) == [((), "right", "left"), (("left",), "l-high", "l-low")]
+    assert pairs_by_hand(min_margin=0.15) == [((), "right", "once"), (("left",), "l-high", "l-low")]
+    assert pairs_by_hand(min_margin=1.6) == [((), "right", "once")]
+    assert pairs_by_hand(min_margin=1.7) == []
 
 
 def test_a_pair_tells_where_it_is_from():

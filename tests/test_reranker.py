@@ -241,8 +241,10 @@ class Flat:
 def test_listed_adds_what_was_not_sampled_and_only_what_is_accepted():
     state = replace(STATE, admissible=("a", "b", "refused", "search[<words>]", "c"))
     lm = Flat()
-    found = Listed(Fixed(["b"], [-0.5]), MAZE, lm).propose([Request(state, 2, (0, "t", "0"))])[0]
-    assert [(p.action, p.log_prob) for p in found] == [
+    candidates = Listed(Fixed(["b"], [-0.5]), MAZE, lm).propose([Request(state, 2, (0, "t", "0"))])[
+        0
+    ]
+    assert [(p.action, p.log_prob) for p in candidates] == [
         ("b", -0.5),
         ("b", -0.5),
         ("a", -1.0),
