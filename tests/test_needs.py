@@ -14,9 +14,9 @@ from qvlib.base.errors import QvlibError
 from qvlib.cli import main
 from qvlib.models.local import LocalModel
 from qvlib.pipeline.params import make
-from qvlib.tools import gpu_memory, needs
-from qvlib.tools.gpu_memory import KNOWN, Shape, memory, shape
-from qvlib.tools.needs import Lengths, Measured, Tokens, Work
+from qvlib.tools import needs
+from qvlib.tools.needs import Lengths, Measured, Tokens, Work, gpu_memory
+from qvlib.tools.needs.gpu_memory import KNOWN, Shape, memory, shape
 
 PAPER = Path(__file__).parents[1] / "params" / "paper"
 PHI = "microsoft/phi-1_5"

@@ -29,7 +29,9 @@ class Shape:
     adapter: int
 
 
-KNOWN = {  # the config.json beside each on the hub, its parameters counted without weights (transformers 5.23, meta device)
+# The config.json beside each on the hub, its parameters counted without weights (transformers
+# 5.23, meta device).
+KNOWN = {
     "microsoft/phi-3-mini-4k-instruct": Shape(3_821_079_552, 32, 3072, 3072, 1_572_864),
     "meta-llama/llama-3.1-8b-instruct": Shape(8_030_261_248, 32, 4096, 1024, 2_621_440),
     "microsoft/phi-1_5": Shape(1_418_270_720, 24, 2048, 2048, 884_736),  # the paper says 1.3 B
@@ -38,33 +40,32 @@ KNOWN = {  # the config.json beside each on the hub, its parameters counted with
 
 
 def memory(params: Params) -> dict[str, dict[str, float]]:
-    """Bytes on the GPU in each part of a run: weights, training (gradients and AdamW's two moments), working (keys, values, activations).
+    """Bytes on the GPU in each part of a run.
 
-    A model of P parameters, L layers, hidden size h, keys of width k, b bytes a number:
-    weights P b; training 3 P b, of a LoRA of rank r its own parameters; keys and values 2 L k b a token, of the kept
-    prompts (``cache_tokens``) and of a call: its prompts (at most ``WINDOW`` tokens) and n copies of them for n replies;
-    activations ``KEPT`` L h b a token of a pass of training, counted on a Phi (a Llama keeps 21, a Phi-3 24).
+    Of weights, training (gradients and AdamW's two moments) and working (keys, values,
+    activations). A model of P parameters, L layers, hidden size h, keys of width k, b bytes a
+    number: weights P b; training 3 P b, of a LoRA of rank r its own parameters; keys and values
+    2 L k b a token, of the kept prompts (``cache_tokens``) and of a call: its prompts (at most
+    ``WINDOW`` tokens) and n copies of them for n replies; activations ``KEPT`` L h b a token of a
+    pass of training, counted on a Phi (a Llama keeps 21, a Phi-3 24).
 
     Raises:
         QvlibError: a model whose size is not known.
     """
     if not params.q_base and is_remote(params.agent):
         raise QvlibError(
-            f"q_base is empty, and {params.agent} cannot be tuned here; name a local model, such as q_base: {SMOLLM2}"
+            f"q_base is empty, and {params.agent} cannot be tuned here; name a local model, such "
+            f"as q_base: {SMOLLM2}"
         )
-    own, exact = (
-        BYTES[params.dtype],
-        BYTES["float32" if params.dtype == "bfloat16" else params.dtype],
-    )
+    own = BYTES[params.dtype]
+    exact = BYTES["float32" if params.dtype == "bfloat16" else params.dtype]
     names = [
         ("agent", params.agent),
         *([("other_agent", params.other_agent)] if params.other_demonstrations else []),
     ]
     agents = [(shape(params, name, which), own) for which, name in names if not is_remote(name)]
-    q, lora = (
-        shape(params, params.q_base or params.agent),
-        params.lora_rank if params.trainer == "trl" else 0,
-    )
+    q = shape(params, params.q_base or params.agent)
+    lora = params.lora_rank if params.trainer == "trl" else 0
     tuned = lora * q.adapter if lora else q.parameters
     longest = params.prompt_tokens + params.max_action_tokens
     call = max(longest, min(WINDOW, params.batch_size * longest))
@@ -72,28 +73,25 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
     def keys(model: Shape, size: int, tokens: float) -> float:
         return 2.0 * model.layers * model.keys * size * tokens
 
-    found = {}
+    parts = {}
     if not is_remote(params.agent):
         model, size = agents[0]
-        found["collecting"] = {
+        parts["collecting"] = {
             "weights": float(model.parameters * size),
             "training": 0.0,
             "working": keys(model, size, params.cache_tokens + (1 + params.expand_n) * call),
         }
-    trained = max(
-        2 * longest, min(WINDOW, params.dpo_batch * 2 * longest)
-    )  # tokens of a pass: pairs, each of two sequences
-    found["training Q"] = {
+    # tokens of a pass: pairs, each of two sequences
+    trained = max(2 * longest, min(WINDOW, params.dpo_batch * 2 * longest))
+    parts["training Q"] = {
         "weights": (2.0 * q.parameters + (tuned if lora else 0)) * exact,
         "training": 3.0 * tuned * exact,
         "working": float(KEPT) * q.layers * q.hidden * exact * trained,
     }
-    policies, reference = (
-        1 + params.control_shuffles,
-        0 if not params.q_base and own == exact else 1,
-    )
+    policies = 1 + params.control_shuffles
+    reference = 0 if not params.q_base and own == exact else 1
     scorers = [(q, exact)] * (policies + reference)
-    found["playing"] = {
+    parts["playing"] = {
         "weights": sum(model.parameters * size for model, size in agents)
         + float(reference * q.parameters + policies * tuned) * exact,
         "training": 0.0,
@@ -102,11 +100,13 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
         )
         + max(keys(model, size, (1 + MOST) * call) for model, size in (*agents, *scorers)),
     }
-    return found
+    return parts
 
 
 def shape(params: Params, name: str, which: str = "agent") -> Shape:
-    """The size of a model that a parameter names, from the table or from its config.json on this machine; ``small`` is that of ``which``.
+    """The size of a model that a parameter names; ``small`` is that of ``which``.
+
+    From the table or from its config.json on this machine.
 
     Raises:
         QvlibError: neither has it.
@@ -138,8 +138,8 @@ def shape(params: Params, name: str, which: str = "agent") -> Shape:
             config = AutoConfig.from_pretrained(found(name), local_files_only=True)
         except (OSError, ValueError):
             raise QvlibError(
-                f"{name}: its size is not known: it is none of {', '.join(KNOWN)}, and no config.json of it lies on this "
-                "machine; fetch the model, or name its folder"
+                f"{name}: its size is not known: it is none of {', '.join(KNOWN)}, and no "
+                "config.json of it lies on this machine; fetch the model, or name its folder"
             ) from None
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -1,0 +1,130 @@
+"""What a finished run has counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import display_path, resolve
+from qvlib.pipeline.params import Params
+
+
+@dataclass(frozen=True)
+class Work:
+    """Means a task: steps in the environment, prompts asked, replies to them."""
+
+    steps: float
+    prompts: float
+    replies: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished run has counted.
+
+    search: collecting a tree. arms: by name, ``mcts`` among them. iterations, arm_iterations: of
+    the two searches. best_of: episodes of ``best_of_n``. refused: share of the draws that were
+    dropped and drawn again. pairs: a tree, by the rule ``rule``. prompt, reply: tokens of a prompt
+    and of a reply in arm ``greedy``. speed: tokens a second of its agent in collecting.
+    """
+
+    name: str
+    environment: str
+    agent: str
+    search: Work
+    arms: Mapping[str, Work]
+    iterations: int
+    arm_iterations: int
+    expand_n: int
+    refused: float
+    pairs: float
+    rule: str
+    prompt: float
+    reply: float
+    speed: float
+    best_of: int = 0
+
+
+def measured(folder: str | Path, params: Params) -> Measured:
+    """The counts of a rendered run.
+
+    From ``metrics.json``, ``manifest.json`` and ``tables/pair_rules.csv`` of its folder. A prompt
+    is as long as the mean prompt of arm ``greedy``, which asks once a step, and so is a reply.
+
+    Raises:
+        QvlibError: no such results, or a file misses what is needed.
+    """
+    folder = resolve(folder)
+    try:
+        metrics, manifest = (
+            json.loads((folder / f"{name}.json").read_bytes()) for name in ("metrics", "manifest")
+        )
+        arms, cost, given = metrics["arms"], metrics["cost"], manifest["parameters"]
+        greedy, trees = arms["greedy"], metrics["preferences"]["trees"]
+        prompt, reply = (
+            greedy[count] / greedy["env_steps"] for count in ("prompt_tokens", "tokens")
+        )
+
+        def work(row: Mapping[str, float]) -> Work:
+            return Work(row["env_steps"], row["prompt_tokens"] / prompt, row["tokens"] / reply)
+
+        collecting = {
+            count: cost[f"collecting_{count}"] / trees
+            for count in ("env_steps", "prompt_tokens", "tokens")
+        }
+        pairs, rule = _pairs(folder, metrics, given, trees, params)
+        read_and_written = cost["collecting_tokens"] + cost["collecting_prompt_tokens"]
+        return Measured(
+            name=given["name"],
+            environment=given["environment"],
+            agent=given["agent"],
+            search=work(collecting),
+            arms={name: work(row) for name, row in arms.items()},
+            iterations=given["iterations"],
+            arm_iterations=given["mcts_iterations"],
+            expand_n=given["expand_n"],
+            refused=arms["sample"]["refused_share"],
+            pairs=pairs,
+            rule=rule,
+            prompt=prompt,
+            reply=reply,
+            speed=read_and_written / cost["trees_seconds"],
+            best_of=given.get("best_of", 0),
+        )
+    except FileNotFoundError as error:
+        raise QvlibError(
+            f"{display_path(folder)}: no results of a run ({Path(error.filename).name} is "
+            "missing); give a folder of results with --from"
+        ) from None
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise QvlibError(
+            f"{display_path(folder)}: {type(error).__name__} {error} in its metrics.json or "
+            "manifest.json; run notebooks/07_report.ipynb of that run again"
+        ) from None
+
+
+def _pairs(
+    folder: Path, metrics: Mapping[str, Any], given: Mapping[str, Any], trees: int, params: Params
+) -> tuple[float, str]:
+    """Pairs a tree, and the rule that gave them.
+
+    By the file's own rule and margin where the run tried them, else by the run's.
+    """
+    import pandas as pd
+
+    table = folder / "tables" / "pair_rules.csv"
+    if table.exists():
+        rows = pd.read_csv(table)
+        rows = rows[
+            (rows["rule"] == params.pairs)
+            & (rows["min margin"] == params.min_margin)
+            & (rows["min visits"] == max(1, params.min_visits))
+        ]
+        if len(rows):
+            return float(rows["pairs a tree"].iloc[0]), params.pairs
+    preferences = metrics["preferences"]
+    return (preferences["pairs"] + preferences["held_out_pairs"]) / trees, given["pairs"]

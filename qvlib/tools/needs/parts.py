@@ -1,0 +1,134 @@
+"""What each part of a run reads and writes, reckoned from the counts of a finished one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from qvlib.base.errors import QvlibError
+from qvlib.models.names import is_remote
+from qvlib.pipeline.params import Params
+from qvlib.tools.needs.counts import Measured, Work
+from qvlib.tools.needs.prompts import Lengths
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One part of a run.
+
+    q: tokens that the Q model and its reference read. who: agent, other_agent, or q_base, which
+    trains.
+    """
+
+    part: str
+    who: str
+    tasks: int
+    prompts: float = 0.0
+    prompt: float = 0.0
+    completion: float = 0.0
+    q: float = 0.0
+
+
+def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
+    """What each part of a run reads and writes, all chains and shuffles together."""
+    from qvlib.pipeline.episodes import arm_names
+
+    trees = params.rounds * params.train_tasks * params.seeds
+    search = _scaled(run.search, run, params, params.iterations / run.iterations)
+    rows = [_part("collecting", "agent", trees, search, length, params)]
+    pairs = trees * run.pairs
+    # The pass forward and the two-fold work backward in each epoch, and the reference once; both
+    # replies after their prompt.
+    passes = 3 * params.dpo_epochs + 1
+    prompt = 2 * length.prompt if params.trainer == "trl" else length.prompt
+    trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.control_shuffles)
+    rows.append(Tokens("training Q and controls", "q_base", round(pairs), q=trained))
+    shuffles = Counter(name.split("/")[0] for name in arm_names(params))
+    for name, times in shuffles.items():
+        work = _arm(name, run, params)
+        who = "other_agent" if name.startswith("other_agent") else "agent"
+        tasks = params.test_tasks * params.seeds * times
+        rows.append(_part(f"arm {name}", who, tasks, work, length, params))
+    return rows
+
+
+def _arm(name: str, run: Measured, params: Params) -> Work:
+    """A task of an arm; one that the run had not is as the same arm of its first agent."""
+    other = {"other_agent_sample": "sample", "other_agent_q_n5": "q_n5", "likely_n5": "random_n5"}
+    if name not in run.arms and other.get(name) not in run.arms:
+        raise QvlibError(
+            f"results {run.name!r} have no arm {name!r}; give other results with --from"
+        )
+    work = run.arms.get(name) or run.arms[other[name]]
+    if name == "mcts":
+        return _scaled(work, run, params, params.mcts_iterations / run.arm_iterations)
+    if name == "best_of_n":  # whole episodes, each as long as those of the run
+        redrawn = 0.0 if params.filter_actions else work.replies * run.refused
+        longer = (
+            params.best_of / run.best_of * min(1.0, params.max_steps * run.best_of / work.steps)
+        )
+        return Work(
+            work.steps * longer,
+            (work.prompts - redrawn) * longer,
+            (work.replies - redrawn) * longer,
+        )
+    steps = min(work.steps, params.max_steps)
+    if params.filter_actions:
+        return Work(steps, work.prompts * steps / work.steps, work.replies * steps / work.steps)
+    return Work(steps, steps, steps * _candidates(name))
+
+
+def _candidates(name: str) -> int:
+    number = re.search(r"_n(\d+)$", name)
+    return int(number[1]) if number else 1
+
+
+def _scaled(work: Work, run: Measured, params: Params, longer: float) -> Work:
+    """A search of other iterations and candidates.
+
+    ``expand_n`` replies at an expansion, one at a step of a rollout. Where the file does not draw
+    again what is refused, the run's redraws, each a prompt and a reply, are taken off. Of the trees
+    of ``quick`` that gives 65 prompts and 123 replies; their own nodes and proposals count 58 and
+    113.
+    """
+    redrawn = 0.0 if params.filter_actions else work.replies * run.refused
+    prompts, replies = work.prompts - redrawn, work.replies - redrawn
+    expansions = (replies - prompts) / (run.expand_n - 1) if run.expand_n > 1 else 0.0
+    return Work(
+        work.steps * longer,
+        prompts * longer,
+        (replies + (params.expand_n - run.expand_n) * expansions) * longer,
+    )
+
+
+def _part(part: str, who: str, tasks: int, work: Work, length: Lengths, params: Params) -> Tokens:
+    if part == "arm tuned_policy":  # the Q model samples
+        sampled = work.prompts * length.prompt + work.replies * length.reply
+        return Tokens(part, "q_base", tasks, q=tasks * sampled)
+    each = is_remote(_model(params, who)) and params.api_n == "each"
+    prompts = tasks * (work.replies if each else work.prompts)
+    read = work.prompts * length.prompt + work.replies * length.action
+    return Tokens(
+        part,
+        who,
+        tasks,
+        prompts,
+        prompt=prompts * length.prompt,
+        completion=tasks * work.replies * length.reply,
+        q=2 * tasks * read if "q_n" in part else 0.0,  # by the Q model and by its reference
+    )
+
+
+def usd(params: Params, row: Tokens) -> float | None:
+    """What a server bills for a part; None where no server does the work or no price is given."""
+    priced = params.api_price_prompt or params.api_price_completion
+    if row.who == "q_base" or not is_remote(_model(params, row.who)) or not priced:
+        return None
+    return (
+        row.prompt * params.api_price_prompt + row.completion * params.api_price_completion
+    ) / 1e6
+
+
+def _model(params: Params, who: str) -> str:
+    return params.other_agent if who == "other_agent" else params.agent

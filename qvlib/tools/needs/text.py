@@ -1,0 +1,149 @@
+"""The needs of a run as a report: two tables, and where each of their numbers is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qvlib.pipeline.params import Params
+from qvlib.report.formats import millions
+from qvlib.tools.needs import gpu_memory
+from qvlib.tools.needs.counts import Measured
+from qvlib.tools.needs.parts import Tokens, tokens, usd
+from qvlib.tools.needs.prompts import Lengths
+
+
+def report(
+    params: Params,
+    run: Measured,
+    length: Lengths,
+    speed: float | None = None,
+    q_speed: float | None = None,
+) -> str:
+    """Two tables, and where each of their numbers is from.
+
+    Args:
+        speed, q_speed: tokens a second that the agent's model and the Q model read and write;
+            without one, hours are left out.
+    """
+    import pandas as pd
+
+    from qvlib.report.tables import markdown
+
+    same = run.agent == params.agent
+    pace = {"agent": speed or (run.speed if same else None), "q": q_speed}
+    parts = tokens(params, run, length)
+    hours = [_hours(part, pace) for part in parts]
+    bills = [usd(params, part) for part in parts]
+    known = [bill for bill in bills if bill is not None]
+    total = Tokens(
+        "in all",
+        "",
+        0,
+        prompts=sum(part.prompts for part in parts),
+        prompt=sum(part.prompt for part in parts),
+        completion=sum(part.completion for part in parts),
+        q=sum(part.q for part in parts),
+    )
+    rows = [_row(*row) for row in zip(parts, hours, bills, strict=True)]
+    rows.append(_row(total, None if None in hours else sum(hours), sum(known) if known else None))
+    table = pd.DataFrame(rows)
+    empty = [title for title in ("hours", "USD") if not any(table[title])]
+    gpu = pd.DataFrame(
+        [
+            {
+                "GPU, GB": part,
+                **{k: f"{v / 1e9:.1f}" for k, v in row.items()},
+                "in all": f"{sum(row.values()) / 1e9:.1f}",
+            }
+            for part, row in gpu_memory.memory(params).items()
+        ]
+    )
+    notes = "\n".join(f"- {note}." for note in _notes(params, run, length, pace, same, bool(known)))
+    return (
+        f"{markdown(gpu)}\n\n{markdown(table.drop(columns=empty))}\n\n"
+        f"Where these numbers are from:\n{notes}"
+    )
+
+
+def _row(part: Tokens, hours: float | None, bill: float | None) -> dict[str, str]:
+    return {
+        "part": part.part,
+        "tasks": f"{part.tasks:,}" if part.tasks else "",
+        "prompts": f"{part.prompts:,.0f}" if part.prompts else "",
+        "prompt tokens": millions(part.prompt),
+        "completion tokens": millions(part.completion),
+        "Q's tokens": millions(part.q),
+        "hours": "" if hours is None else f"{hours:,.1f}",
+        "USD": "" if bill is None else f"{bill:,.2f}",
+    }
+
+
+def _hours(part: Tokens, pace: Mapping[str, float | None]) -> float | None:
+    seconds = 0.0
+    for amount, by in ((part.prompt + part.completion, part.who), (part.q, "q")):
+        if amount and not pace.get(by):
+            return None
+        seconds += amount / pace[by] if amount else 0.0
+    return seconds / 3600
+
+
+def _notes(
+    params: Params,
+    run: Measured,
+    length: Lengths,
+    pace: Mapping[str, float | None],
+    same: bool,
+    billed: bool,
+) -> list[str]:
+    other = (
+        ""
+        if run.environment == params.environment
+        else f"; this file is of {params.environment}: give results of one with --from"
+    )
+    notes = [
+        "GPU: the formulas of qvlib/tools/needs/gpu_memory.py; GB are 10^9 bytes; what the "
+        "framework itself takes is not counted",
+        f"steps, prompts and replies a task: results {run.name} ({run.environment}, agent "
+        f"{run.agent}{other}), its searches of {run.iterations} and {run.arm_iterations} "
+        f"iterations stretched to {params.iterations} and {params.mcts_iterations}, as often ended "
+        "by a success; a prompt and a reply there are as long as in its arm greedy",
+        *length.origin,
+        f"{run.pairs:.2f} pairs a tree, in that run by the rule {run.rule}"
+        + ("" if run.rule == params.pairs else f" (this file: {params.pairs})"),
+        "Q's tokens: what the Q model and its reference read; in training, a pass forward, twice "
+        "that backward, and the reference once",
+    ]
+    if not params.filter_actions:
+        notes.insert(
+            2,
+            f"that run drew again what was refused ({run.refused:.0%} of its draws); this file "
+            "does not, which is taken off",
+        )
+    speeds = [
+        (pace["agent"], "the agent", "--tokens-per-second", same and pace["agent"] == run.speed),
+        (pace["q"], "the Q model", "--q-tokens-per-second", False),
+    ]
+    for speed, who, option, known in speeds:
+        if speed:
+            origin = "as in the collecting of that run" if known else "as given"
+            note = (
+                f"hours: {speed:,.0f} tokens a second of {who}, {origin}, whatever is kept from "
+                "prompt to prompt"
+            )
+        else:
+            note = f"no hours of {who} without its speed on your machine: {option}"
+            if who == "the agent":
+                note += "; results of a short run with this agent, given with --from, tell it too"
+        notes.append(note)
+    if params.rounds > 1 or params.rule_tasks or params.grid or params.warm_start:
+        notes.append(
+            "not counted: warm starts, scoring rules, grids, and the Q model's work in rounds "
+            "after the first"
+        )
+    if billed:
+        notes.append(
+            f"USD: {params.api_price_prompt:g} a million prompt tokens, "
+            f"{params.api_price_completion:g} a million completion tokens, from the parameter "
+            "file: look up today's"
+        )
+    return notes
