@@ -132,7 +132,9 @@ FACTS = {
 
 def test_one_of_ones_own_is_found_fitted_saved_loaded_and_asked(problem, tmp_path):
     estimator = estimator_of(OWN)
-    assert estimator is WINS and estimator.settings.decides("smoothing") == ("q_model",)
+    assert list(estimator.sources) == ["test_estimators.py"]
+    assert replace(estimator, sources={}) == WINS
+    assert estimator.settings.decides("smoothing") == ("q_model",)
     fitted, scores = scored(estimator, problem, estimator.settings(), tmp_path / "wins")
     assert FACTS < set(fitted.facts) and fitted.facts["nodes"] == 8 * 13
     assert len(scores) == 6 and all(0 < q < 1 for row in scores for q in row)
@@ -143,7 +145,8 @@ def test_one_of_ones_own_is_found_fitted_saved_loaded_and_asked(problem, tmp_pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", "estimator 'nonsense' is unknown; give one of step_dpo"),
+        ("nonsense", r"estimator 'nonsense': no such name \(one of step_dpo\)"),
+        ("step-dpo", "did you mean step_dpo"),
         ("no_such_module:X", "no module 'no_such_module'; put no_such_module.py into"),
         (f"{__name__}:NOTHING", "has no 'NOTHING'"),
         (f"{__name__}:Wins", "it is a type; make it a qvlib.estimators.Estimator"),

@@ -7,8 +7,12 @@ is imported when it is fitted or loaded.
 
 from __future__ import annotations
 
+import difflib
+from dataclasses import replace
+from pathlib import Path
+
 from qvlib.base.errors import QvlibError
-from qvlib.base.imports import attribute
+from qvlib.base.imports import attribute, module
 from qvlib.estimators.estimator import Card, Estimator, Fitted, OpenModel, Problem
 
 ESTIMATORS: dict[str, str] = {
@@ -24,15 +28,19 @@ def estimator_of(name: str) -> Estimator:
     Raises:
         QvlibError: no such name, module or attribute, or what it names is no ``Estimator``.
     """
-    if name not in ESTIMATORS and ":" not in name:
+    if name in ESTIMATORS:
+        return attribute(ESTIMATORS[name], "estimator")
+    if ":" not in name:
+        near = difflib.get_close_matches(name, ESTIMATORS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(ESTIMATORS)}"
         raise QvlibError(
-            f"estimator {name!r} is unknown; give one of {', '.join(ESTIMATORS)}, or "
-            "module:ATTRIBUTE of your own"
+            f"estimator {name!r}: no such name ({hint}); one of your own is named module:ATTRIBUTE"
         )
-    estimator = attribute(ESTIMATORS.get(name, name), "estimator")
+    estimator = attribute(name, "estimator")
     if not isinstance(estimator, Estimator):
         raise QvlibError(
             f"estimator {name!r}: it is a {type(estimator).__name__}; make it a "
             "qvlib.estimators.Estimator(name, settings, fit, load)"
         )
-    return estimator
+    source, sha256 = module(name, "estimator")
+    return replace(estimator, sources={Path(source.__file__ or source.__name__).name: sha256})

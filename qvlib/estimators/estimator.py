@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +81,12 @@ class Estimator:
     settings: its own settings; those that say nothing else decide the stage ``q_model``.
     fit: (problem, settings) -> Fitted. Every random draw derives from the problem's seed.
     load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
+    sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
+        in by ``estimator_of``.
     """
 
     name: str
     settings: type[Settings]
     fit: Callable[[Problem, Any], Fitted]
     load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
+    sources: Mapping[str, str] = field(default_factory=dict)
