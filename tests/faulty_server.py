@@ -139,10 +139,6 @@ class FaultyServer:
                 "finish_reason": "content_filter" if null else "stop",
                 "message": {"role": "assistant", "content": None if null else text},
             }
-            if body.get("logprobs"):
-                choice["logprobs"] = {
-                    "content": [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -0.25}]
-                }
             choices.append(choice)
         return {
             "id": "1",

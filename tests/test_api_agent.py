@@ -441,7 +441,6 @@ def test_what_decides_a_reply_decides_its_place_in_the_cache(server, tmp_path):
         {"top_p": 0.9},
         {"max_tokens": 5},
         {"stop": ("\n",)},
-        {"logprobs": True},
         {"extra": {"top_k": 3}},
     ):
         agent = agent_of(server, **options, **changed)
@@ -456,6 +455,18 @@ def test_what_decides_a_reply_decides_its_place_in_the_cache(server, tmp_path):
         agent = agent_of(server, **options, **indifferent)
         agent.propose(requests())
         assert agent.client.usage["requests"] == 0, indifferent
+
+
+def test_a_cache_of_an_older_version_is_read(server, tmp_path):
+    """Its lines also tell a log-probability, and the names of its draws that none was asked for."""
+    cache = tmp_path / "replies.jsonl"
+    answers = agent_of(server, cache=cache).propose(requests())
+    older = ({**line, "log_prob": None} for line in lines(cache))
+    cache.write_text("".join(f"{json.dumps(line)}\n" for line in older))
+    agent = agent_of(server, cache=cache, offline=True)
+    assert agent.propose(requests()) == answers
+    (draw,) = agent._draws(requests(n=1, count=1)[0])
+    assert draw.id == "a9191efc1fedb2658bc42b0fcdc181a5"  # as every version has named it
 
 
 def test_a_line_cut_by_a_kill_is_asked_for_again(server, tmp_path):
@@ -487,11 +498,11 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_the_first_reply_written_counts_for_everyone(tmp_path):
     one, other = ReplyCache(tmp_path / "r.jsonl"), ReplyCache(tmp_path / "r.jsonl")
     one.get(["x"]), other.get(["x"])
-    one.keep({"x": Reply("first", "stop", 7, 2, "m", -1.5)})
+    one.keep({"x": Reply("first", "stop", 7, 2, "m")})
     other.keep({"x": Reply("second"), "y": Reply("more", None)})
     for cache in (one, other, ReplyCache(tmp_path / "r.jsonl")):
         assert cache.get(["x", "y", "z"]) == {
-            "x": Reply("first", "stop", 7, 2, "m", -1.5),
+            "x": Reply("first", "stop", 7, 2, "m"),
             "y": Reply("more", None),
         }
     assert len(lines(tmp_path / "r.jsonl")) == 2
@@ -617,13 +628,6 @@ def test_tokens_and_cost_are_counted(server):
         and usage["unmetered"] == usage["cut_off"] == 0
     )
     assert "usd" not in agent_of(server).client.usage
-
-
-def test_log_probabilities_where_the_server_tells_them(server):
-    assert {p.log_prob for row in agent_of(server).propose(requests()) for p in row} == {None}
-    assert {
-        p.log_prob for row in agent_of(server, logprobs=True).propose(requests()) for p in row
-    } == {-0.75}
 
 
 def test_replicas_that_draw_the_same_show_in_the_share_of_distinct_candidates(server):

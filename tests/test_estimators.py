@@ -22,7 +22,7 @@ from qvlib.estimators import ESTIMATORS, Card, Estimator, Fitted, Problem, estim
 from qvlib.estimators.data import encode
 from qvlib.estimators.log_ratio import LogRatio
 from qvlib.models.adapters import is_adapter
-from qvlib.models.local import load
+from qvlib.models.loading import load_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
@@ -108,7 +108,7 @@ def scored(estimator: Estimator, problem: Problem, settings: Settings, folder: P
     """(fitted, the scores of ``asked`` by the model that was saved and loaded)."""
     fitted = estimator.fit(problem, settings)
     fitted.save(folder)
-    q = estimator.load(folder, small_lm(), settings, lambda at, dtype: load(at, dtype=dtype))
+    q = estimator.load(folder, small_lm(), settings, lambda at, dtype: load_folder(at, dtype=dtype))
     return fitted, q.score(*asked(problem))
 
 

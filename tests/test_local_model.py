@@ -18,7 +18,9 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.core.types import Request
 from qvlib.models import local
-from qvlib.models.local import LocalAgent, LocalModel, load, nucleus_of
+from qvlib.models.loading import load_folder
+from qvlib.models.local import LocalAgent, LocalModel
+from qvlib.models.nucleus import nucleus_of
 
 STATES = states(6)
 
@@ -385,7 +387,7 @@ def one_line(error) -> str:
 def test_save_and_load(lm, tmp_path):
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
-    loaded = load(tmp_path, dtype="float64", max_action_tokens=5)
+    loaded = load_folder(tmp_path, dtype="float64", max_action_tokens=5)
     prompts, replies = candidates(lm)
     assert loaded.log_probs(prompts, replies) == fresh(lm).log_probs(prompts, replies)
     assert loaded.max_action_tokens == 5 and loaded.prompt(STATES[0]) == lm.prompt(STATES[0])
@@ -395,7 +397,7 @@ def test_save_and_load(lm, tmp_path):
 def test_a_missing_folder_is_told_at_once(name):
     start = time.perf_counter()
     with pytest.raises(QvlibError, match="no such folder") as error:
-        load(name)
+        load_folder(name)
     assert name in one_line(error) and time.perf_counter() - start < 1
 
 
@@ -405,21 +407,21 @@ def test_unfit_folders(lm, tmp_path):
     shutil.copytree(whole, bare)
     lm.tokenizer.save_pretrained(whole)
     with pytest.raises(QvlibError, match="no tokenizer could be read") as error:
-        load(bare)
+        load_folder(bare)
     assert "bare" in one_line(error)
     shutil.copytree(whole, broken)
     (broken / "model.safetensors").write_bytes(b"{")
     with pytest.raises(QvlibError, match="no causal language model") as error:
-        load(broken)
+        load_folder(broken)
     one_line(error)
     shutil.copytree(whole, endless)
-    tokenizer = load(whole).tokenizer
+    tokenizer = load_folder(whole).tokenizer
     tokenizer.eos_token = None
     tokenizer.save_pretrained(endless)
     with pytest.raises(QvlibError, match="no end-of-sequence token") as error:
-        load(endless)
+        load_folder(endless)
     one_line(error)
     (tmp_path / "empty").mkdir()
     with pytest.raises(QvlibError, match="no tokenizer") as error:
-        load(tmp_path / "empty")
+        load_folder(tmp_path / "empty")
     one_line(error)

@@ -13,8 +13,8 @@ from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import Request
 from qvlib.models.chat import Chat
-from qvlib.models.names import SMOLLM2
-from qvlib.pipeline.models import examples, found, load
+from qvlib.models.names import SMOLLM2, files_of
+from qvlib.pipeline.models import examples, load
 from qvlib.pipeline.params import make
 
 SMALL = {
@@ -123,11 +123,11 @@ def test_a_warm_start_fine_tunes_both_named_agents(params, folder):
 
 def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
     with pytest.raises(QvlibError, match="model.gguf: no such GGUF file"):
-        found(tmp_path / "model.gguf")
+        files_of(tmp_path / "model.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
     monkeypatch.setenv("QVLIB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(QvlibError, match="broken.gguf: transformers reads no model from it"):
-        found(tmp_path / "broken.gguf")
+        files_of(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*"))
 
     class Model:
@@ -143,11 +143,11 @@ def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
             getattr(transformers, name), "from_pretrained", lambda *_, **__: Model()
         )
     with pytest.raises(QvlibError, match="No space left on device.*set QVLIB_CACHE"):
-        found(tmp_path / "broken.gguf")
+        files_of(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*")) and not list(tmp_path.glob("cache/.*"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(QvlibError, match="the model smollm2 is not installed; `make smollm2`"):
-        found("smollm2")
+        files_of("smollm2")
 
 
 @pytest.mark.slow

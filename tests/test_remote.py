@@ -7,10 +7,13 @@ import re
 import pandas as pd
 import pytest
 from test_chat import told
+from toy import Maze
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
-from qvlib.core.types import Request
+from qvlib.core.types import Request, Task
+from qvlib.models.chat import Chat
+from qvlib.models.loading import remote_model
 from qvlib.pipeline.params import make
 from qvlib.report import numbers
 from qvlib.runs.stage import read_stage
@@ -61,6 +64,25 @@ def shopper(body, rng) -> str:
     )
     said = choices[rng.integers(len(choices))]
     return f"Thought: it may do.\nAction: {said}" if rng.random() < 0.5 else said
+
+
+def test_a_served_model_sends_the_fields_that_are_added():
+    """They reach the requests of every agent of the model; None leaves a field out."""
+    with FaultyServer() as server:
+        lm = remote_model(
+            "api:shop-1",
+            chat=lambda tokenizer: Chat(tokenizer, "Shop.", lambda task: "at start"),
+            max_action_tokens=7,
+            extra={"top_k": 3, "max_tokens": None, "max_completion_tokens": 9},
+            base_url=server.base_url,
+            key_variable="",
+        )
+        for temperature in (1.0, 0.0):
+            lm.agent(temperature, 0.9).propose([Request(Maze().reset(Task("t", "buy")), 1, ())])
+    assert [body["temperature"] for body in server.seen] == [1.0, 0.0]
+    for body in server.seen:
+        assert (body["model"], body["top_k"], body["max_completion_tokens"]) == ("shop-1", 3, 9)
+        assert "max_tokens" not in body
 
 
 @pytest.fixture(scope="module")

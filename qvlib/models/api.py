@@ -50,10 +50,8 @@ class ApiAgent:
 
     messages: the chat of a state. parse: reply text -> action; an unparsable reply returns itself.
     unparsable: (reply text, state) -> whether it names no action, which ``Proposal.unparsable`` counts; None counts none.
-    logprobs: ask for log-probabilities too; the sum is the server's, mostly of the untruncated distribution
-        and without the end token.
-    extra: more fields of the request's JSON; None leaves one out that the server does not know, as in
-        ``{"max_tokens": None, "max_completion_tokens": 128}`` or ``{"seed": None}``.
+    extra: more fields of the request's JSON; None leaves one out that the server does not know, as
+        in ``{"max_tokens": None, "max_completion_tokens": 128}`` or ``{"seed": None}``.
     """
 
     client: ApiClient
@@ -63,7 +61,6 @@ class ApiAgent:
     top_p: float = 1.0
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
-    logprobs: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     unparsable: Callable[[str, State], bool] | None = None
 
@@ -98,7 +95,7 @@ class ApiAgent:
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
             "stop": list(self.stop) or None,
-            "logprobs": self.logprobs or None,
+            "logprobs": None,  # a part of the names of draws that caches on disk hold
             **self.extra,
         }
         # Greedy is one draw, whoever asks.
@@ -186,7 +183,7 @@ class ApiAgent:
             proposals.append(
                 Proposal(
                     self.parse(reply.text),
-                    reply.log_prob,
+                    None,
                     Cost(
                         tokens=reply.completion_tokens if first else 0,
                         prompt_tokens=reply.prompt_tokens if first else 0,

@@ -62,7 +62,6 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
             raise TypeError("content is no text")
         # Half a surrogate pair, as of an emoji that was cut, can be neither sent nor written.
         contents = [content and content.encode("utf-8", "replace").decode() for content in contents]
-        log_probs = [_summed(choice.get("logprobs")) for choice in choices]
         usage = body.get("usage") or {}
         prompt, completion = (
             int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
@@ -92,7 +91,6 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
             prompt if i == first else 0,
             shares[i],
             str(body.get("model") or ""),
-            log_probs[i],
         )
         for i, (choice, content) in enumerate(zip(choices, contents, strict=True))
     )
@@ -116,12 +114,6 @@ def _useless(choices: list[dict[str, Any]]) -> Fault:
         else "change the prompt or the model, which refuses"
     )
     return Fault(f"null content (finish_reason {reasons})", remedy, redraw=True)
-
-
-def _summed(logprobs: Any) -> float | None:
-    """The sum of a choice's token log-probabilities in nats, where the server gave them."""
-    tokens = logprobs.get("content") if logprobs else None
-    return float(sum(token["logprob"] for token in tokens)) if tokens else None
 
 
 def words(text: str) -> str:

@@ -24,7 +24,7 @@ class Reply:
     """What a server replied to one draw, and what it reported about it.
 
     prompt_tokens: 0 for all but the first of the draws that shared a request, so that sums are what was paid.
-    model: as the server names it. log_prob: in nats, None where the server does not tell.
+    model: as the server names it.
     """
 
     text: str
@@ -32,7 +32,6 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model: str = ""
-    log_prob: float | None = None
 
 
 class ReplyCache:
@@ -104,6 +103,7 @@ class ReplyCache:
     def _add(self, line: bytes) -> bool:
         try:
             record = json.loads(line)
+            record.pop("log_prob", None)  # older files have it
             self._replies.setdefault(record.pop("key"), Reply(**record))
         except (
             ValueError,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from qvlib.base.paths import resolve
+
 SMALL, SMOLLM2, SERVED = "small", "smollm2", "api:"
 Kind = Literal["small", "smollm2", "gguf", "named", "remote"]
 
@@ -24,6 +26,30 @@ def kind_of(name: str | Path) -> Kind:
     return "gguf" if name.endswith(".gguf") else "named"
 
 
+def has_files(name: str | Path) -> bool:
+    """Whether a name gives a model that lies somewhere, neither cloned by us nor behind a server."""
+    return kind_of(name) not in ("small", "remote")
+
+
 def is_remote(name: str | Path) -> bool:
     """Whether a model is behind a chat server: ``api:MODEL``."""
     return kind_of(name) == "remote"
+
+
+def files_of(name: str | Path) -> str | Path:
+    """Where a model's files are: a folder, or a name on the hub as it is.
+
+    A relative folder is meant from the project's root. A GGUF file is converted once.
+
+    Raises:
+        QvlibError: a GGUF file or the package of ``smollm2`` is missing, or no model is in it.
+    """
+    from qvlib.models import gguf
+
+    kind = kind_of(name)
+    if kind == "smollm2":
+        return gguf.converted(gguf.smollm2())
+    path = resolve(name)
+    if kind == "gguf":
+        return gguf.converted(path)
+    return path if path.is_dir() else name

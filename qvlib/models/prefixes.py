@@ -6,12 +6,13 @@ over the levels of a tree, and over all tasks for the instructions they share.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from torch.nn import functional as F
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -23,72 +24,103 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a prompt adds to the known one that it starts with: keys and values of its tokens from ``start`` on."""
+    """What a prompt adds to the known one that it starts with.
+
+    start, end: keys and values are those of its tokens from ``start`` to ``end``.
+    """
 
     start: int
+    end: int
     layers: Layers
 
 
-@dataclass
+class _Memory(LRUCache):
+    """Pieces by the prompt that they complete; ``lengths`` counts the prompts of each length."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most, getsizeof=lambda kept: kept.end - kept.start)
+        self.lengths: Counter[int] = Counter()
+
+    def __setitem__(self, ids: Ids, kept: Kept) -> None:
+        super().__setitem__(ids, kept)
+        self.lengths[len(ids)] += 1
+
+    def __delitem__(self, ids: Ids) -> None:
+        super().__delitem__(ids)
+        self.lengths[len(ids)] -= 1
+        if not self.lengths[len(ids)]:
+            del self.lengths[len(ids)]
+
+    def clear(self) -> None:
+        super().clear()
+        self.lengths.clear()
+
+
 class Prefixes:
     """Caches by their tokens, each token's held once: a prompt is kept as what it adds to a known one.
 
-    What was used longest ago goes when they hold more than ``most`` tokens; 0 = keep none. A prompt is used with all that
-    it starts with, so that those are never older than it and nothing loses its start.
+    What was used longest ago goes when they hold more than ``most`` tokens; 0 = keep none. A prompt
+    is used with all that it starts with, so that those are never older than it and nothing loses
+    its start.
     """
 
-    most: int
-    held: int = 0
-    _kept: OrderedDict[Ids, Kept] = field(default_factory=OrderedDict, repr=False)
-    _lengths: Counter = field(default_factory=Counter, repr=False)
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._kept = _Memory(most)
+
+    @property
+    def held(self) -> int:
+        """Tokens whose keys and values are kept."""
+        return self._kept.currsize
 
     def known(self, ids: Ids) -> int:
-        """Tokens of the longest start of ``ids`` that is known, its last token left out: that is computed, for its logits."""
+        """Tokens of the longest start of ``ids`` that is known.
+
+        Its last token is left out: that is computed, for its logits.
+        """
         return min(len(self._longest(ids)), len(ids) - 1)
 
     def longest(self, ids: Ids) -> tuple[int, list[Layers]]:
         """(``known`` tokens, their keys and values in consecutive pieces)."""
-        found = self._longest(ids)
-        usable = min(len(found), len(ids) - 1)
+        start = self._longest(ids)
+        usable = min(len(start), len(ids) - 1)
         pieces = [
             [(k[:, : usable - kept.start], v[:, : usable - kept.start]) for k, v in kept.layers]
-            for kept in self._chain(found)
+            for kept in self._chain(start)
             if kept.start < usable
         ]
         return usable, pieces[::-1]
 
     def put(self, ids: Ids, start: int, layers: Layers) -> None:
-        """Keep a prompt's keys and values from ``start`` on, where what is before is known or nothing."""
+        """Keep a prompt's keys and values from ``start`` on; what is before is known or nothing."""
         if ids in self._kept or len(ids) > self.most or (start and ids[:start] not in self._kept):
             return
-        self._kept[ids] = Kept(start, layers)
-        self._lengths[len(ids)] += 1
-        self.held += len(ids) - start
-        for _ in self._chain(ids):  # is used by it
-            pass
-        while self.held > self.most:
-            gone, kept = self._kept.popitem(last=False)
-            self.held -= len(gone) - kept.start
-            self._lengths[len(gone)] -= 1
-            if not self._lengths[len(gone)]:
-                del self._lengths[len(gone)]
+        self._use(ids[:start])  # so that it does not go to make room
+        self._kept[ids] = Kept(start, len(ids), layers)
+        self._use(ids)
 
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
-        self._lengths.clear()
-        self.held = 0
 
     def _longest(self, ids: Ids) -> Ids:
-        lengths = sorted((n for n in self._lengths if n <= len(ids)), reverse=True)
+        lengths = sorted((n for n in self._kept.lengths if n <= len(ids)), reverse=True)
         return next((ids[:n] for n in lengths if ids[:n] in self._kept), ())
 
+    def _use(self, ids: Ids) -> None:
+        """Note that a known prompt is used now, and all that it starts with after it."""
+        for _ in self._chain(ids):
+            pass
+
     def _chain(self, ids: Ids) -> Iterator[Kept]:
-        """A known prompt's piece, that of the one it starts with, and so on; all are used now, the first one last of all."""
+        """A known prompt's piece, that of the one it starts with, and so on.
+
+        All are used now, the first one last of all.
+        """
         while ids:
-            self._kept.move_to_end(ids)
-            yield self._kept[ids]
-            ids = ids[: self._kept[ids].start]
+            kept = self._kept[ids]
+            yield kept
+            ids = ids[: kept.start]
 
 
 def stacked(
@@ -114,7 +146,10 @@ def stacked(
 
 
 def taken(cache: DynamicCache, row: int, new: int, width: int) -> Layers | None:
-    """Copies of keys and values of a row's last ``new`` tokens of ``width``; None where the model's cache does not keep all."""
+    """Copies of keys and values of a row's last ``new`` tokens of ``width``.
+
+    None where the model's cache does not keep all.
+    """
     if not whole(cache, width):
         return None
     return [
@@ -126,7 +161,10 @@ def taken(cache: DynamicCache, row: int, new: int, width: int) -> Layers | None:
 def joined(
     parts: Sequence[tuple[torch.Tensor, Any, torch.Tensor]],
 ) -> tuple[torch.Tensor, Any, torch.Tensor]:
-    """(logits [B, 1, V], cache, mask [B, T]) of several batches as those of one, padded on the left; the caches are ``joinable``."""
+    """(logits [B, 1, V], cache, mask [B, T]) of several batches as those of one.
+
+    They are padded on the left; the caches must be ``joinable``.
+    """
     logits, caches, masks = zip(*parts, strict=True)
     width = max(mask.shape[1] for mask in masks)
     cache = caches[0]
@@ -145,7 +183,10 @@ def joined(
 
 
 def whole(cache: Any, tokens: int) -> bool:
-    """Whether a model's cache holds the keys and values of all tokens: no layer has a window that they have filled."""
+    """Whether a model's cache holds the keys and values of all tokens.
+
+    No layer has a window that they have filled.
+    """
     return all(
         type(layer) is DynamicLayer
         or (type(layer) is DynamicSlidingWindowLayer and tokens < layer.sliding_window)
@@ -154,5 +195,5 @@ def whole(cache: Any, tokens: int) -> bool:
 
 
 def joinable(cache: Any) -> bool:
-    """Whether a model's cache is keys and values and nothing else, so that others can be put beside it."""
+    """Whether a model's cache is keys and values alone, so that others can be put beside it."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)

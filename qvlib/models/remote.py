@@ -1,8 +1,10 @@
-"""A model behind a chat server in the place of a local one: it is prompted and sampled, and scores nothing."""
+"""A model behind a chat server in the place of a local one: prompted and sampled, it scores nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from qvlib.core.types import State
 from qvlib.models.api import ApiAgent
@@ -12,11 +14,16 @@ from qvlib.models.chat import Chat, ChatPrompt, parse, unparsable
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """``client`` knows the server; ``style`` makes the messages; replies have at most ``max_action_tokens``."""
+    """A served model.
+
+    client: knows the server. style: makes the messages. max_action_tokens: longest reply.
+    extra: more fields of each request, as ``ApiAgent`` takes them.
+    """
 
     client: ApiClient
     style: Chat
     max_action_tokens: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def prompt(self, state: State) -> tuple[ChatPrompt, tuple[int, ...]]:
         """The conversation as text; its tokens are the server's affair."""
@@ -27,7 +34,6 @@ class RemoteModel:
 
     def agent(self, temperature: float, top_p: float) -> ApiAgent:
         """The agent that samples so; 0 is greedy."""
-        stop = () if self.style.thoughts else ("\nObservation:",)
         return ApiAgent(
             self.client,
             self.style.messages,
@@ -35,6 +41,7 @@ class RemoteModel:
             temperature,
             top_p,
             self.max_action_tokens,
-            stop,
+            stop=() if self.style.thoughts else ("\nObservation:",),
+            extra=self.extra,
             unparsable=unparsable,
         )

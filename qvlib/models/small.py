@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,21 @@ def train_tokenizer(
     )
 
 
+def config_of(vocabulary: int, width: int, layers: int, heads: int, **tokens: Any) -> LlamaConfig:
+    """The configuration of a small Llama; tokens: ids of special tokens."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        **tokens,
+    )
+
+
 def make_model(
     tokenizer: PreTrainedTokenizerFast,
     width: int,
@@ -77,15 +93,11 @@ def make_model(
     dtype: str = "float32",
 ) -> LlamaForCausalLM:
     """A randomly initialised Llama; the weights derive from ``seed`` alone."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        tie_word_embeddings=True,
-        max_position_embeddings=2048,
+    config = config_of(
+        len(tokenizer),
+        width,
+        layers,
+        heads,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qvlib import environments
 from qvlib.base.errors import QvlibError
@@ -15,11 +14,14 @@ from qvlib.base.paths import resolve
 from qvlib.core.episodes import episode
 from qvlib.core.lockstep import lockstep
 from qvlib.core.types import State
-from qvlib.models.names import SERVED, SMOLLM2, is_remote
+from qvlib.models.names import SERVED, is_remote
 from qvlib.pipeline.common import one_thread
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.world import world
 from qvlib.runs.stage import read_stage
+
+if TYPE_CHECKING:
+    from qvlib.models.chat import Chat
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
 
@@ -57,51 +59,25 @@ def load(params: Params, name: str | Path, dtype: str = "") -> Any:
     Raises:
         QvlibError: nothing of that name gives a causal model with a tokenizer.
     """
-    from qvlib.models import local
-    from qvlib.models.chat import Chat
+    from qvlib.models import loading
 
-    if is_remote(str(name)):
+    if is_remote(name):
         return remote(params, str(name))
     one_thread(params)
-    lm = local.load(
-        found(name),
+    return loading.load_model(
+        name,
+        chat=functools.partial(chat, params),
         dtype=dtype or params.dtype,
         device=params.device,
         max_action_tokens=params.max_action_tokens,
         cache_tokens=params.cache_tokens,
-        style=functools.partial(style, params),
     )
-    longest = lm.context - params.max_action_tokens
-    if isinstance(lm.style, Chat) and lm.style.budget > longest:  # the model reads no more
-        lm.style = replace(lm.style, budget=max(1, int(longest)))
-    return lm
 
 
-def found(name: str | Path) -> str | Path:
-    """Where a model's files are: a folder, or a name on the hub as it is.
+def chat(params: Params, tokenizer: Any) -> Chat:
+    """How a model is talked to."""
+    from qvlib.models.chat import Chat
 
-    Raises:
-        QvlibError: a GGUF file or the package of ``smollm2`` is missing, or no model is in it.
-    """
-    from qvlib.models import gguf
-
-    if name == SMOLLM2:
-        return gguf.converted(gguf.smollm2())
-    folder = resolve(name)
-    if folder.suffix == ".gguf":
-        return gguf.converted(folder)
-    return folder if folder.is_dir() else name
-
-
-def style(params: Params, tokenizer: Any) -> Callable[[State], Any]:
-    """How a model is prompted: as a chat by its template; without one in the compact style, if it was cloned so, else as a plain chat."""
-    from qvlib.models.chat import PLAIN, Chat
-    from qvlib.models.prompts import ACT, compact
-
-    if not tokenizer.chat_template:
-        if ACT in tokenizer.get_vocab():
-            return compact
-        tokenizer.chat_template = PLAIN
     instructions, first, examples = _conversation(params)
     return Chat(tokenizer, instructions, first, examples, params.thoughts, params.prompt_tokens)
 
@@ -113,19 +89,19 @@ def remote(params: Params, name: str) -> Any:
     Raises:
         QvlibError: a parameter ``api_*`` is none of its values.
     """
-    from qvlib.models.api_client import ApiClient
-    from qvlib.models.chat import Chat
-    from qvlib.models.remote import RemoteModel
+    from qvlib.models.loading import remote_model
 
     model = name.removeprefix(SERVED)
     cache = resolve(
         params.api_cache
         or Path(params.runs_dir) / f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl"
     )
-    client = ApiClient(
-        model,
-        params.api_base_url,
-        params.api_key_variable,
+    return remote_model(
+        name,
+        chat=functools.partial(chat, params),
+        max_action_tokens=params.max_action_tokens,
+        base_url=params.api_base_url,
+        key_variable=params.api_key_variable,
         timeout=params.api_timeout,
         retries=params.api_retries,
         max_in_flight=params.api_in_flight,
@@ -134,10 +110,6 @@ def remote(params: Params, name: str) -> Any:
         offline=params.api_offline,
         price_prompt=params.api_price_prompt or None,
         price_completion=params.api_price_completion or None,
-    )
-    instructions, first, examples = _conversation(params)
-    return RemoteModel(
-        client, Chat(None, instructions, first, examples, params.thoughts), params.max_action_tokens
     )
 
 

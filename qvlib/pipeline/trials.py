@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qvlib.base.errors import QvlibError
 from qvlib.agents.listed import Listed
+from qvlib.base.errors import QvlibError
 from qvlib.core.reranker import Reranked
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.models.names import is_remote

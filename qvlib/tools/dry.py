@@ -15,7 +15,7 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State
-from qvlib.models.names import is_remote
+from qvlib.models.names import SMALL, has_files, is_remote
 from qvlib.pipeline.params import Params
 
 SIZE = {
@@ -108,14 +108,14 @@ def dry(params: Params, folder: Path) -> Params:
             "other_demonstrations": 40 if params.other_demonstrations else 0,
         }
     )
-    if params.agent == "small":
+    if params.agent == SMALL:
         small = small.model_copy(update={"dpo_lr": params.dpo_lr, "demonstrations": 80})
     names = {key: getattr(params, key) for key in ("agent", "other_agent", "q_base")}
     return small.model_copy(
         update={
             key: str(_model(small, _family(name), folder))
             for key, name in names.items()
-            if name not in ("", "small") and not is_remote(name)
+            if name and has_files(name)
         }
     )
 
@@ -154,11 +154,7 @@ def _agents(params: Params, folder: Path, stack: ExitStack) -> dict[str, str]:
         "agent": params.agent,
         **({"other_agent": params.other_agent} if params.other_demonstrations else {}),
     }
-    changed = {
-        key: str(_taught(params, name))
-        for key, name in names.items()
-        if name != "small" and not is_remote(name)
-    }
+    changed = {key: str(_taught(params, name)) for key, name in names.items() if has_files(name)}
     if any(map(is_remote, names.values())):
         model = load(params, _taught(params, _model(params, SERVED, folder)))
         changed["api_base_url"] = stack.enter_context(serving(model))

@@ -47,11 +47,11 @@ def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
     """
     import torch
 
-    from qvlib.models.local import load
-    from qvlib.pipeline.models import found
+    from qvlib.models.loading import load_folder
+    from qvlib.models.names import files_of
 
     torch.set_num_threads(1)
-    return compare(load(found(model)), repeats)
+    return compare(load_folder(files_of(model)), repeats)
 
 
 def compare(lm: LocalModel, repeats: int) -> tuple[Rows, dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.models.names import SMOLLM2, is_remote
+from qvlib.models.names import SMALL, SMOLLM2, files_of, is_remote
 from qvlib.pipeline.params import Params
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
@@ -114,28 +114,21 @@ def shape(params: Params, name: str, which: str = "agent") -> Shape:
     if name.lower() in KNOWN:
         return KNOWN[name.lower()]
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from qvlib.pipeline.models import found
+    from qvlib.models.small import config_of
 
-    if name == "small":
+    if name == SMALL:
         other = which == "other_agent"
         width, layers = (
             (params.other_width, params.other_layers)
             if other
             else (params.agent_width, params.agent_layers)
         )
-        config: Any = LlamaConfig(
-            vocab_size=params.vocabulary,
-            hidden_size=width,
-            intermediate_size=3 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=params.agent_heads,
-            tie_word_embeddings=True,
-        )
+        config: Any = config_of(params.vocabulary, width, layers, params.agent_heads)
     else:
         try:
-            config = AutoConfig.from_pretrained(found(name), local_files_only=True)
+            config = AutoConfig.from_pretrained(files_of(name), local_files_only=True)
         except (OSError, ValueError):
             raise QvlibError(
                 f"{name}: its size is not known: it is none of {', '.join(KNOWN)}, and no "

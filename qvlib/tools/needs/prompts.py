@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qvlib.base.paths import display_path, resolve
-from qvlib.models.names import is_remote
+from qvlib.models.names import SMALL, files_of, has_files, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.tools.needs.counts import Measured
 
@@ -96,7 +96,7 @@ def _demonstrated(params: Params) -> tuple[float, float, str]:
         for task, record in zip(tasks, records, strict=True):
             for state, action in decisions(environment, task, record["actions"]):
                 messages = [message["content"] for message in chat.messages(state)]
-                text = compact(state).text if params.agent == "small" else "\n".join(messages)
+                text = compact(state).text if params.agent == SMALL else "\n".join(messages)
                 length = count(text)
                 bound = length if is_remote(params.agent) else params.prompt_tokens
                 prompts.append(min(length, bound))
@@ -114,13 +114,11 @@ def _counter(name: str) -> tuple[Callable[[str], float], str]:
 
     By the model's tokenizer if it lies on this machine.
     """
-    if name != "small" and not is_remote(name):
+    if has_files(name):
         from transformers import AutoTokenizer
 
-        from qvlib.pipeline.models import found
-
         try:
-            tokenizer = AutoTokenizer.from_pretrained(found(name), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(files_of(name), local_files_only=True)
         except (OSError, ValueError):
             pass
         else:

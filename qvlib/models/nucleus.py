@@ -1,0 +1,70 @@
+"""The next-token distribution that is sampled from, and a reply that is drawn from it token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nucleus:
+    """The next-token distribution that is sampled from, most likely first.
+
+    tokens [K], cumulative [K] (last = 1), log_probs [K] (of the full distribution at temperature 1,
+    nats).
+    """
+
+    tokens: np.ndarray
+    cumulative: np.ndarray
+    log_probs: np.ndarray
+
+
+def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucleus:
+    """The smallest set of most likely tokens whose probability at ``temperature`` reaches ``top_p``.
+
+    log_probs: [V], at temperature 1. Ties are broken by token id.
+    """
+    scaled = np.exp((log_probs - log_probs.max()) / temperature)
+    scaled /= scaled.sum()
+    # The nucleus is small: sort only what could be in it.
+    candidates = (
+        np.flatnonzero(scaled >= (1 - top_p) / len(scaled)) if top_p < 1 else np.arange(len(scaled))
+    )
+    order = candidates[np.argsort(-scaled[candidates], kind="stable")]
+    cumulative = np.cumsum(scaled[order])
+    size = min(int(np.searchsorted(cumulative, top_p)) + 1, len(order))
+    order, cumulative = order[:size], cumulative[:size]
+    return Nucleus(order, cumulative / cumulative[-1], log_probs[order])
+
+
+class Sample:
+    """One reply under way; ``at`` of its tokens are computed.
+
+    prompt, number: which prompt it answers, and its number among the replies to that.
+    draw: gives the next uniform number in [0, 1); None is greedy.
+    """
+
+    __slots__ = ("at", "draw", "ids", "log_prob", "number", "prompt")
+
+    def __init__(self, prompt: int, number: int, draw: Callable[[], float] | None) -> None:
+        self.prompt, self.number, self.draw = prompt, number, draw
+        self.ids: Ids = ()
+        self.log_prob, self.at = 0.0, 0
+
+    def step(self, nucleus: Nucleus) -> None:
+        """Draw the next token."""
+        if self.draw is None:
+            i = 0
+        else:
+            i = int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
+        i = min(i, len(nucleus.tokens) - 1)
+        self.ids = (*self.ids, int(nucleus.tokens[i]))
+        self.log_prob += float(nucleus.log_probs[i])
+
+    def finished(self, ends: frozenset[int], longest: int) -> bool:
+        """Whether it ends with one of ``ends`` or has ``longest`` tokens."""
+        return bool(self.ids) and (self.ids[-1] in ends or len(self.ids) >= longest)
