@@ -59,9 +59,7 @@ class LocalModel:
     usage: Counter = field(default_factory=Counter)
     _nuclei: OrderedDict = field(default_factory=OrderedDict, init=False, repr=False)
     _scores: OrderedDict = field(default_factory=OrderedDict, init=False, repr=False)
-    _prompts: LRUCache = field(
-        default_factory=lambda: LRUCache(PROMPTS), init=False, repr=False
-    )
+    _prompts: LRUCache = field(default_factory=lambda: LRUCache(PROMPTS), init=False, repr=False)
     _last_prompt: Ids = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
