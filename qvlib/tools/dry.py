@@ -1,8 +1,11 @@
-"""A parameter file taken through all stages with small random models of the same architectures, in under a minute of CPU time.
+"""A parameter file taken through all stages in under a minute of CPU time.
 
-It shows that the file, the prompts, the training and the arms fit together; of the method it shows nothing. Models that
-cannot be had here (a gated hub, a paid server) are what it is for: one behind a server is asked over HTTP, by the same
-client, from a server on loopback. A random model is taught some demonstrated decisions first: untaught, it would name no action.
+With small random models of the same architectures.
+
+It shows that the file, the prompts, the training and the arms fit together; of the method it shows
+nothing. Models that cannot be had here (a gated hub, a paid server) are what it is for: one behind
+a server is asked over HTTP, by the same client, from a server on loopback. A random model is taught
+some demonstrated decisions first: untaught, it would name no action.
 """
 
 from __future__ import annotations
@@ -85,17 +88,14 @@ CHANGES = {
     "api_in_flight": 4,
     "api_timeout": 600.0,
 }
-LESSONS, CLASS, RATE = (
-    40,
-    4,
-    5e-3,
-)  # batches of decisions that a random model is taught, decisions of each, learning rate
+# Batches of decisions that a random model is taught, decisions of each, learning rate.
+LESSONS, CLASS, RATE = 40, 4, 5e-3
 
 
 def dry(params: Params, folder: Path) -> Params:
-    """The same parameters at the smallest size, with random models made in ``folder`` in the place of those they name.
+    """The same parameters at the smallest size, with random models for those they name.
 
-    A model behind a server keeps its name.
+    The models are made in ``folder``. One behind a server keeps its name.
 
     Raises:
         QvlibError: a model of a family that is not known here.
@@ -121,12 +121,15 @@ def dry(params: Params, folder: Path) -> Params:
 
 
 def run(params: Params, folder: Path) -> Any:
-    """All stages of a run at the smallest size, without its notebooks; returns the table of the arms.
+    """All stages of a run at the smallest size, without its notebooks.
 
-    folder: of the working files. Random models, once taught, serve again for other parameter files of the same world.
+    Returns the table of the arms.
+
+    folder: of the working files. Random models, once taught, serve again for other parameter files
+    of the same world.
 
     Raises:
-        QvlibError: a model of a family that is not known here, or whatever the run itself would raise.
+        QvlibError: a model of a family that is not known here, or whatever the run would raise.
     """
     from qvlib import pipeline
     from qvlib.report import numbers
@@ -146,7 +149,10 @@ def run(params: Params, folder: Path) -> Any:
 
 
 def _agents(params: Params, folder: Path, stack: ExitStack) -> dict[str, str]:
-    """What the agents' parameters become: taught models; the address of a server of one for those that are served."""
+    """What the agents' parameters become.
+
+    Taught models; for those that are served, the address of a server of one.
+    """
     from qvlib.pipeline.models import load
     from qvlib.tools.dry_server import serving
 
@@ -162,7 +168,10 @@ def _agents(params: Params, folder: Path, stack: ExitStack) -> dict[str, str]:
 
 
 def _taught(params: Params, model: str | Path) -> Path:
-    """The folder of a random model that was taught a few demonstrated decisions, made where it is missing."""
+    """The folder of a random model that was taught a few demonstrated decisions.
+
+    Made where it is missing.
+    """
     import torch
 
     from qvlib.base.seeding import generator
@@ -170,9 +179,10 @@ def _taught(params: Params, model: str | Path) -> Path:
     from qvlib.models.training import descend
     from qvlib.pipeline.models import load
 
-    made = Path(f"{model}-taught-{params.model_copy(update={'agent': str(model)}).digest('agent')}")
-    if made.is_dir():
-        return made
+    digest = params.model_copy(update={"agent": str(model)}).digest("agent")
+    taught = Path(f"{model}-taught-{digest}")
+    if taught.is_dir():
+        return taught
     lm = load(params, model)
     prompts = [(lm.prompt(state), action) for state, action in _decisions(params)]
     rows = [(ids, lm.action_ids(prompt, action)) for (prompt, ids), action in prompts]
@@ -182,17 +192,16 @@ def _taught(params: Params, model: str | Path) -> Path:
         chosen = generator(params.seed, "lesson", lesson).integers(len(rows), size=CLASS)
         loss = -action_log_probs(lm.model, [rows[i] for i in chosen], "mean", lm.end).mean()
         descend(lm.model, optimizer, [loss], longest=None)
-    lm.save(made)
-    return made
+    lm.save(taught)
+    return taught
 
 
 def _family(name: str) -> str:
-    found = next((family for part, family in FAMILIES.items() if part in name.lower()), None)
-    if found is None:
-        raise QvlibError(
-            f"{name}: no dry run for its family; known are {', '.join(sorted(set(FAMILIES.values())))}"
-        )
-    return found
+    for part, family in FAMILIES.items():
+        if part in name.lower():
+            return family
+    known = ", ".join(sorted(set(FAMILIES.values())))
+    raise QvlibError(f"{name}: no dry run for its family; known are {known}")
 
 
 def _model(params: Params, family: str, folder: Path) -> Path:
@@ -207,9 +216,9 @@ def _model(params: Params, family: str, folder: Path) -> Path:
     name = hashlib.blake2b(
         repr((params.digest("data"), family, SIZE, VOCABULARY)).encode(), digest_size=4
     ).hexdigest()
-    made = folder / f"{family}-{name}"
-    if made.is_dir():
-        return made
+    path = folder / f"{family}-{name}"
+    if path.is_dir():
+        return path
     special = [END, *(f"<|{role}|>" for role in ROLES)]
     tokenizer = byte_level_bpe(
         _texts(params),
@@ -231,9 +240,9 @@ def _model(params: Params, family: str, folder: Path) -> Path:
         torch.manual_seed(int(generator(params.seed, "weights", family).integers(2**31)))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with quiet():
-        model.save_pretrained(made)
-    tokenizer.save_pretrained(made)
-    return made
+        model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
 
 
 def _texts(params: Params) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""A chat server on loopback that answers by a local model: in a dry run it is asked as a paid server would be."""
+"""A chat server on loopback that answers by a local model.
+
+In a dry run it is asked as a paid server would be.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from qvlib.models.local import LocalModel
 
 @contextmanager
 def serving(lm: LocalModel) -> Iterator[str]:
-    """The ``base_url`` of a server that answers ``chat/completions`` for as long as the block lasts, one request at a time."""
+    """The ``base_url`` of a server that answers ``chat/completions`` while the block lasts.
+
+    One request at a time.
+    """
     turn = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +54,10 @@ def serving(lm: LocalModel) -> Iterator[str]:
 
 
 def completion(lm: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a request's JSON; choice i is drawn from (its ``seed``, i), so that the same request has the same answer."""
+    """The answer to a request's JSON.
+
+    Choice i is drawn from (its ``seed``, i), so that the same request has the same answer.
+    """
     prompt = tuple(
         lm.tokenizer(render(lm.tokenizer, body["messages"]), add_special_tokens=False)["input_ids"]
     )

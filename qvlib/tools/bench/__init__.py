@@ -1,6 +1,7 @@
 """Benchmarks: ratios within one run, each beside its limit.
 
-``qvlib bench NAME`` prints a table and, last, one JSON line. On a shared machine read the ratios, not the seconds.
+``qvlib bench NAME`` prints a table and, last, one JSON line. On a shared machine read the ratios,
+not the seconds.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import (
-    process_time as clock,  # CPU seconds: the wall clock of a shared machine times the neighbours
-)
+from time import process_time as clock  # CPU seconds: the wall clock times the neighbours too
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +17,9 @@ Rows = list[dict[str, Any]]
 def interleaved(
     arms: Mapping[str, Callable[[], Any]], repeats: int, timer: Callable[[], float] = clock
 ) -> dict[str, float]:
-    """Median seconds of each arm by ``timer``, CPU seconds of this process where none is given; a first round is not counted.
+    """Median seconds of each arm by ``timer``: of CPU, of this process, where none is given.
 
-    They take turns, since a shared machine changes its pace.
+    They take turns, since a shared machine changes its pace. A first round is not counted.
     """
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     for _ in range(repeats + 1):
@@ -44,21 +42,18 @@ def write(
     result: Mapping[str, Any],
     folder: Path | None = None,
 ) -> Path:
-    """Write ``results/bench/<name>.json`` and ``.md``, with what they came from; returns the folder.
+    """Write ``results/bench/<name>.json`` and ``.md``; returns the folder.
 
-    A benchmark with a function ``figure`` also gets ``<name>.png``.
+    With what they came from. A benchmark with a function ``figure`` also gets ``<name>.png``.
     """
     from qvlib.base.files import write_atomic, write_json
     from qvlib.base.paths import resolve
     from qvlib.report import figures
-    from qvlib.runs.stage import provenance
+    from qvlib.runs import provenance
 
     folder = folder or resolve("results") / "bench"
-    machine, git, packages = (
-        provenance.machine("cpu"),
-        provenance.git_state(),
-        provenance.package_versions(),
-    )
+    machine, git = provenance.machine("cpu"), provenance.git_state()
+    packages = provenance.package_versions()
     write_json(
         folder / f"{name}.json",
         {
@@ -75,7 +70,10 @@ def write(
     code += " with uncommitted changes" if git and git["dirty"] else ""
     versions = ", ".join(f"{package} {version}" for package, version in packages.items() if version)
     meaning = inspect.getdoc(benchmark.run).partition("\n\nRaises:")[0]
-    origin = f"`qvlib bench {name}`, {code}, {machine['cpus']} processors, {machine['platform']}; {versions}."
+    origin = (
+        f"`qvlib bench {name}`, {code}, {machine['cpus']} processors, {machine['platform']}; "
+        f"{versions}."
+    )
     text = f"{meaning}\n\n{_table(rows)}\n\n```json\n{_line(name, result)}\n```\n\n{origin}\n"
     write_atomic(folder / f"{name}.md", text)
     if hasattr(benchmark, "figure"):

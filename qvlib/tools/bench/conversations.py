@@ -1,10 +1,14 @@
-"""A chat model over a whole episode: five replies and five scores a step, with and without shared prompts."""
+"""A chat model over a whole episode, with and without shared prompts.
+
+Five replies and five scores a step.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,33 +18,30 @@ from qvlib.models.local import Ids, LocalModel
 from qvlib.models.names import SMOLLM2
 from qvlib.tools.bench.common import Rows, clock
 
-EPISODES, STEPS, HEAD, GROWTH = (
-    1,
-    3,
-    200,
-    80,
-)  # tokens: instructions and task, an action and what it showed
+EPISODES, STEPS = 1, 3
+HEAD, GROWTH = 200, 80  # tokens: instructions and task, an action and what it showed
 REPLIES, ACTION = 5, 8
 CACHE = 20_000  # tokens
-FEWER, FASTER, SAME = (
-    4.0,
-    3.0,
-    1e-4,
-)  # prompt tokens and seconds, at least, of sharing against not; nats, at most
+FEWER, FASTER = 4.0, 3.0  # prompt tokens and seconds, at least, of sharing against not
+SAME = 1e-4  # nats, at most
 WORKS = ("sampling", "scoring")
 FEW, FAST = f"fewer (at least {FEWER:g} times)", f"faster (at least {FASTER:g} times)"
 NEAR = f"largest difference (at most {SAME:g} nats)"
 
 
 def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
-    """An episode of three steps with SmolLM2-135M-Instruct: a prompt of 200 tokens that grows by 80 a step.
+    """An episode of three steps with SmolLM2-135M-Instruct, whose prompt grows.
 
-    At each step five replies of at most 8 tokens are sampled, then five candidates are scored. ``singly`` pays for the
-    prompt with each of them, ``shared`` once for the five samples and once for the five scores of a step, ``kept`` once an
-    episode: the key-value cache of a prompt serves the prompts that start with it, and the same prompt when it is scored
-    after it was sampled from. All three give the same numbers, up to the largest difference. Prompt tokens are those that
-    were computed; they and the times are to be fewer and shorter than those of ``singly`` by the ratios at the columns' heads.
-    Float32, one thread, CPU seconds, medians of rounds in which the ways take turns.
+    From 200 tokens, by 80 a step.
+
+    At each step five replies of at most 8 tokens are sampled, then five candidates are scored.
+    ``singly`` pays for the prompt with each of them, ``shared`` once for the five samples and once
+    for the five scores of a step, ``kept`` once an episode: the key-value cache of a prompt serves
+    the prompts that start with it, and the same prompt when it is scored after it was sampled from.
+    All three give the same numbers, up to the largest difference. Prompt tokens are those that were
+    computed; they and the times are to be fewer and shorter than those of ``singly`` by the ratios
+    at the columns' heads. Float32, one thread, CPU seconds, medians of rounds in which the ways
+    take turns.
 
     Raises:
         QvlibError: the model's package is not installed, or the model given is none.
@@ -67,9 +68,9 @@ def compare(lm: LocalModel, repeats: int) -> tuple[Rows, dict[str, Any]]:
         {way: _played(model, problem, singly) for way, (model, singly) in ways.items()}
         for _ in range(repeats + 1)
     ]
-    parts = {
-        (way, work): [one[way][work] for one in rounds[1:]] for way in ways for work in WORKS
-    }  # the first is not counted
+    parts = {  # the first is not counted
+        (way, work): [played[way][work] for played in rounds[1:]] for way in ways for work in WORKS
+    }
     rows = [
         _row(work, way, parts[way, work], parts["singly", work]) for work in WORKS for way in ways
     ]
@@ -92,7 +93,10 @@ def compare(lm: LocalModel, repeats: int) -> tuple[Rows, dict[str, Any]]:
 
 @dataclass
 class Part:
-    """What a way came to in one of the works: CPU seconds, prompt tokens that were computed, log-probabilities."""
+    """What a way came to in one of the works.
+
+    CPU seconds, prompt tokens that were computed, log-probabilities.
+    """
 
     seconds: float = 0.0
     tokens: int = 0
@@ -146,7 +150,7 @@ def _sampled(lm: LocalModel, prompts: Sequence[Ids], draws: Sequence[Sequence[An
 def _scored(
     lm: LocalModel, prompts: Sequence[Ids], replies: Sequence[Sequence[Ids]]
 ) -> list[float]:
-    return sum(lm.log_probs(prompts, replies), [])
+    return list(chain.from_iterable(lm.log_probs(prompts, replies)))
 
 
 def _one_by_one(
@@ -156,12 +160,12 @@ def _one_by_one(
     asked: Sequence[Sequence[Any]],
 ) -> list[float]:
     """As ``call``, each reply in a call that remembers nothing of the others."""
-    found: list[float] = []
+    log_probs: list[float] = []
     for prompt, row in zip(prompts, asked, strict=True):
-        for one in row:
+        for reply in row:
             lm.forget()
-            found += call(lm, [prompt], [[one]])
-    return found
+            log_probs += call(lm, [prompt], [[reply]])
+    return log_probs
 
 
 def _problem(vocabulary: int) -> list[tuple[list[Ids], list[list[Ids]]]]:
@@ -171,8 +175,8 @@ def _problem(vocabulary: int) -> list[tuple[list[Ids], list[list[Ids]]]]:
     def some(n: int) -> Ids:
         return tuple(rng.integers(20, vocabulary, n).tolist())
 
-    rows, made = [some(HEAD) for _ in range(EPISODES)], []
+    prompts, steps = [some(HEAD) for _ in range(EPISODES)], []
     for _ in range(STEPS):
-        made.append((rows, [[some(ACTION) for _ in range(REPLIES)] for _ in rows]))
-        rows = [row + some(GROWTH) for row in rows]
-    return made
+        steps.append((prompts, [[some(ACTION) for _ in range(REPLIES)] for _ in prompts]))
+        prompts = [prompt + some(GROWTH) for prompt in prompts]
+    return steps

@@ -1,4 +1,7 @@
-"""Steps of the environment a second, its memory over many episodes, and how it grows with the catalogue."""
+"""Steps of the environment a second, its memory over many episodes.
+
+And how both grow with the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ GROWING = ("load (s)", "MB loaded", "search (ms)")
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """Random admissible walks in generated catalogues, each size in a process of its own.
 
-    Columns: CPU seconds to load; resident memory once loaded, its peak until then, and after a tenth, half and all of
-    10,000 episodes, MB; median and 95th percentile of 400 searches that were not asked before, ms; steps a second,
-    their ratio to the original's about 50, and what that ratio is to be at least. The first episodes fill the shop's
-    memory of page views, which is bounded; ``memory_growth`` is that of the second half. ``full`` carries the line
-    through the two largest sizes on to the full 1.18 million products.
+    Columns: CPU seconds to load; resident memory once loaded, its peak until then, and after a
+    tenth, half and all of 10,000 episodes, MB; median and 95th percentile of 400 searches that were
+    not asked before, ms; steps a second, their ratio to the original's about 50, and what that
+    ratio is to be at least. The first episodes fill the shop's memory of page views, which is
+    bounded; ``memory_growth`` is that of the second half. ``full`` carries the line through the two
+    largest sizes on to the full 1.18 million products.
     """
     rows = []
     for products in SIZES:
@@ -93,21 +97,17 @@ def megabytes(what: str = "VmRSS") -> float:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        return (
-            int(
-                next(
-                    line for line in status.read_text().splitlines() if line.startswith(what)
-                ).split()[1]
-            )
-            / 1024
-        )
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1 << 20 if sys.platform == "darwin" else 1 << 10
-    )
+        lines = status.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def figure(rows: Rows, result: dict[str, Any]):
-    """Load time, memory and search time by the size of the catalogue, and what that gives for the full one."""
+    """Load time, memory and search time by the size of the catalogue.
+
+    And what that gives for the full one.
+    """
     from matplotlib.ticker import NullFormatter
 
     from qvlib.report.figures import BLUE, DARK, GREY, label, panels

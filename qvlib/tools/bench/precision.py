@@ -1,4 +1,7 @@
-"""How often bfloat16 changes which action has the highest Q, on a real model and a policy that DPO has just begun to tune."""
+"""How often bfloat16 changes which action has the highest Q.
+
+On a real model, and a policy that DPO has just begun to tune.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from qvlib.core.types import Environment, State
 from qvlib.estimators.data import PairIds
 from qvlib.estimators.step_dpo_loop import train
 from qvlib.models.names import SMOLLM2
+from qvlib.report.formats import interval
 from qvlib.tools.bench.common import Rows
 
 if TYPE_CHECKING:
@@ -33,18 +37,20 @@ Choices = list[tuple[State, list[str]]]
 def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
     """Which of five actions has the highest Q = log pi - log pi_ref, in float32 and with bfloat16.
 
-    50 states of unseen tasks of the embedded shop, as the scripted shopper meets them, with five of the actions that each
-    lists. The reference is SmolLM2-135M-Instruct; the policy is it after three steps of DPO (beta 0.1, learning rate
-    2e-5, all weights, in float32) on 6 pairs: what the shopper did early in training tasks, before another action of the page.
+    50 states of unseen tasks of the embedded shop, as the scripted shopper meets them, with five of
+    the actions that each lists. The reference is SmolLM2-135M-Instruct; the policy is it after
+    three steps of DPO (beta 0.1, learning rate 2e-5, all weights, in float32) on 6 pairs: what the
+    shopper did early in training tasks, before another action of the page.
 
-    ``all in bfloat16``: weights and all that is computed, but for the sums of matrix products, which are rounded once they
-    are made. ``weights in bfloat16``: those of policy and reference, as after saving them so; computed in float32. Neither
-    is what qvlib does: its Q is in float32.
+    ``all in bfloat16``: weights and all that is computed, but for the sums of matrix products,
+    which are rounded once they are made. ``weights in bfloat16``: those of policy and reference, as
+    after saving them so; computed in float32. Neither is what qvlib does: its Q is in float32.
 
-    Columns: states in which another action than in float32 is the best (by chance alone it would be 80 %), with an
-    interval that resamples products; how far Q is from that in float32, mean over replies, and over replies by their
-    tokens; the standard deviation of Q among the five, mean over states, in float32 and so; what is lost of Q in float32
-    by taking that action. Nats. ``ratio`` is the first row's share. Nothing is timed.
+    Columns: states in which another action than in float32 is the best (by chance alone it would be
+    80 %), with an interval that resamples products; how far Q is from that in float32, mean over
+    replies, and over replies by their tokens; the standard deviation of Q among the five, mean over
+    states, in float32 and so; what is lost of Q in float32 by taking that action. Nats. ``ratio``
+    is the first row's share. Nothing is timed.
 
     Raises:
         QvlibError: the model's package is not installed, or the model given is none.
@@ -92,7 +98,7 @@ def compare(
                 "states": len(q),
                 "changed": int((chosen != best).sum()),
                 "share": share,
-                "95 %": f"[{low:.3f}, {high:.3f}]",
+                "95 %": interval(low, high),
                 "difference a reply": off.mean(),
                 "a token": (off / tokens).mean(),
                 "spread in float32": exact.std(1).mean(),
@@ -110,17 +116,20 @@ def compare(
 
 def choices(shop: Environment, states: int) -> list[Choices]:
     """(state, candidates) of the shopper's episodes on test tasks, an episode a list."""
-    found: list[Choices] = []
+    episodes: list[Choices] = []
     for episode in _episodes(shop, "test"):
-        left = states - sum(map(len, found))
+        left = states - sum(map(len, episodes))
         if not left:
             break
-        found.append([(state, _drawn(state, CANDIDATES)) for state, _ in episode[:left]])
-    return found
+        episodes.append([(state, _drawn(state, CANDIDATES)) for state, _ in episode[:left]])
+    return episodes
 
 
 def computed(lm: LocalModel) -> LocalModel:
-    """A copy in bfloat16: weights, and each result as it is made. What places words stays in float32, as where models are loaded so."""
+    """A copy in bfloat16: weights, and each result as it is made.
+
+    What places words stays in float32, as where models are loaded so.
+    """
     import torch
     from torch import nn
 
@@ -145,7 +154,10 @@ def stored(lm: LocalModel) -> LocalModel:
 
 
 def _linear(layer: Any) -> Any:
-    """A linear layer in bfloat16 that sums in float32, as processors with units for it do; others take ten times as long by themselves."""
+    """A linear layer in bfloat16 that sums in float32, as processors with units for it do.
+
+    Others take ten times as long by themselves.
+    """
     import torch
     from torch.nn import functional as F
 
@@ -153,16 +165,19 @@ def _linear(layer: Any) -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return F.linear(x.float(), self.weight, self.bias).to(torch.bfloat16)
 
-    made = Linear()
-    made.register_buffer("weight", layer.weight.float())
-    made.register_buffer("bias", None if layer.bias is None else layer.bias.float())
-    return made
+    linear = Linear()
+    linear.register_buffer("weight", layer.weight.float())
+    linear.register_buffer("bias", None if layer.bias is None else layer.bias.float())
+    return linear
 
 
 def _scored(
     policy: LocalModel, reference: LocalModel, episodes: Sequence[Choices]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Q of each candidate of each state, and its tokens: [states, candidates] each; a prompt goes on from the one before it."""
+    """Q of each candidate of each state, and its tokens: [states, candidates] each.
+
+    A prompt goes on from the one before it.
+    """
     from qvlib.estimators.log_ratio import LogRatio
 
     q = LogRatio(policy, reference)

@@ -17,13 +17,16 @@ Walk = tuple[Any, list[list[str]]]
 
 
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
-    """The same random walks of possible commands in ScienceWorld's experiments, by the bare simulator and by ours.
+    """The same random walks of possible commands in ScienceWorld's experiments, by two ways.
 
-    Rows: a walk from the start; then, from each state of a walk, stepping two commands: by playing the walk again in the
-    bare simulator (it is reset; it cannot be copied), and from our state. Columns: steps, median milliseconds of the
-    wall clock a step (the simulator is a Java process of its own) and steps a second. What ours remembers is emptied before each round.
-    The bare one's step also lists every valid action.
-    ``ratio``: ours to the bare simulator's along walks; ``branching``: the same from branches.
+    By the bare simulator and by ours.
+
+    Rows: a walk from the start; then, from each state of a walk, stepping two commands: by playing
+    the walk again in the bare simulator (it is reset; it cannot be copied), and from our state.
+    Columns: steps, median milliseconds of the wall clock a step (the simulator is a Java process of
+    its own) and steps a second. What ours remembers is emptied before each round. The bare one's
+    step also lists every valid action. ``ratio``: ours to the bare simulator's along walks;
+    ``branching``: the same from branches.
 
     Raises:
         QvlibError: scienceworld or Java is not installed.
@@ -36,8 +39,10 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     env = simulator().env
     with TemporaryDirectory() as folder:
         write_experiments(ScienceWorldSettings(game_count=6), Path(folder))
-        world = build(folder, max_steps=LENGTH)
-    walks = [walk(env, task) for split in ("train", "dev", "test") for task in world.tasks(split)]
+        environment = build(folder, max_steps=LENGTH)
+    walks = [
+        walk(env, task) for split in ("train", "dev", "test") for task in environment.tasks(split)
+    ]
     ways = {
         "walk, bare simulator": _own_walk,
         "walk, ours": our_walk,
@@ -49,7 +54,8 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     def timed(way: str):
         def call() -> None:
             simulator().forget()
-            steps[way] = sum(ways[way](env if "bare" in way else world, *one) for one in walks)
+            place = env if "bare" in way else environment
+            steps[way] = sum(ways[way](place, *walk) for walk in walks)
 
         return call
 

@@ -1,8 +1,11 @@
-"""Scoring candidates and sampling replies after a shared prompt, against paying for the prompt with each of them."""
+"""Scoring candidates and sampling replies after a shared prompt.
+
+Against paying for the prompt with each of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +15,21 @@ from qvlib.tools.bench.common import Rows, interleaved
 
 PROMPT, REPLIES, ACTION = 800, 5, 8  # tokens, candidates or samples, tokens
 LENGTHS = {"one prompt": (800,), "mixed lengths": (200, 350, 500, 650, 800)}
-# width, layers, rounds for each that is asked (short ones are noisy): the small agent's size, and 30 M parameters
+# width, layers, rounds for each that is asked (short ones are noisy): the small agent's size, and
+# 30 M parameters
 SIZES = {"small": (128, 2, 9), "30 M": (512, 8, 1)}
 LEAST = 3.5  # times faster, for scoring
 
 
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
-    """Five replies of 8 tokens: after one prompt of 800 tokens, and after each of five of 200 to 800 in one call.
+    """Five replies of 8 tokens, after one prompt and after each of five in one call.
 
-    Without sharing each reply pays for its whole prompt: scores are full passes, the five replies of a prompt in one
-    batch without padding; each sample is a call of its own. Both ways give the same numbers (the largest difference
-    is told). The limit is the ratio of the tokens that the two have to compute; scoring is to be at least 3.5 times
-    faster. Llamas of random weights in float32, one thread, CPU seconds.
+    One prompt of 800 tokens, five of 200 to 800.
+    Without sharing each reply pays for its whole prompt: scores are full passes, the five replies
+    of a prompt in one batch without padding; each sample is a call of its own. Both ways give the
+    same numbers (the largest difference is told). The limit is the ratio of the tokens that the two
+    have to compute; scoring is to be at least 3.5 times faster. Llamas of random weights in
+    float32, one thread, CPU seconds.
     """
     import torch
 
@@ -32,19 +38,7 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     for size, (width, layers, rounds) in SIZES.items():
         lm = _model(width, layers)
         for batch, lengths in LENGTHS.items():
-            prompts, replies = _problem(lengths, len(lm.tokenizer))
-            works = {
-                "scoring": (
-                    lambda: lm.log_probs(prompts, replies),
-                    lambda: _full_passes(lm, prompts, replies),
-                ),
-                "sampling": (
-                    lambda: _sampled(lm, prompts, range(REPLIES)),
-                    lambda: _one_by_one(lm, prompts),
-                ),
-            }
-            for work, (shared, apart) in works.items():
-                row = _row(lm, shared, apart, rounds * repeats)
+            for work, row in _works(lm, lengths, rounds * repeats):
                 least = LEAST if work == "scoring" else None
                 rows.append(
                     {"model": size, "replies": work, "batch": batch, **row, "at least": least}
@@ -58,10 +52,32 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     }
 
 
+def _works(
+    lm: LocalModel, lengths: Sequence[int], repeats: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(work, its row) of scoring and of sampling after prompts of these lengths."""
+    prompts, replies = _problem(lengths, len(lm.tokenizer))
+    works = {
+        "scoring": (
+            lambda: lm.log_probs(prompts, replies),
+            lambda: _full_passes(lm, prompts, replies),
+        ),
+        "sampling": (
+            lambda: _sampled(lm, prompts, range(REPLIES)),
+            lambda: _one_by_one(lm, prompts),
+        ),
+    }
+    for work, (shared, apart) in works.items():
+        yield work, _row(lm, shared, apart, repeats)
+
+
 def _row(
     lm: LocalModel, shared: Callable[[], Any], apart: Callable[[], Any], repeats: int
 ) -> dict[str, Any]:
-    """Both ways timed, with nothing remembered, against the tokens they compute, and how far their numbers differ."""
+    """Both ways timed, with nothing remembered, against the tokens they compute.
+
+    And how far their numbers differ.
+    """
 
     def fresh(call: Callable[[], Any]) -> Any:
         lm.forget()
@@ -110,13 +126,13 @@ def _sampled(lm: LocalModel, prompts: Sequence[Ids], numbers: Sequence[int]) -> 
 
 def _one_by_one(lm: LocalModel, prompts: Sequence[Ids]) -> list[list[float]]:
     """As ``_sampled``, each reply in a call that remembers nothing of the others."""
-    found: list[list[float]] = []
+    log_probs: list[list[float]] = []
     for prompt in prompts:
-        found.append([])
+        log_probs.append([])
         for k in range(REPLIES):
             lm.forget()
-            found[-1] += _sampled(lm, [prompt], [k])[0]
-    return found
+            log_probs[-1] += _sampled(lm, [prompt], [k])[0]
+    return log_probs
 
 
 def _model(width: int, layers: int) -> LocalModel:
@@ -127,13 +143,10 @@ def _model(width: int, layers: int) -> LocalModel:
 
     tokenizer = one_token_a_word(2048)
     model = make_model(tokenizer, width, layers, width // 32, 0)
-    # As drawn, all tokens are about equally likely and a sample hangs on rounding: this head spreads the logits.
-    head = (
-        3
-        * width**-0.5
-        * torch.randn(len(tokenizer), width, generator=torch.Generator().manual_seed(0))
-    )
-    model.lm_head.weight = torch.nn.Parameter(head)
+    # As drawn, all tokens are about equally likely and a sample hangs on rounding: this head
+    # spreads the logits.
+    drawn = torch.randn(len(tokenizer), width, generator=torch.Generator().manual_seed(0))
+    model.lm_head.weight = torch.nn.Parameter(3 * width**-0.5 * drawn)
     return LocalModel(model, tokenizer, max_action_tokens=ACTION)
 
 

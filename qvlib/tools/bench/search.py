@@ -18,7 +18,7 @@ EVERY = {TOGETHER: 1, ONE_TREE: 4, ONE_CALL: 8}  # every so manieth task is sear
 
 
 @dataclass(frozen=True)
-class Found:
+class Searched:
     """What a search came to: its trees by task, and model calls and computed tokens a task."""
 
     trees: dict[str, Any]
@@ -29,34 +29,38 @@ class Found:
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     """The search of ``params/quick.yml`` on dev tasks, with its own agent and one thread a process.
 
-    A process a core is how trees are collected; one tree cannot use a second core. Each way starts with an empty
-    memory; one call at a time has none, and asks for each reply by itself. Times are CPU seconds of a process,
-    medians of rounds in which the ways take turns. The trees together are to do at least 3 times the tasks a second
-    of one tree at a time and 8 times those of one call at a time. The limit of each: what it would be if every token
-    that is computed took no longer than in one pass over a full batch of prompts, on each core, and all else no time.
-    ``same_trees`` counts the trees that came out the same, as all should but for a draw on the edge of a rounding.
+    A process a core is how trees are collected; one tree cannot use a second core. Each way starts
+    with an empty memory; one call at a time has none, and asks for each reply by itself. Times are
+    CPU seconds of a process, medians of rounds in which the ways take turns. The trees together are
+    to do at least 3 times the tasks a second of one tree at a time and 8 times those of one call at
+    a time. The limit of each: what it would be if every token that is computed took no longer than
+    in one pass over a full batch of prompts, on each core, and all else no time. ``same_trees``
+    counts the trees that came out the same, as all should but for a draw on the edge of a rounding.
 
     Raises:
-        QvlibError: the agent of ``params/quick.yml`` is not trained; the message names the notebook.
+        QvlibError: the agent of ``params/quick.yml`` is not trained.
     """
     from qvlib.pipeline.common import processes
     from qvlib.pipeline.params import Params
 
     bench, cores = Bench(), processes(Params())
-    found: dict[str, Found] = {}
+    searched: dict[str, Searched] = {}
     seconds = interleaved(
-        {way: lambda way=way: found.update({way: bench.search(way, EVERY[way])}) for way in EVERY},
+        {
+            way: lambda way=way: searched.update({way: bench.search(way, EVERY[way])})
+            for way in EVERY
+        },
         repeats,
     )
     full = bench.full_batch(repeats)
-    rows = [_row(way, 1, len(found[way].trees) / seconds[way], [found[way]]) for way in EVERY]
+    rows = [_row(way, 1, len(searched[way].trees) / seconds[way], [searched[way]]) for way in EVERY]
     if cores > 1:
         with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
             rates, parts = zip(
                 *pool.map(_part, range(cores), [cores] * cores, [repeats] * cores), strict=True
             )
         rows.insert(0, _row(TOGETHER, cores, sum(rates), parts))
-        found |= {f"part {i}": part for i, part in enumerate(parts)}
+        searched |= {f"part {i}": part for i, part in enumerate(parts)}
     slow = {row["way"]: row["tasks/s"] for row in rows}
     for row in rows:
         limit = row["processes"] * full / row["tokens a task"] if row["way"] == TOGETHER else None
@@ -65,10 +69,10 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
             row[f"its limit (at least {LEAST[way]:g})"] = limit and limit / slow[way]
         row["of the limit"] = f"{row['tasks/s'] / limit:.0%}" if limit else ""
     same = [
-        found[TOGETHER].trees[task] == nodes
-        for way in found
+        searched[TOGETHER].trees[task] == nodes
+        for way in searched
         if way != TOGETHER
-        for task, nodes in found[way].trees.items()
+        for task, nodes in searched[way].trees.items()
     ]
     alone = next(row for row in reversed(rows) if row["way"] == TOGETHER)
     return rows, {
@@ -86,28 +90,28 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     }
 
 
-def _row(way: str, processes: int, rate: float, found: Sequence[Found]) -> dict[str, Any]:
+def _row(way: str, processes: int, rate: float, parts: Sequence[Searched]) -> dict[str, Any]:
     return {
         "way": way,
         "processes": processes,
         "tasks/s": rate,
-        "calls a task": statistics.mean(f.calls for f in found),
-        "tokens a task": statistics.mean(f.tokens for f in found),
+        "calls a task": statistics.mean(part.calls for part in parts),
+        "tokens a task": statistics.mean(part.tokens for part in parts),
     }
 
 
-def _part(number: int, processes: int, repeats: int) -> tuple[float, Found]:
-    """A process' share of the trees: tasks a CPU second, and what was found."""
+def _part(number: int, processes: int, repeats: int) -> tuple[float, Searched]:
+    """A process' share of the trees: tasks a CPU second, and what it came to."""
     bench, seconds = Bench(), []
     for _ in range(repeats + 1):
         start = clock()
-        found = bench.search(TOGETHER, processes, number)
+        part = bench.search(TOGETHER, processes, number)
         seconds.append(clock() - start)
-    return len(found.trees) / statistics.median(seconds[1:]), found
+    return len(part.trees) / statistics.median(seconds[1:]), part
 
 
 class Bench:
-    """The agent, the world and the search of ``params/quick.yml``, and all prompts that were met."""
+    """The agent, environment and search of ``params/quick.yml``, and all prompts that were met."""
 
     def __init__(self) -> None:
         from qvlib import pipeline
@@ -119,7 +123,7 @@ class Bench:
         self.select = pipeline.search_select(self.params)
         self.prompts: set[tuple[int, ...]] = set()
 
-    def search(self, way: str, every: int, first: int = 0) -> Found:
+    def search(self, way: str, every: int, first: int = 0) -> Searched:
         """Search every so manieth task from a first one, in one of the ways."""
         from qvlib.core.filtering import Filtered
         from qvlib.core.lockstep import lockstep
@@ -146,12 +150,15 @@ class Bench:
             for tree in lockstep(jobs, agent, TREES if way == TOGETHER else 1)
         }
         self.prompts |= counting.met
-        return Found(
+        return Searched(
             trees, counting.calls / len(tasks), self.lm.usage["computed_tokens"] / len(tasks)
         )
 
     def full_batch(self, repeats: int) -> float:
-        """Tokens a second of one pass over a full batch of the search's prompts, those of middle length."""
+        """Tokens a second of one pass over a full batch of the search's prompts.
+
+        Those of middle length.
+        """
         prompts = sorted(self.prompts, key=len)
         start = max(0, len(prompts) - TREES) // 2
         rows = [(prompt, (self.lm.end,)) for prompt in prompts[start : start + TREES]]
@@ -160,7 +167,10 @@ class Bench:
 
 
 class Counting:
-    """A local model whose calls are counted and prompts kept; ``singly`` makes each reply a call without memory."""
+    """A local model whose calls are counted and prompts kept.
+
+    ``singly`` makes each reply a call without memory.
+    """
 
     def __init__(self, lm: Any, singly: bool) -> None:
         self.lm, self.singly, self.calls, self.met = lm, singly, 0, set()

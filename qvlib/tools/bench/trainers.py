@@ -12,8 +12,9 @@ from qvlib.tools.bench.common import Rows, interleaved
 
 
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
-    """Both DPO trainers on a Llama of 0.86 M parameters: 300 pairs, prompts of about 70 tokens, batches of 32.
+    """Both DPO trainers on a Llama of 0.86 M parameters.
 
+    300 pairs, prompts of about 70 tokens, batches of 32.
     Seconds of one epoch with all preparation (reference log-probabilities, checkpoints), medians of
     interleaved repeats; importing the libraries is apart.
     """

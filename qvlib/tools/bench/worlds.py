@@ -1,4 +1,4 @@
-"""Steps of TextWorld a second behind the environment protocol, beside TextWorld's own environment."""
+"""Steps of TextWorld a second behind the environment protocol, beside TextWorld's own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ GAMES, WALKS, BRANCHES = 3, 2, 2
 
 
 def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
-    """The same random walks of admissible commands in cooking games, by TextWorld's own environment and by ours.
+    """The same random walks of admissible commands in cooking games, by two ways.
 
-    Rows: a walk from the start; then, from each state of a walk, stepping two commands: by a copy of TextWorld's
-    environment, by playing the walk again in it, and from our kept state. Columns: steps, median CPU milliseconds a step
-    and steps a CPU second. ``ratio``: ours to TextWorld's own along walks; ``branching``: ours to the quicker of its two.
+    By TextWorld's own environment and by ours.
+
+    Rows: a walk from the start; then, from each state of a walk, stepping two commands: by a copy
+    of TextWorld's environment, by playing the walk again in it, and from our kept state. Columns:
+    steps, median CPU milliseconds a step and steps a CPU second. ``ratio``: ours to TextWorld's own
+    along walks; ``branching``: ours to the quicker of its two.
 
     Raises:
         QvlibError: textworld is not installed.
@@ -27,9 +30,9 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         list(generate(Path(folder), plan("cooking", GAMES, 0, 0.3, 0.3)))
-        world = build(folder, in_order=True)
-        tasks = [task for split in ("train", "dev", "test") for task in world.tasks(split)]
-        walks = [walk(world, task, seed) for task in tasks for seed in range(WALKS)]
+        environment = build(folder, in_order=True)
+        tasks = [task for split in ("train", "dev", "test") for task in environment.tasks(split)]
+        walks = [walk(environment, task, seed) for task in tasks for seed in range(WALKS)]
         ways = {
             "walk, TextWorld": _own_walk,
             "walk, ours": our_walk,
@@ -37,12 +40,12 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
             "branch, TextWorld played again": _played_again,
             "branch, ours": branched,
         }
-        steps = {way: 0 for way in ways}
+        steps = dict.fromkeys(ways, 0)
 
         def timed(way: str):
             def call() -> None:
-                world.machines.forget()
-                steps[way] = sum(ways[way](world, task, commands) for task, commands in walks)
+                environment.machines.forget()
+                steps[way] = sum(ways[way](environment, task, commands) for task, commands in walks)
 
             return call
 
@@ -64,42 +67,43 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     }
 
 
-def walk(world: Any, task: Any, seed: int) -> tuple[Any, list[list[str]]]:
-    """For each state of a random walk, the command that is taken first, then others to branch with."""
-    rng, state, commands = generator(0, "bench", task.id, seed), world.reset(task), []
+def walk(environment: Any, task: Any, seed: int) -> tuple[Any, list[list[str]]]:
+    """For each state of a random walk, the command that is taken, then others to branch with."""
+    rng, state, commands = generator(0, "bench", task.id, seed), environment.reset(task), []
     while not state.done:
         drawn = rng.permutation(state.admissible)[:BRANCHES].tolist()
         commands.append(drawn)
-        state = world.step(state, drawn[0])
+        state = environment.step(state, drawn[0])
     return task, commands
 
 
-def _start(world: Any, task: Any) -> Any:
+def _start(environment: Any, task: Any) -> Any:
     import textworld
 
     env = textworld.start(
-        str(world.folder / task.goal), textworld.EnvInfos(admissible_commands=True, score=True)
+        str(environment.folder / task.goal),
+        textworld.EnvInfos(admissible_commands=True, score=True),
     )
     env.reset()
     return env
 
 
-def _own_walk(world: Any, task: Any, commands: list[list[str]]) -> int:
-    env = _start(world, task)
+def _own_walk(environment: Any, task: Any, commands: list[list[str]]) -> int:
+    env = _start(environment, task)
     for first, *_ in commands:
         env.step(first)
     return len(commands)
 
 
-def our_walk(world: Any, task: Any, commands: list[list[str]]) -> int:
-    state = world.reset(task)
+def our_walk(environment: Any, task: Any, commands: list[list[str]]) -> int:
+    state = environment.reset(task)
     for first, *_ in commands:
-        state = world.step(state, first)
+        state = environment.step(state, first)
     return len(commands)
 
 
-def _copied(world: Any, task: Any, commands: list[list[str]]) -> int:
-    env = _start(world, task)
+def _copied(environment: Any, task: Any, commands: list[list[str]]) -> int:
+    env = _start(environment, task)
     for drawn in commands:
         for command in drawn:
             env.copy().step(command)
@@ -107,8 +111,8 @@ def _copied(world: Any, task: Any, commands: list[list[str]]) -> int:
     return sum(map(len, commands))
 
 
-def _played_again(world: Any, task: Any, commands: list[list[str]]) -> int:
-    env = _start(world, task)
+def _played_again(environment: Any, task: Any, commands: list[list[str]]) -> int:
+    env = _start(environment, task)
     for depth, drawn in enumerate(commands):
         for command in drawn:
             env.reset()
@@ -118,10 +122,10 @@ def _played_again(world: Any, task: Any, commands: list[list[str]]) -> int:
     return sum(map(len, commands))
 
 
-def branched(world: Any, task: Any, commands: list[list[str]]) -> int:
-    state = world.reset(task)
+def branched(environment: Any, task: Any, commands: list[list[str]]) -> int:
+    state = environment.reset(task)
     for drawn in commands:
         for command in drawn:
-            world.step(state, command)
-        state = world.step(state, drawn[0])
+            environment.step(state, command)
+        state = environment.step(state, drawn[0])
     return sum(map(len, commands))

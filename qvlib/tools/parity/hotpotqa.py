@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.core.types import State
-from qvlib.environments.hotpotqa import HotPotQA, environment, metric, splits
+from qvlib.environments.hotpotqa import HotPotQA, metric, splits
+from qvlib.environments.hotpotqa.environment import build
 from qvlib.environments.hotpotqa.questions import Question
 from qvlib.tools.parity.rows import Row, compare, recorded, row
 
@@ -18,20 +19,20 @@ def check_hotpotqa(data_dir: str | Path) -> list[Row]:
         QvlibError: unusable data, or no recorded file beside them.
     """
     folder = Path(data_dir)
-    found = recorded(folder, _CHECKS)
-    world = environment.build(folder)
-    return [row(path, _CHECKS[name](world)) for name, path in found.items()]
+    files = recorded(folder, _CHECKS)
+    environment = build(folder)
+    return [row(path, _CHECKS[name](environment)) for name, path in files.items()]
 
 
-def _transcripts(world: HotPotQA):
+def _transcripts(environment: HotPotQA):
     def differs(record: dict[str, Any]) -> str | None:
         question = Question(record["question_id"], record["question"], record["gold_answer"])
-        state = world.reset(splits.make_task(question))
+        state = environment.reset(splits.make_task(question))
         difference = compare(observation=(state.observation, record["reset_obs"]))
         for number, step in enumerate(record["steps"], 1):
             if difference:
                 return f"{record['kind']}, step {number - 1}: {difference}"
-            before, state = state, world.step(state, step["action"])
+            before, state = state, environment.step(state, step["action"])
             difference = _seen(before, state, step)
         return difference and f"{record['kind']}, step {len(record['steps'])}: {difference}"
 
@@ -42,14 +43,14 @@ def _seen(before: State, state: State, step: dict[str, Any]) -> str | None:
     if step["miss"]:  # which titles are similar is each implementation's own
         start, end = step["obs_prefix"], step["obs_suffix"]
         seen = state.observation
-        shown = (seen[: len(start)], seen[-len(end) :]), (start, end)
+        observation = (seen[: len(start)], seen[-len(end) :]), (start, end)
         page = state.world.title, before.world.title
     else:
-        shown = state.observation, step["obs"]
+        observation = state.observation, step["obs"]
         page = state.world.title, step.get("page_title", before.world.title)
     world = state.world
     difference = compare(
-        observation=shown,
+        observation=observation,
         page=page,
         reward=(state.reward, step["reward"]),
         done=(state.done, step["done"]),
@@ -64,7 +65,7 @@ def _seen(before: State, state: State, step: dict[str, Any]) -> str | None:
     return difference
 
 
-def _metric(world: HotPotQA):
+def _metric(environment: HotPotQA):
     def differs(record: dict[str, Any]) -> str | None:
         ours = metric.score(record["prediction"], record["gold"])
         return compare(

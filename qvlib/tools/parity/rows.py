@@ -13,7 +13,10 @@ from qvlib.environments.datafiles import lines
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A file of records: how many come out the same, where the first does not, and which do not (id or number)."""
+    """A file of records: how many come out the same, and which do not.
+
+    first_difference: where the first does not. differing: by id or number.
+    """
 
     file: str
     matching: int
@@ -29,13 +32,13 @@ def recorded(folder: Path, names: Iterable[str]) -> dict[str, Path]:
         QvlibError: none does.
     """
     names = list(names)
-    found = {name: path for name in names for path in sorted(folder.glob(f"{name}.jsonl*"))[:1]}
-    if not found:
+    files = {name: path for name in names for path in sorted(folder.glob(f"{name}.jsonl*"))[:1]}
+    if not files:
         raise QvlibError(
             f"{folder}: none of {', '.join(f'{n}.jsonl.gz' for n in names)}; parity needs recorded "
             "cases of the original beside the data files"
         )
-    return found
+    return files
 
 
 def row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
@@ -75,10 +78,9 @@ def format_rows(rows: Iterable[Row]) -> str:
     rows = list(rows)
     width = max(len(row.file) for row in rows)
     out = []
-    for one in rows:
-        out.append(
-            f"{one.file:{width}}  {one.matching:>6} of {one.total:<6}  {one.first_difference or 'same'}"
-        )
-        if one.differing:
-            out.append(f"{'':{width}}  differing: {' '.join(one.differing)}")
+    for row in rows:
+        difference = row.first_difference or "same"
+        out.append(f"{row.file:{width}}  {row.matching:>6} of {row.total:<6}  {difference}")
+        if row.differing:
+            out.append(f"{'':{width}}  differing: {' '.join(row.differing)}")
     return "\n".join(out)

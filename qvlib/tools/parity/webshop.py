@@ -24,13 +24,13 @@ def check_webshop(data_dir: str | Path) -> list[Row]:
         QvlibError: unusable data, or no recorded file beside them.
     """
     folder = Path(data_dir)
-    found = recorded(folder, _CHECKS)
+    files = recorded(folder, _CHECKS)
     shop = environment.build(folder)
     kinds = (
         ("synthetic", "human") if any(p.human for p in shop.catalogue.products) else ("synthetic",)
     )
     by_kind = {kind: goals.build(shop.catalogue, kind) for kind in kinds}
-    return [row(path, _CHECKS[name](shop, by_kind)) for name, path in found.items()]
+    return [row(path, _CHECKS[name](shop, by_kind)) for name, path in files.items()]
 
 
 def _goals(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
@@ -106,10 +106,10 @@ def _pages(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
 
 def _searches(shop: environment.WebShop, by_kind: dict[str, tuple[Goal, ...]]):
     def differs(record: dict[str, Any]) -> str | None:
-        found = shop.find(tuple(record["query"].lower().split(" ")))
+        results = shop.find(tuple(record["query"].lower().split(" ")))
         return compare(
             tokens=(tokens(record["query"].lower()), record["tokens"]),
-            asins=(list(found or ()), record["asins"]),
+            asins=(list(results or ()), record["asins"]),
         )
 
     return differs
