@@ -1,8 +1,8 @@
 """A chat server on loopback that replies by seed, and does wrong on demand.
 
 A fault is the name of what goes wrong with one request: an HTTP state, or one of
-hang, refuse (drops the connection), cut (ends in mid-body), broken (invalid JSON), empty, null, other (JSON of
-another form), echo (HTTP 500 that quotes the key it got).
+hang, refuse (drops the connection), cut (ends in mid-body), broken (invalid JSON), empty, null,
+other (JSON of another form), echo (HTTP 500 that quotes the key it got).
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ WORDS = ("a", "b", "c", "nonsense")
 
 @dataclass
 class FaultyServer:
-    """Use as a context manager. ``faults`` are for the next requests in turn; ``always`` gives the fault of a body, or None.
+    """Use as a context manager.
+
+    ``faults`` are for the next requests in turn; ``always`` gives the fault of a body, or None.
 
     n: "takes", "ignores" (one choice, whatever n is) or "refuses" (HTTP 400 for n above 1).
-    reply: from the body and a generator of its own to the text of a choice, in the place of ``words``.
+    reply: from the body and a generator of its own to the text of a choice, in the place of
+        ``words``.
     seen: the bodies in the order of coming. peak: the most requests that were under way at once.
     """
 

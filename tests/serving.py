@@ -19,7 +19,10 @@ LONGEST = 120  # seconds after which a server that should listen is taken to han
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The base URL of a server of the model in ``folder``, whose generation_config samples; on leaving, the server is gone."""
+    """The base URL of a server of the model in ``folder``, whose generation_config samples.
+
+    On leaving, the server is gone.
+    """
     for package in ("fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}: pip install 'qvlib[api,test]'")

@@ -1,4 +1,4 @@
-"""The agent over a chat server: what a faulty server does to it, what the cache keeps, and a real server."""
+"""The agent over a chat server: what faults do to it, what the cache keeps, and a real server."""
 
 from __future__ import annotations
 
@@ -407,7 +407,7 @@ def test_a_run_from_the_cache_needs_no_server_and_no_key(tmp_path, monkeypatch):
         )
     with pytest.raises(
         QvlibError,
-        match=r"draw 5 of 0, test-0, root is needed, but offline is set and .*replies.jsonl lacks it",
+        match=r"draw 5 of 0, test-0, root is needed, but offline is set and .*\.jsonl lacks it",
     ):
         again.propose(requests(n=6))
     assert cache.read_bytes() == content and KEY.encode() not in content
@@ -536,7 +536,9 @@ def test_many_writers_of_the_same_draws_write_each_once(tmp_path):
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(QvlibError, match="cannot be written.*put the cache into a writable folder"):
+    with pytest.raises(
+        QvlibError, match=r"cannot be written.*put the cache into a writable folder"
+    ):
         ReplyCache(tmp_path / "file" / "r.jsonl").keep({"x": Reply("a")})
     with pytest.raises(QvlibError, match="cannot be read"):
         ReplyCache(tmp_path).get(["x"])
@@ -545,7 +547,8 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path):
 def spawn(code: str) -> subprocess.Popen:
     # Where the tests themselves run in the background, Ctrl-C is ignored in all that they start.
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, 'tests')\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.path.insert(0, 'tests')\n"
         f"from test_api_agent import *\n{code}"
     )
     return subprocess.Popen(
@@ -560,7 +563,8 @@ def spawn(code: str) -> subprocess.Popen:
 def test_processes_share_a_cache(server, tmp_path):
     server.delay = 0.02
     cache = tmp_path / "replies.jsonl"
-    code = f"print(actions(agent_of({server.base_url!r}, cache={str(cache)!r}, n_mode='each').propose(requests(n=6, count=8))))"
+    agent = f"agent_of({server.base_url!r}, cache={str(cache)!r}, n_mode='each')"
+    code = f"print(actions({agent}.propose(requests(n=6, count=8))))"
     both = [spawn(code), spawn(code)]
     told = [process.communicate(timeout=60)[0] for process in both]
     assert (
@@ -630,17 +634,15 @@ def test_tokens_and_cost_are_counted(server):
     assert "usd" not in agent_of(server).client.usage
 
 
-def test_replicas_that_draw_the_same_show_in_the_share_of_distinct_candidates(server):
+def test_replicas_that_draw_the_same_show_in_the_count_of_distinct_candidates(server):
     server.words = tuple(f"word {i}" for i in range(10**6))
     agent = agent_of(server, n_mode="each")
     agent.propose(requests(n=5))
-    assert agent.client.distinct_share == 1.0
-    replicas = agent_of(
-        server, n_mode="each", extra={"seed": 7}
-    )  # as servers do that start from a seed of their own
+    assert agent.client.usage["proposals"] == agent.client.usage["distinct"] == 20
+    # As servers do that start from a seed of their own.
+    replicas = agent_of(server, n_mode="each", extra={"seed": 7})
     replicas.propose(requests(n=5))
     assert replicas.client.usage["proposals"] == 20 and replicas.client.usage["distinct"] == 4
-    assert replicas.client.distinct_share == 0.2
 
 
 def test_fields_of_the_request_can_be_added_and_left_out(server):

@@ -1,4 +1,4 @@
-"""Conversations: what a model reads, what is left out first, what a reply means, what the loss sees."""
+"""Conversations: what a model reads, what is left out, what a reply means, what the loss sees."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 HEADERS = (
-    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    "{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 TAGS = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 NO_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>assistant\n{% endif %}"
 )
@@ -87,7 +89,10 @@ def after(*steps: tuple[str, str]) -> State:
     return State(task, history[-1].observation if history else "Shop", history)
 
 
-SHIRTS = "Instruction: [SEP] find me a red cotton shirt [SEP] b012345678 [SEP] red cotton shirt [SEP] $9.0"
+SHIRTS = (
+    "Instruction: [SEP] find me a red cotton shirt [SEP] b012345678 [SEP] red cotton shirt "
+    "[SEP] $9.0"
+)
 ITEM = "Instruction: [SEP] find me a red cotton shirt [SEP] red cotton shirt [SEP] Buy Now"
 SEARCHED = after(("search[red shirt]", SHIRTS))
 OPENED = after(("search[red shirt]", SHIRTS), ("click[b012345678]", ITEM))
@@ -98,7 +103,8 @@ def test_a_conversation_is_the_rules_the_task_and_what_was_done_and_seen():
     assert text == (
         "<|im_start|>system\nYou are shopping. Actions: search[keywords], click[value].\n"
         "Reply with `Action: ` and one action, nothing else.<|im_end|>\n"
-        "<|im_start|>user\nTask: find me a red cotton shirt\nObservation: Shop\nSearch all of our many lamps and shirts<|im_end|>\n"
+        "<|im_start|>user\nTask: find me a red cotton shirt\n"
+        "Observation: Shop\nSearch all of our many lamps and shirts<|im_end|>\n"
         "<|im_start|>assistant\nAction: search[red shirt]<|im_end|>\n"
         "<|im_start|>user\nObservation: b012345678\nred cotton shirt\n$9.0<|im_end|>\n"
         "<|im_start|>assistant\nAction: click[b012345678]<|im_end|>\n"
@@ -268,7 +274,7 @@ def tokens(text: str) -> int:
 
 
 def test_signs_of_several_tokens_count_as_such():
-    """A sign is up to four tokens here, so fewer characters than the budget may be too many tokens."""
+    """A sign is up to four tokens here: fewer characters than the budget may be too many tokens."""
     state = after(
         ("search[\N{TEACUP WITHOUT HANDLE}]", "\n".join(["\N{TEACUP WITHOUT HANDLE}" * 10] * 30))
     )

@@ -43,7 +43,7 @@ def lm():
 
 
 def preference(shop, i):
-    """A taste that can be learnt: searching is better than going back, items are better than searching."""
+    """A taste that can be learnt: items are better than searching, searching than going back."""
     good, bad = (
         (shop.admissible[2], "search[red cotton]"),
         ("search[oak table]", "click[back to search]"),
@@ -65,8 +65,7 @@ def held_out(lm):
 
 def four(lm, rows, rule):
     with torch.no_grad():
-        w, l = dpo._both(lm.model, rows, rule, lm.end, 5)
-    return w, l
+        return dpo._both(lm.model, rows, rule, lm.end, 5)
 
 
 # -- the loss ---------------------------------------------------------------------------------
@@ -81,15 +80,15 @@ def test_closed_form():
 
 @given(st.lists(st.floats(-50, 0), min_size=4, max_size=4), st.floats(0.01, 2))
 def test_loss_properties(values, beta):
-    w, l, rw, rl = (torch.tensor([v], dtype=torch.float64) for v in values)
-    loss = dpo_loss(w, l, rw, rl, beta)
-    swapped = dpo_loss(l, w, rl, rw, beta)
-    gap = beta * ((w - rw) - (l - rl))
+    w, r, rw, rr = (torch.tensor([v], dtype=torch.float64) for v in values)
+    loss = dpo_loss(w, r, rw, rr, beta)
+    swapped = dpo_loss(r, w, rr, rw, beta)
+    gap = beta * ((w - rw) - (r - rr))
     assert torch.allclose(loss - swapped, -gap, atol=1e-9)  # -log s(x) + log s(-x) = -x
     assert torch.allclose(
-        dpo_loss(w, l, w, l, beta), torch.tensor(LN2, dtype=torch.float64), atol=1e-12
+        dpo_loss(w, r, w, r, beta), torch.tensor(LN2, dtype=torch.float64), atol=1e-12
     )
-    assert torch.allclose(dpo_loss(w - 3, l - 3, rw, rl, beta), loss, atol=1e-9)
+    assert torch.allclose(dpo_loss(w - 3, r - 3, rw, rr, beta), loss, atol=1e-9)
 
 
 @pytest.mark.parametrize("rule", ["sum", "mean"])
@@ -113,7 +112,10 @@ def test_log_probs_of_actions_by_hand(lm, pairs, rule):
 
 @pytest.mark.parametrize("rule", ["sum", "mean"])
 def test_packed_pairs_are_those_of_separate_passes(lm, pairs, rule):
-    """The two actions share the prompt and do not see each other; nor does padding or the order of rows matter."""
+    """The two actions share the prompt and do not see each other.
+
+    Neither padding nor the order of rows matters.
+    """
     chosen, rejected = pair_log_probs(lm.model, pairs, rule, lm.end)
     for found, actions in (
         (chosen, [p.chosen for p in pairs]),
@@ -225,7 +227,10 @@ def weights(lm):
 
 @pytest.mark.parametrize("rule", ["sum", "mean"])
 def test_loss_equals_trls_on_the_same_batch(lm, pairs, tmp_path, rule):
-    """TRL's own, unchanged compute_loss on a policy that has moved, against ours. TRL's logarithms are float32."""
+    """TRL's own, unchanged compute_loss on a policy that has moved, against ours.
+
+    TRL's logarithms are float32.
+    """
     trainer = trl_training.make_trainer(
         lm, pairs[:9], (), **{**SETTINGS, "rule": rule}, lora_rank=0, folder=tmp_path, label=""
     )
@@ -310,7 +315,7 @@ def test_first_row_is_ln_2_and_training_helps(lm, pairs, held_out, tmp_path):
 
 
 def test_reference_does_not_move_by_one_bit(lm, pairs, tmp_path):
-    """In the loop the reference is the model given; with LoRA it is the policy with its adapter off."""
+    """In the loop the reference is the model given; with LoRA the policy with its adapter off."""
     before = four(lm, pairs[:8], "sum")
     dpo.train(lm, pairs, (), **SETTINGS)
     assert all(torch.equal(x, y) for x, y in zip(before, four(lm, pairs[:8], "sum"), strict=True))
@@ -355,7 +360,10 @@ def test_merged_policy_is_the_adapted_model_and_a_plain_one(lm, pairs, tmp_path)
 
 @pytest.mark.parametrize(("rank", "stop"), [(0, 3), (4, 8)])
 def test_a_killed_training_goes_on(lm, pairs, held_out, tmp_path, rank, stop, monkeypatch):
-    """Killed in the first or the second epoch, and with a checkpoint half written: the same policy and curve."""
+    """Killed in the first or the second epoch, and with a checkpoint half written.
+
+    The policy and the curve are the same.
+    """
     whole, curve = trl(lm, pairs, held_out, tmp_path / "whole", rank, epochs=2)
 
     def dies(self, args, state, control, **_):

@@ -1,4 +1,4 @@
-"""Collecting from a server that fails in every way there is: faults that pass leave no trace, one that stays is told."""
+"""Collecting from a failing server: faults that pass leave no trace, one that stays is told."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from qvlib.runs.stage import read_stage, stage_path
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
-from faulty_server import FaultyServer  # noqa: E402
-from test_api_agent import KEY, PASSING, SEEN  # noqa: E402
-from test_remote import SMALL, shopper  # noqa: E402
+from faulty_server import FaultyServer
+from test_api_agent import KEY, PASSING, SEEN
+from test_remote import SMALL, shopper
 
 REFUSED = {
     "400": "HTTP 400",
@@ -78,7 +78,10 @@ def undisturbed(server, tmp_path_factory):
 
 
 def test_faults_that_pass_leave_no_trace(server, params, undisturbed):
-    """Each of them thrice, in a mixed order; a refusal to answer is drawn again, and so changes what is found."""
+    """Each of them thrice, in a mixed order.
+
+    A refusal to answer is drawn again, and so changes what is found.
+    """
     assert len(undisturbed) == TASKS and sum(len(tree["nodes"]) for tree in undisturbed) > 4 * TASKS
     faults = [fault for fault in PASSING if fault != "null"] * 3
     server.faults = deque(

@@ -103,7 +103,10 @@ def test_samples_are_the_same_however_they_are_computed(lm, monkeypatch):
 
 
 def test_replies_of_several_prefills_are_extended_together(lm, monkeypatch):
-    """Prompts of very different length are read apart, for padding costs as much as text, and answered together."""
+    """Prompts of very different length are read apart and answered together.
+
+    Padding costs as much as text.
+    """
     prompts = [lm.prompt(STATES[0])[1], lm.prompt(STATES[1])[1] * 40]
     found, passes = {}, {}
     for name, most in (("together", local.CACHES), ("apart", 1)):
@@ -111,9 +114,9 @@ def test_replies_of_several_prefills_are_extended_together(lm, monkeypatch):
         model._most_bytes, model._joins, passes[name] = most, True, Counter()
         forward = model.model.forward
 
-        def counted(*args, _seen=passes[name], **given):
+        def counted(*args, _seen=passes[name], _forward=forward, **given):
             _seen["token" if given["input_ids"].shape[1] == 1 else "prompt"] += 1
-            return forward(*args, **given)
+            return _forward(*args, **given)
 
         with monkeypatch.context() as patch:
             patch.setattr(model.model, "forward", counted)
@@ -137,7 +140,10 @@ def test_what_is_remembered_is_not_computed_again(lm):
 
 
 def test_the_logits_of_a_batch_are_bounded(lm, monkeypatch):
-    """A long reply among short ones makes its whole batch as wide: 64 states of a large vocabulary would fill the memory."""
+    """A long reply among short ones makes its whole batch as wide.
+
+    64 states of a large vocabulary would fill the memory.
+    """
     ids = [lm.prompt(state)[1] for state in STATES]
     rows = [(prompt, reply) for prompt in ids for reply in ((5, 6), (7,))] + [
         (ids[3], tuple(range(5, 25)))

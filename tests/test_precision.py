@@ -60,7 +60,10 @@ def test_it_is_the_same_function_but_for_float32s_rounding():
 
 
 def test_the_sums_no_longer_hang_on_their_order():
-    """The hidden channels in another order, as another processor might sum them: no more than float64's rounding."""
+    """The hidden channels in another order, as another processor might sum them.
+
+    The difference is no more than float64's rounding.
+    """
     order = torch.randperm(SIZES["hidden_size"], generator=torch.Generator().manual_seed(1))
 
     def reordered(model):

@@ -77,7 +77,8 @@ def test_a_growing_prompt_pays_for_its_new_end_alone(base):
     plain, cached = fresh(base, 0), fresh(base, 10_000)
     same(played(plain, steps), played(cached, steps), atol=1e-4)
     new = sum(map(len, steps[-1])) - 2 * 90  # the header once, then every token once
-    # The rest is replies, and the last token of prompts that are scored after they were sampled from.
+    # The rest is replies, and the last token of prompts that are scored after they were sampled
+    # from.
     assert cached.usage["computed_tokens"] - new < 0.2 * plain.usage["computed_tokens"]
     assert (
         cached.usage["prompt_tokens"] == plain.usage["prompt_tokens"] + 90

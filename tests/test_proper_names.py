@@ -103,7 +103,7 @@ def test_an_episode_is_one_row_with_a_loss_on_each_action(world):
 
 
 def test_no_name_is_left_in_a_prompt_of_the_encyclopaedia(world):
-    """Whoever is asked about: none of the names in an article's title, but for what its actions misspell."""
+    """Whoever is asked about: none of the names in a title, but for what its actions misspell."""
     for task in world.tasks("test")[:40]:
         text = compact(world.reset(task)).text
         for title in task.goal.titles:

@@ -1,4 +1,4 @@
-"""The Q model's forms against plain full passes, and where the published code's form ranks otherwise."""
+"""The Q model's forms against plain full passes; where the published code's ranks otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIONS = [
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[LocalModel, LocalModel]:
-    """A policy and a reference that differ, with one tokenizer; small batches, so that there are several."""
+    """A policy and a reference that differ, with one tokenizer; batches are small, so several."""
     return small_lm(seed=1, batch_tokens=150), small_lm(seed=0, batch_tokens=150)
 
 
@@ -64,7 +64,7 @@ def test_every_form_is_that_of_full_passes(pair, rule):
 
 def test_published_score_is_the_log_ratio_less_the_sum_of_all_ratios(pair):
     """log score = mean_t (log-ratio of a_t - log sum_v of pi(v) / pi_ref(v))."""
-    policy, reference = pair
+    policy, _ = pair
     prompt, ids = policy.prompt(SHOPS[0])
     reply = policy.action_ids(prompt, "search[red cotton]")
     logs = [torch.log_softmax(full_logits(lm, ids, reply), -1) for lm in pair]
@@ -90,7 +90,7 @@ END, A, B, X, Y, FAR = range(6)
 
 @dataclass
 class Told(LocalModel):
-    """Next-token probabilities looked up by the token before; an action is a list of token names."""
+    """Next-token probabilities by the token before; an action is a list of token names."""
 
     table: dict[int | None, list[float]] | None = None
 
@@ -119,10 +119,14 @@ def told(**table) -> Told:
 
 
 def test_the_published_form_ranks_two_actions_otherwise():
-    """After ``a`` training doubled x, and raised a far-off token from 0.001 to 0.2; after ``b`` it raised y by half.
+    """A far-off token decides.
 
-    The log-ratio prefers ``ax`` (log 2 against log 1.5). The published softmax of the difference divides by the sum
-    of all ratios, which that far-off token makes 203 after ``a`` and which is 5.5 after ``b``.
+    After ``a`` training doubled x, and raised a far-off token from 0.001 to 0.2; after ``b`` it
+    raised y by half.
+
+    The log-ratio prefers ``ax`` (log 2 against log 1.5). The published softmax of the difference
+    divides by the sum of all ratios, which that far-off token makes 203 after ``a`` and which is
+    5.5 after ``b``.
     """
     sure = [0.95, 0.01, 0.01, 0.01, 0.01, 0.01]
     reference = told(

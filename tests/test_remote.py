@@ -1,4 +1,4 @@
-"""A whole run with an agent behind a chat server and a local Q model; then again without the server."""
+"""A whole run with a served agent and a local Q model; then again without the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qvlib.runs.stage import read_stage
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
-from faulty_server import FaultyServer  # noqa: E402
+from faulty_server import FaultyServer
 
 SMALL = {
     "catalogue_products": 200,
@@ -45,7 +45,7 @@ SMALL = {
 
 
 def shopper(body, rng) -> str:
-    """Searches a word of the task, opens what is listed, buys now and then, and sometimes writes no action at all."""
+    """Searches a word of the task, opens what is listed, buys, and sometimes writes no action."""
     page = body["messages"][-1]["content"]
     task = re.search("Task: (.*)", "\n".join(m["content"] for m in body["messages"]))[1]
     words = [
@@ -183,7 +183,7 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     state = world.reset(world.tasks("train")[0])
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("system: You are shopping") and ids == ()
-    with pytest.raises(QvlibError, match="127.0.0.1:9"):
+    with pytest.raises(QvlibError, match=r"127\.0\.0\.1:9"):
         pipeline.sampler(
             params.model_copy(update={"api_retries": 0}),
             world,

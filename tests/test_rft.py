@@ -148,7 +148,7 @@ def test_trees_without_a_good_episode_are_told():
         rft.best_episodes([tree(0.0, [])], 0.0)
     with pytest.raises(
         QvlibError,
-        match="best episode in 3 trees has a reward of 0.750, under rft_min_reward = 0.9; lower it",
+        match=r"best episode in 3 trees has a reward of 0\.750, under rft_min_reward = 0\.9; lower",
     ):
         rft.best_episodes(trees, 0.9)
 
@@ -170,13 +170,9 @@ def test_the_arm_stands_beside_the_others(undisturbed):
     added = played["arm"] == "rft"
     assert set(played["arm"][added]) == {"rft"} and added.sum() == params.test_tasks
     assert plain.equals(played[~added].reset_index(drop=True))
-    found = numbers.metrics(params)
-    assert (
-        set(found["arms"]) == {*numbers.metrics(undisturbed)["arms"], "rft"}
-        and "rft_seconds" in found["cost"]
-    )
-    assert "(RFT)** over one sample" in sentences.verdict(found) and "(RFT)" not in sentences.verdict(
-        numbers.metrics(undisturbed)
-    )
+    metrics, without = numbers.metrics(params), numbers.metrics(undisturbed)
+    assert set(metrics["arms"]) == {*without["arms"], "rft"} and "rft_seconds" in metrics["cost"]
+    assert "(RFT)** over one sample" in sentences.verdict(metrics)
+    assert "(RFT)" not in sentences.verdict(without)
     made = tables.write_tables(params)
     assert "rft" in set(made["stages"]["stage"]) and "rft" in set(made["summary"]["arm"])

@@ -1,4 +1,4 @@
-"""Training by two processes that a launcher starts, over gloo on the CPU: the curve of one process."""
+"""Training by two processes that a launcher starts, over gloo on the CPU: the curve of one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from qvlib.pipeline.params import make
 from qvlib.runs.stage import open_stage, read_stage, stage_path
 
 ROOT = Path(__file__).parents[1]
-LONGEST = 600  # seconds after which processes that wait for each other are ended; on two idle cores they take half a minute
-CLOSE = 1e-5  # nats: a process's share of a batch is padded less than the whole, and sums in another order
+# Seconds after which processes that wait for each other are ended; on two idle cores they take half
+# a minute.
+LONGEST = 600
+# Nats: a process's share of a batch is padded less than the whole, and sums in another order.
+CLOSE = 1e-5
 
 
 def launch(*command: str) -> subprocess.CompletedProcess:
-    """``accelerate launch`` a script or module in two processes, for which it needs no GPU; they are ended together."""
+    """``accelerate launch`` a script or module in two processes, which are ended together.
+
+    It needs no GPU for that.
+    """
     process = subprocess.Popen(
         [
             sys.executable,

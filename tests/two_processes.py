@@ -1,4 +1,7 @@
-"""Trainings of a tiny model that a launcher runs in several processes, ``two_processes.py FOLDER``; each writes its curves."""
+"""Trainings of a tiny model that a launcher runs in several processes: ``two_processes.py FOLDER``.
+
+Each process writes its curves.
+"""
 
 from __future__ import annotations
 

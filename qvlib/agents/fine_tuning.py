@@ -127,7 +127,7 @@ def fine_tune(
 
 
 class _Trainer(Silent, SFTTrainer):
-    """``SFTTrainer`` on our token ids, in our order, with its loss on the learnt tokens' logits alone.
+    """``SFTTrainer`` on our token ids, in our order, the loss on learnt tokens' logits alone.
 
     They are one in fifteen, and the logits of a large vocabulary cost more than the model on a
     CPU, with the metrics that TRL makes of them.

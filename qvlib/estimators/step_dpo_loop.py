@@ -82,7 +82,7 @@ def _losses(
     pad: int,
     beta: float,
 ) -> Iterator[torch.Tensor]:
-    """The mean loss of a batch in shares, one a pass; ``seen`` gets the policy's log-probabilities."""
+    """A batch's mean loss in shares, one a pass; ``seen`` gets the policy's log-probabilities."""
     for part in parts:
         chosen, rejected = pair_log_probs(policy, rows[part], rule, pad)
         seen.append((chosen.detach(), rejected.detach()))

@@ -1,1 +1,1 @@
-"""Language models as agents and as Q models: prompts, local models, the small agent cloned from scratch."""
+"""Language models as agents and as Q models: local, small and cloned from scratch, or served."""

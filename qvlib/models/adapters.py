@@ -1,6 +1,7 @@
-"""A tuned model that is its base with a LoRA switched on: policy and reference in the memory of one model.
+"""A tuned model that is its base with a LoRA switched on: policy and reference in one memory.
 
-Switched off, the LoRA's layers hand their input to the base's own, so that the reference is the base to the last bit.
+Switched off, the LoRA's layers hand their input to the base's own, so that the reference is the
+base to the last bit.
 """
 
 from __future__ import annotations
@@ -32,9 +33,8 @@ class Switched:
         self._name = hashlib.blake2b(str(folder).encode(), digest_size=8).hexdigest()
         if known is None:
             known = PeftModel.from_pretrained(base, folder, adapter_name=self._name)
-            object.__setattr__(
-                base, "_switched", known
-            )  # not a submodule: a model does not contain itself
+            # Not as a submodule: a model does not contain itself.
+            object.__setattr__(base, "_switched", known)
         elif self._name not in known.peft_config:
             known.load_adapter(folder, adapter_name=self._name)
         self._peft = known.eval()

@@ -1,12 +1,15 @@
-"""An agent over any OpenAI-compatible chat server: OpenAI, vLLM, llama.cpp, Ollama, ``transformers serve``.
+"""An agent over any OpenAI-compatible chat server.
 
-A draw is named by (request.key, k) and has a seed of its own, derived from that name. A server that takes
-``n`` draws all that a state misses from the seed of the first of them; a server that does not is asked
-draw by draw. Either way the reply is kept under the name of its draw, so answers do not depend on the batch,
-on how many requests are in flight, or on how often a run was stopped. What ``n`` costs: asked for 5 and later
-for 10, the second 5 come from another seed than 10 asked at once (the same distribution, other draws);
-``n_mode="each"`` makes each draw a function of its name alone, and pays for the prompt at each.
-How far a seed decides a reply is the server's affair: only the cache is exact.
+Such are OpenAI, vLLM, llama.cpp, Ollama and ``transformers serve``.
+
+A draw is named by (request.key, k) and has a seed of its own, derived from that name. A server that
+takes ``n`` draws all that a state misses from the seed of the first of them; a server that does not
+is asked draw by draw. Either way the reply is kept under the name of its draw, so answers do not
+depend on the batch, on how many requests are in flight, or on how often a run was stopped. What
+``n`` costs: asked for 5 and later for 10, the second 5 come from another seed than 10 asked at once
+(the same distribution, other draws); ``n_mode="each"`` makes each draw a function of its name
+alone, and pays for the prompt at each. How far a seed decides a reply is the server's affair: only
+the cache is exact.
 """
 
 from __future__ import annotations
@@ -46,10 +49,12 @@ def _seed(key: tuple[Any, ...], *parts: int) -> int:
 
 @dataclass(frozen=True)
 class ApiAgent:
-    """Samples actions from a chat server. temperature 0 is greedy: one reply a prompt, given n times.
+    """Samples actions from a chat server.
 
+    temperature: 0 is greedy: one reply a prompt, given n times.
     messages: the chat of a state. parse: reply text -> action; an unparsable reply returns itself.
-    unparsable: (reply text, state) -> whether it names no action, which ``Proposal.unparsable`` counts; None counts none.
+    unparsable: (reply text, state) -> whether it names no action, which ``Proposal.unparsable``
+        counts; None counts none.
     extra: more fields of the request's JSON; None leaves one out that the server does not know, as
         in ``{"max_tokens": None, "max_completion_tokens": 128}`` or ``{"seed": None}``.
     """
@@ -65,10 +70,11 @@ class ApiAgent:
     unparsable: Callable[[str, State], bool] | None = None
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        """For each request ``request.n`` proposals; ``tokens`` and ``prompt_tokens`` as the server counted them.
+        """For each request ``request.n`` proposals, with tokens as the server counted them.
 
         Raises:
-            QvlibError: the server gives no usable reply, refuses, or may not be asked (``offline``).
+            QvlibError: the server gives no usable reply, refuses, or may not be asked
+                (``offline``).
         """
         rows = [self._draws(request) for request in requests]
         ids = [draw.id for row in rows for draw in row]
@@ -115,12 +121,16 @@ class ApiAgent:
             )
             name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
             raise QvlibError(
-                f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but offline is set and "
-                f"{where}; unset offline, or give the cache of a finished run with the same parameters"
+                f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but "
+                f"offline is set and {where}; unset offline, or give the cache of a finished run "
+                "with the same parameters"
             )
 
     def _ask(self, asks: Sequence[Sequence[_Draw]]) -> None:
-        """Send a request for each list of draws, many at once, and keep what comes back; the first error ends it."""
+        """Send a request for each list of draws, many at once, and keep what comes back.
+
+        The first error ends it.
+        """
         if not asks:
             return
         stopped, errors = threading.Event(), []
@@ -154,9 +164,8 @@ class ApiAgent:
         except Refused:
             if len(draws) == 1:
                 raise
-            client.takes_n = (
-                False  # maybe for its n: asked singly, it says so again if it was not that
-            )
+            # Maybe for its n: asked singly, it says so again if it was not that.
+            client.takes_n = False
             return
         if len(replies) == 1 < len(draws):
             client.takes_n = False
@@ -209,7 +218,10 @@ def _distinct(rows: Sequence[Sequence[_Draw]]) -> list[list[_Draw]]:
 
 
 def _digest(body: Mapping[str, Any], seed: int, k: int) -> str:
-    """The name of a draw in the cache: model, messages, sampling parameters, seed and k; no address, no key."""
+    """The name of a draw in the cache.
+
+    By model, messages, sampling parameters, seed and k; no address and no key are in it.
+    """
     text = json.dumps({"body": body, "seed": seed, "k": k}, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What chat servers answer, read without trust: replies and token counts, or what is wrong with the answer."""
+"""What chat servers answer, read without trust: replies and token counts, or what is wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ LOG = "look into the server's log"
 
 
 class Fault(Exception):
-    """A try that failed in a way that may pass: what was seen, what to do if it stays, seconds the server asks to wait.
+    """A try that failed in a way that may pass.
 
+    seen, remedy: what was seen, and what to do if it stays. wait: seconds the server asks to wait.
     redraw: the same seed may only bring the same again.
     """
 
@@ -28,9 +29,10 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The replies of one answer, None in the place of a refusal, and the tokens of all of them together.
+    """The replies of one answer, None in the place of a refusal, and the tokens of all together.
 
-    reused: prompt tokens that the server had in its own cache. metered: whether the server counts tokens.
+    reused: prompt tokens that the server had in its own cache. metered: whether the server counts
+        tokens.
     fault: why no reply is of use.
     """
 
@@ -67,13 +69,8 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
             int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
         )
         reused = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        OverflowError,
-    ):  # such as an error with HTTP 200
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        # Such as an error with HTTP 200.
         raise Fault(
             f"no chat completion but {said(words(text))!r}", "give the base_url of a chat server"
         ) from None
@@ -119,16 +116,19 @@ def _useless(choices: list[dict[str, Any]]) -> Fault:
 def words(text: str) -> str:
     """The words in an error's body, which servers wrap in different ways."""
     try:
-        found = json.loads(text)
+        body = json.loads(text)
     except ValueError:
         return text
-    while isinstance(found, dict):
-        found = next((found[k] for k in ("error", "message", "detail") if found.get(k)), str(found))
-    return str(found)
+    while isinstance(body, dict):
+        body = next((body[k] for k in ("error", "message", "detail") if body.get(k)), str(body))
+    return str(body)
 
 
 def retry_after(milliseconds: str | None, value: str | None) -> float:
-    """Seconds that the headers Retry-After-Ms or Retry-After (seconds or a date) ask to wait; 0 if they do not."""
+    """Seconds that the headers Retry-After-Ms or Retry-After (seconds or a date) ask to wait.
+
+    0 if they do not.
+    """
     for number, unit in ((milliseconds, 1000), (value, 1)):
         if number and re.fullmatch(r"\s*\d+(\.\d*)?\s*", number):
             return float(number) / unit

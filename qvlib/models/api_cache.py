@@ -1,7 +1,7 @@
-"""Replies of a server, kept on disk: no draw is paid for twice, and a rerun needs no server and no key.
+"""Replies of a server, kept on disk: no draw is paid for twice, and a rerun needs no server.
 
-One JSON object a line, only ever appended; several threads and processes may share the file. The first
-reply written for a draw is the one that counts for all of them.
+One JSON object a line, only ever appended; several threads and processes may share the file. The
+first reply written for a draw is the one that counts for all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from qvlib.base.paths import display_path, resolve
 class Reply:
     """What a server replied to one draw, and what it reported about it.
 
-    prompt_tokens: 0 for all but the first of the draws that shared a request, so that sums are what was paid.
+    prompt_tokens: 0 for all but the first of the draws that shared a request, so that sums are what
+        was paid.
     model: as the server names it.
     """
 
@@ -35,7 +36,7 @@ class Reply:
 
 
 class ReplyCache:
-    """Replies by the key of their draw, in the JSONL file ``path``; None keeps them in memory only."""
+    """Replies by the key of their draw, in the JSONL file ``path``; None: in memory only."""
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else resolve(path)
@@ -54,15 +55,14 @@ class ReplyCache:
             return {key: self._replies[key] for key in keys if key in self._replies}
 
     def keep(self, replies: Mapping[str, Reply]) -> None:
-        """Add replies; they are on the disk when the call returns. What is there already stays as it is.
+        """Add replies, which are on the disk when the call returns; what is there already stays.
 
         Raises:
             QvlibError: the file cannot be read or written, or is damaged.
         """
         with self._lock, self._alone():
-            if (
-                self._refresh() and self.path is not None
-            ):  # a writer was killed in the middle of a line
+            if self._refresh() and self.path is not None:
+                # A writer was killed in the middle of a line.
                 mend_tail(self.path)
                 self._refresh()
             for key, reply in replies.items():
@@ -72,7 +72,10 @@ class ReplyCache:
                     self._replies[key] = reply
 
     def _refresh(self) -> bool:
-        """Read what was appended since; True if the file ends in the middle of a line, which is left out."""
+        """Read what was appended since.
+
+        True if the file ends in the middle of a line, which is left out.
+        """
         if self.path is None:
             return False
         try:
@@ -93,8 +96,8 @@ class ReplyCache:
             self._lines += 1
             if not self._add(line):
                 raise QvlibError(
-                    f"{display_path(self.path)}: line {self._lines} is not a reply, so the file was edited or damaged; "
-                    "delete that line (it is asked for again) or the file"
+                    f"{display_path(self.path)}: line {self._lines} is not a reply, so the file "
+                    "was edited or damaged; delete that line (it is asked for again) or the file"
                 )
         if tail:
             self._add(tail)  # complete but for its line end, or nothing
@@ -105,13 +108,8 @@ class ReplyCache:
             record = json.loads(line)
             record.pop("log_prob", None)  # older files have it
             self._replies.setdefault(record.pop("key"), Reply(**record))
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ):  # not JSON, or JSON of something else
-            return False
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return False  # not JSON, or JSON of something else
         return True
 
     @contextmanager

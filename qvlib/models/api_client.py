@@ -1,7 +1,9 @@
-"""Requests to an OpenAI-compatible chat server: one place that retries, limits, counts, and names what went wrong.
+"""Requests to an OpenAI-compatible chat server.
 
-The key is read from an environment variable at the moment of connecting. It is no field of anything here,
-and is struck out of whatever a server says before that gets into a message.
+One place that retries, limits, counts, and names what went wrong.
+
+The key is read from an environment variable at the moment of connecting. It is no field of anything
+here, and is struck out of whatever a server says before that gets into a message.
 """
 
 from __future__ import annotations
@@ -50,21 +52,25 @@ class Refused(QvlibError):
 
 @dataclass
 class ApiClient:
-    """One model behind an OpenAI-compatible ``base_url``; share one client among the agents of a run.
+    """One model behind an OpenAI-compatible ``base_url``; the agents of a run share one client.
 
-    key_variable: NAME of the environment variable that holds the key; servers without keys need none.
-    timeout: seconds a try may be silent. retries: further tries after the first, after a random wait of at most
-        ``first_wait`` seconds, then twice that and so on up to ``longest_wait``; what the server asks for in
-        Retry-After goes before, and where it is beyond ``longest_wait``, ends the retrying.
+    key_variable: NAME of the environment variable that holds the key; servers without keys need
+        none.
+    timeout: seconds a try may be silent. retries: further tries after the first, after a random
+        wait of at most ``first_wait`` seconds, then twice that and so on up to ``longest_wait``;
+        what the server asks for in Retry-After goes before, and where it is beyond
+        ``longest_wait``, ends the retrying.
     max_in_flight: requests under way at once.
-    n_mode: auto asks for all draws of a state in one request and sends the rest singly where the server
-        returns fewer; each sends a request a draw, so that each draw has its own seed.
-    cache: JSONL file of the replies; None remembers them only in this process. offline: refuse any request.
+    n_mode: auto asks for all draws of a state in one request and sends the rest singly where the
+        server returns fewer; each sends a request a draw, so that each draw has its own seed.
+    cache: JSONL file of the replies; None remembers them only in this process. offline: refuse any
+        request.
     price_prompt, price_completion: USD per million tokens.
-    usage: requests, retries, prompt_tokens, completion_tokens, reused_prompt_tokens (which the server had in
-        its own cache), unmetered (requests without token counts), seconds (summed over requests), usd (if there are
-        prices), proposals, distinct (proposals that differ from all others of their state), cached (draws found in the
-        cache), cached_tokens (what those had cost), cut_off (replies that reached max_tokens).
+    usage: requests, retries, prompt_tokens, completion_tokens, reused_prompt_tokens (which the
+        server had in its own cache), unmetered (requests without token counts), seconds (summed
+        over requests), usd (if there are prices), proposals, distinct (proposals that differ from
+        all others of their state), cached (draws found in the cache), cached_tokens (what those had
+        cost), cut_off (replies that reached max_tokens).
     """
 
     model: str
@@ -103,15 +109,6 @@ class ApiClient:
         self._lock = threading.Lock()
         self._openai: Any = None
 
-    @property
-    def distinct_share(self) -> float:
-        """Share of the proposals that differ from all others of their state; nan before the first."""
-        return (
-            self.usage["distinct"] / self.usage["proposals"]
-            if self.usage["proposals"]
-            else float("nan")
-        )
-
     def count(self, **amounts: float) -> None:
         """Add to ``usage``."""
         with self._lock:
@@ -124,10 +121,14 @@ class ApiClient:
         seed: Callable[[int], int],
         stopped: threading.Event | None = None,
     ) -> list[Reply | None]:
-        """At most ``n`` replies to a request; None in the place of a refusal (null content) beside other replies.
+        """At most ``n`` replies to a request.
 
-        body: the request's JSON without ``n`` and ``seed``, or with its own; a field that is None is left out.
-        seed: the seed for the i-th redraw, 0 being the first draw: the same seed may only bring the same refusal again.
+        Beside other replies, None stands in the place of a refusal (null content).
+
+        body: the request's JSON without ``n`` and ``seed``, or with its own; a field that is None
+            is left out.
+        seed: the seed for the i-th redraw, 0 being the first draw: the same seed may only bring the
+            same refusal again.
         stopped: when set, nothing more is retried.
 
         Raises:
@@ -170,7 +171,10 @@ class ApiClient:
         )
 
     def _wait(self, state: RetryCallState) -> float:
-        """Seconds before the next try: what the server asks for, else exponential back-off; both with jitter."""
+        """Seconds before the next try: what the server asks for, else exponential back-off.
+
+        Both with jitter.
+        """
         fault: Any = state.outcome.exception() if state.outcome else None
         if fault.wait:
             return fault.wait + random.uniform(0, self.first_wait)
@@ -268,12 +272,11 @@ class ApiClient:
                         "the openai package is not installed; `pip install 'qvlib[api]'`"
                     ) from None
                 key = self._key()
-                if not re.fullmatch(
-                    r"[!-~]*", key
-                ):  # as a header it would be refused, and shown by that error
+                # As a header it would be refused, and shown by that error.
+                if not re.fullmatch(r"[!-~]*", key):
                     raise QvlibError(
-                        f"the environment variable {self.key_variable} holds blanks or signs that no key has; "
-                        "set it again"
+                        f"the environment variable {self.key_variable} holds blanks or signs that "
+                        "no key has; set it again"
                     )
                 self._openai = OpenAI(
                     api_key=key or "none",

@@ -1,9 +1,9 @@
-"""ReAct prompts for instruction-tuned models, by the model's own chat template (ReAct: arXiv 2210.03629).
+"""ReAct prompts (arXiv 2210.03629) for instruction-tuned models, by the model's chat template.
 
-A conversation: the environment's instructions, an example or none, the task, then actions and observations
-in turn. It only grows at its end, so that a prompt starts with the prompt of the step before, whose
-key-value cache serves again (``prefixes``). Thoughts are read and left out of the history: what is scored,
-kept and replayed is the action.
+A conversation: the environment's instructions, an example or none, the task, then actions and
+observations in turn. It only grows at its end, so that a prompt starts with the prompt of the step
+before, whose key-value cache serves again (``prefixes``). Thoughts are read and left out of the
+history: what is scored, kept and replayed is the action.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _PROBE = "qvlib probe"
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """The text a model reads. Without thoughts it ends with ``Action:``, and a reply is the action alone."""
+    """The text a model reads.
+
+    Without thoughts it ends with ``Action:``, and a reply is the action alone.
+    """
 
     text: str
     thoughts: bool = False
@@ -53,11 +56,13 @@ class ChatPrompt:
 class Chat:
     """The prompt style of chat models: state -> prompt.
 
-    instructions: what the environment is and how actions are written; may be empty. first: the first observation of a
-    task. examples: the last states of demonstrated episodes, shown before the task. thoughts: ask for a
-    thought before each action. budget: most tokens of a prompt. What is too long loses whole observations,
-    oldest first, then whole steps, then the examples; the newest observation stays, and loses lines from
-    its end only where it does not fit by itself. Actions are never cut.
+    instructions: what the environment is and how actions are written; may be empty.
+    first: the first observation of a task.
+    examples: the last states of demonstrated episodes, shown before the task.
+    thoughts: ask for a thought before each action.
+    budget: most tokens of a prompt. What is too long loses whole observations, oldest first, then
+        whole steps, then the examples; the newest observation stays, and loses lines from its end
+        only where it does not fit by itself. Actions are never cut.
     """
 
     tokenizer: Any
@@ -71,7 +76,8 @@ class Chat:
         text = ""
         for turns in self._shorter_and_shorter(state):
             text = render(self.tokenizer, turns) + ("" if self.thoughts else ACTION)
-            # No token is shorter than a byte, but for some of the special ones, which stand for many.
+            # No token is shorter than a byte, but for some of the special ones, which stand for
+            # many.
             if len(text.encode()) <= self.budget or self.length(text) <= self.budget:
                 break
         return ChatPrompt(text, self.thoughts)
@@ -86,16 +92,14 @@ class Chat:
 
     def _opening(self, examples: bool = True) -> list[Message]:
         how = (
-            f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and one action."
+            f"Reply with one line `{THOUGHT} ` and your reasoning, then one line `{ACTION} ` and "
+            "one action."
             if self.thoughts
             else f"Reply with `{ACTION} ` and one action, nothing else."
         )
-        shown = (
-            [turn for example in self.examples for turn in self._turns(example)[:-1]]
-            if examples
-            else []
-        )
-        return [{"role": "system", "content": f"{self.instructions}\n{how}".strip()}, *shown]
+        shown = self.examples if examples else ()
+        turns = [turn for example in shown for turn in self._turns(example)[:-1]]
+        return [{"role": "system", "content": f"{self.instructions}\n{how}".strip()}, *turns]
 
     def _turns(self, state: State) -> list[Message]:
         """The task, then what was done and seen."""
@@ -124,15 +128,19 @@ class Chat:
 
 
 def parse(reply: str) -> str:
-    """The action of a reply: what follows its last ``Action:`` on that line, else a bare action; else all of its text."""
+    """The action of a reply.
+
+    What follows its last ``Action:`` on that line, else a bare action, else all of its text.
+    """
     return _named(reply) or reply.strip()
 
 
 def unparsable(reply: str, state: State, begun: bool = False) -> bool:
     """Whether a reply names no action, so that ``parse`` gives its text.
 
-    A text that is itself an admissible action, such as ``open fridge``, names it. Where the world lists none, a line
-    that goes on from ``Action:`` does (``begun``: the prompt ends so), since only trying tells it from talk.
+    A text that is itself an admissible action, such as ``open fridge``, names it. Where the world
+    lists none, a line that goes on from ``Action:`` does (``begun``: the prompt ends so), since
+    only trying tells it from talk.
     """
     text = reply.strip()
     if _named(reply) is not None:
@@ -143,7 +151,7 @@ def unparsable(reply: str, state: State, begun: bool = False) -> bool:
 
 
 def _named(reply: str) -> str | None:
-    named = [found[1] for found in _NAMED.finditer(reply) if found[1]]
+    named = [match[1] for match in _NAMED.finditer(reply) if match[1]]
     if named:
         return named[-1]
     return next(
@@ -174,7 +182,10 @@ def render(tokenizer: Any, messages: list[Message]) -> str:
 
 @functools.cache
 def turn_end(tokenizer: Any) -> int:
-    """The id of the token that ends a reply in the tokenizer's template; its end of sequence where that names none."""
+    """The id of the token that ends a reply in the tokenizer's template.
+
+    Its end of sequence where that names none.
+    """
     told = [_user("x"), {"role": "assistant", "content": _PROBE}, _user("x")]
     after = tokenizer.apply_chat_template(told, tokenize=False).split(_PROBE, 1)[1]
     ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]

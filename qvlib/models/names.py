@@ -27,7 +27,7 @@ def kind_of(name: str | Path) -> Kind:
 
 
 def has_files(name: str | Path) -> bool:
-    """Whether a name gives a model that lies somewhere, neither cloned by us nor behind a server."""
+    """Whether a name is that of a model with files, neither cloned by us nor behind a server."""
     return kind_of(name) not in ("small", "remote")
 
 

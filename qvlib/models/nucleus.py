@@ -1,4 +1,4 @@
-"""The next-token distribution that is sampled from, and a reply that is drawn from it token by token."""
+"""The next-token distribution that is sampled from, and a reply drawn from it token by token."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Nucleus:
 
 
 def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucleus:
-    """The smallest set of most likely tokens whose probability at ``temperature`` reaches ``top_p``.
+    """The smallest set of most likely tokens whose probability reaches ``top_p``.
 
-    log_probs: [V], at temperature 1. Ties are broken by token id.
+    log_probs: [V], at temperature 1; ``top_p`` is meant at ``temperature``. Ties are broken by
+    token id.
     """
     scaled = np.exp((log_probs - log_probs.max()) / temperature)
     scaled /= scaled.sum()

@@ -1,7 +1,7 @@
-"""Float64 throughout, for what transformers computes in float32 whatever the precision of the model.
+"""Float64 throughout, for what transformers computes in float32 whatever the model's precision.
 
-Processors round and sum in other orders. In float32 that is the seventh digit, which training grows into
-the second; in float64 it stays so far behind that tables are the same everywhere.
+Processors round and sum in other orders. In float32 that is the seventh digit, which training grows
+into the second; in float64 it stays so far behind that tables are the same everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Key-value caches of prompts that were computed, for prompts that start with them.
 
-A conversation that only grows at its end pays for each of its tokens once: over the steps of an episode,
-over the levels of a tree, and over all tasks for the instructions they share.
+A conversation that only grows at its end pays for each of its tokens once: over the steps of an
+episode, over the levels of a tree, and over all tasks for the instructions they share.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class _Memory(LRUCache):
 
 
 class Prefixes:
-    """Caches by their tokens, each token's held once: a prompt is kept as what it adds to a known one.
+    """Caches by their tokens, each token's held once.
 
-    What was used longest ago goes when they hold more than ``most`` tokens; 0 = keep none. A prompt
-    is used with all that it starts with, so that those are never older than it and nothing loses
-    its start.
+    A prompt is kept as what it adds to a known one. What was used longest ago goes when they hold
+    more than ``most`` tokens; 0 = keep none. A prompt is used with all that it starts with, so that
+    those are never older than it and nothing loses its start.
     """
 
     def __init__(self, most: int) -> None:
@@ -126,7 +126,7 @@ class Prefixes:
 def stacked(
     rows: Sequence[tuple[int, list[Layers]]], config: PretrainedConfig, like: torch.Tensor
 ) -> tuple[DynamicCache, torch.Tensor]:
-    """One cache of several prefixes, each in pieces, padded on the left, and its mask [B, longest]."""
+    """One cache of several prefixes in pieces, padded on the left, and its mask [B, longest]."""
     width = max(length for length, _ in rows)
     mask = torch.zeros((len(rows), width), dtype=torch.long, device=like.device)
     for i, (length, _) in enumerate(rows):

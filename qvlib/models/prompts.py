@@ -5,12 +5,13 @@ without commas and colons. Every word has a blank before it, so that a word is t
 instruction and in a reply. Item identifiers (eight characters or more that mix letters and digits)
 are shown as #1, #2, ... in order of appearance: a small model copies one token better than many.
 Words of the page that the instruction has too are marked, and a reply that the instruction contains
-quotes it with the word before it (`` click color red``): what fits the task is what a small model is
-slowest to learn to see and to copy.
+quotes it with the word before it (`` click color red``): what fits the task is what a small model
+is slowest to learn to see and to copy.
 
-A world whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and what each
-showed, since what was read earlier is not on the page. Nothing is cut or marked there, and a prompt starts with
-the prompt and the reply of the step before. Where actions take free text, proper names are aliases as identifiers are.
+A world whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and
+what each showed, since what was read earlier is not on the page. Nothing is cut or marked there,
+and a prompt starts with the prompt and the reply of the step before. Where actions take free text,
+proper names are aliases as identifiers are.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Prompt:
 
     identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
     free: verbs whose argument is free text, which cannot be listed and so is never quoted.
-    verbatim: actions are replies as they are, no ``verb[argument]``: nothing tells the form of those that a world does not list.
+    verbatim: actions are replies as they are, no ``verb[argument]``: nothing tells the form of
+        those that a world does not list.
     names: the proper names that such text may hold.
     """
 
@@ -51,10 +53,10 @@ class Prompt:
         """The reply that stands for an action: `` verb argument``, or the action itself."""
         if self.verbatim:
             return plain(action)
-        found = ACTION.fullmatch(action)
-        if not found or found[1] in self.free:
+        match = ACTION.fullmatch(action)
+        if not match or match[1] in self.free:
             return plain(_as_words(self.names.hide(action)), self.identifiers)
-        verb, argument = plain(found[1]), plain(found[2], self.identifiers)
+        verb, argument = plain(match[1]), plain(match[2], self.identifiers)
         quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
         return verb + (quoted[1] if quoted else "") + argument
 
@@ -69,7 +71,10 @@ class Prompt:
 
 
 def compact(state: State) -> Prompt:
-    """Instruction, actions so far, current page; segments of a page are cut to ``SEGMENT_WORDS`` words."""
+    """Instruction, actions so far, current page.
+
+    Segments of a page are cut to ``SEGMENT_WORDS`` words.
+    """
     if "[SEP]" not in state.observation:
         return _transcript(state)
     instruction = state.task.instruction.lower()
@@ -93,14 +98,15 @@ def compact(state: State) -> Prompt:
 
 
 def _transcript(state: State) -> Prompt:
-    """Instruction, then each action and what it showed; names only where an argument is free text."""
+    """Instruction, then each action and what it showed; names where an argument is free text."""
     free = frozenset(a.partition("[")[0] for a in state.admissible or () if "[<" in a)
     verbatim = state.admissible is None
     names = Names()
     read, hide = (names.read, names.hide) if free else (str, str)
     text = f"{TASK}{plain(read(state.task.instruction))}"
     for step in state.history:
-        text += f"{ACT}{plain(step.action if verbatim else _as_words(hide(step.action)))}{END}{PAGE}{plain(read(step.observation))}"
+        action = step.action if verbatim else _as_words(hide(step.action))
+        text += f"{ACT}{plain(action)}{END}{PAGE}{plain(read(step.observation))}"
     prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, verbatim=verbatim, names=names)
     return replace(
         prompt,
@@ -111,8 +117,8 @@ def _transcript(state: State) -> Prompt:
 
 
 def _as_words(action: str) -> str:
-    found = ACTION.fullmatch(action)
-    return f"{found[1]} {found[2]}" if found else action
+    match = ACTION.fullmatch(action)
+    return f"{match[1]} {match[2]}" if match else action
 
 
 def plain(text: str, names: dict[str, str] | None = None) -> str:

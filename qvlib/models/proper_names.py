@@ -1,7 +1,7 @@
 """Proper names as aliases of one token each, for texts whose names no training text held.
 
-``Who directed The Silver Garden?`` becomes ``Who directed #1?``: a small model cannot spell a name it has never
-seen, but it learns within minutes to copy a token that stands for one.
+``Who directed The Silver Garden?`` becomes ``Who directed #1?``: a small model cannot spell a name
+it has never seen, but it learns within minutes to copy a token that stands for one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ _NAME = re.compile(rf"\b{_PART}(?: (?:of )?{_PART})*")
 _ALIAS = re.compile(r"#\d+")
 # Words that begin sentences and belong to no name.
 _OPENERS = frozenset(
-    "A After All Also Although An And Are As At Before Both But By Could Did Do Does During For From Had Has Have He Her His How "
-    "If In Invalid Is It Its Many More Most No Nice Of On One Or Result She Similar Since Some The Their Then There These They "
+    "A After All Also Although An And Are As At Before Both But By Could Did Do Does During For "
+    "From Had Has Have He Her His How If In Invalid Is It Its Many More Most No Nice Of On One Or "
+    "Result She Similar Since Some The Their Then There These They "
     "This To Two Was Were What When Where Which While Who Whom Whose Why With".split()
 )
 
 
 @dataclass
 class Names:
-    """The names of a text that is read piece by piece, with aliases ``#1``, ``#2``, ... in order of appearance.
+    """The names of a text that is read piece by piece, with aliases ``#1``, ``#2``, ... in order.
 
     aliases: name without a leading *The* -> alias; spelled: alias -> the name as it first appeared.
     """
@@ -55,7 +56,7 @@ class Names:
 
 
 def _parted(run: str) -> tuple[str, str]:
-    """A run of capitalised words as the opening of a sentence and a name, either of which may be empty."""
+    """A run of capitalised words as the opening of a sentence and a name; either may be empty."""
     first, _, rest = run.partition(" ")
     if first not in _OPENERS or (first == "The" and rest):
         return "", run

@@ -1,4 +1,4 @@
-"""A model behind a chat server in the place of a local one: prompted and sampled, it scores nothing."""
+"""A model behind a chat server in the place of a local one, which scores nothing."""
 
 from __future__ import annotations
 

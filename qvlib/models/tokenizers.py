@@ -20,7 +20,7 @@ def byte_level_bpe(
     min_frequency: int = 0,
     **options: Any,
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most ``vocabulary`` tokens, learnt from texts; every text can be written.
+    """A byte-level BPE of at most ``vocabulary`` tokens, learnt from texts; it can write any text.
 
     Args:
         end: the token that ends a reply, and pads, on the left.
@@ -57,7 +57,10 @@ def byte_level_bpe(
 
 
 def one_token_a_word(vocabulary: int) -> PreTrainedTokenizerFast:
-    """``w0``, ``w1``, ... with these ids: for random token ids. ``w0`` ends and pads, ``w1`` is unknown."""
+    """``w0``, ``w1``, ... with these ids, for random token ids.
+
+    ``w0`` ends and pads, ``w1`` is unknown.
+    """
     words = {f"w{i}": i for i in range(vocabulary)}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")),
