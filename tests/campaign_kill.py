@@ -1,8 +1,10 @@
-"""A longer campaign of kill -9: ``python tests/campaign_kill.py [KILLS] [--seed S]``; 24 kills take about six minutes.
+"""A longer campaign of kill -9: ``python tests/campaign_kill.py [KILLS] [--seed S]``.
 
-Rounds of one kill aimed at each stage, three at those that keep records, each round a fresh run, with one process
-and with two in turn.
-Prints a line a kill, then what was lost, repeated or changed, as one line of JSON.
+24 kills take about six minutes.
+
+Rounds of one kill aimed at each stage, three at those that keep records, each round a fresh run,
+with one process and with two in turn. Prints a line a kill, then what was lost, repeated or
+changed, as one line of JSON.
 """
 
 from __future__ import annotations

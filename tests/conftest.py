@@ -10,7 +10,10 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of a file stay together, and so do all that need a run, which is made once."""
+    """Where tests run side by side, those of a file stay together.
+
+    And so do all that need a run, which is made once.
+    """
     runs = {
         "again": "smoke",
         "smoke": "smoke",
@@ -25,7 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory) -> Path:
-    """The whole sequence of notebooks with the smoke parameters; gives the folder of its runs and results."""
+    """The whole sequence of notebooks with the smoke parameters.
+
+    Gives the folder of its runs and results.
+    """
     from qvlib import runner
 
     folder = tmp_path_factory.mktemp("smoke")
@@ -56,19 +62,23 @@ def shared() -> Path:
     folder = Path(os.environ.get("QVLIB_SHARED", Path(__file__).parents[2] / "shared"))
     if not (folder / "data" / "webshop").is_dir():
         pytest.skip(
-            f"needs {folder}/data/webshop: the 1,000-product WebShop data with recorded cases of the original; "
-            "set QVLIB_SHARED to the folder that holds data/webshop"
+            f"needs {folder}/data/webshop: the 1,000-product WebShop data with recorded cases of "
+            "the original; set QVLIB_SHARED to the folder that holds data/webshop"
         )
     return folder
 
 
 @pytest.fixture(scope="session")
 def hotpotqa_data(shared) -> Path:
-    """Folder of real HotPotQA questions with recorded cases; tests that need it are skipped elsewhere."""
+    """Folder of real HotPotQA questions with recorded cases.
+
+    Tests that need it are skipped elsewhere.
+    """
     folder = shared / "data" / "hotpotqa"
     if not (folder / "env_golden.jsonl.gz").is_file():
         pytest.skip(
-            f"needs {folder}: HotPotQA questions, their articles and recorded cases of the original's rules"
+            f"needs {folder}: HotPotQA questions, their articles and recorded cases of the "
+            "original's rules"
         )
     return folder
 

@@ -1,12 +1,14 @@
-"""A tiny run in a process of its own, killed at random moments and started again, and what must be true of it.
+"""A tiny run in a process of its own, killed at random moments and started again.
 
-Nothing here knows the stages' insides: a run is a command, and what it finished is what lies on disk.
+And what must be true of it.
+
+Nothing here knows the stages' insides: a run is a command, and what it finished is what lies on
+disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -29,7 +31,9 @@ from qvlib.report import tables
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
-TINY = {  # enough for an agent that earns something now and then; what it draws in vain is not drawn again, to be quick
+# Enough for an agent that earns something now and then; what it draws in vain is not drawn again,
+# to be quick.
+TINY = {
     "catalogue_products": 300,
     "demonstrations": 300,
     "agent_width": 64,
@@ -65,7 +69,10 @@ LAST_DIGITS = (
 
 @dataclass(frozen=True)
 class Course:
-    """How long a stage took undisturbed, and how many records it finished on the way; 0 where it makes all at once."""
+    """How long a stage took undisturbed, and how many records it finished on the way.
+
+    0 where it makes all at once.
+    """
 
     seconds: float
     records: int
@@ -73,7 +80,10 @@ class Course:
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: the stages it was aimed at and struck, whom it killed, and how many records were finished by then."""
+    """One kill: the stages it was aimed at and struck, and whom it killed.
+
+    And how many records were finished by then.
+    """
 
     aimed: str
     struck: str
@@ -83,7 +93,10 @@ class Kill:
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A run that was killed again and again: the kills, and the finished work that it lost or did twice."""
+    """A run that was killed again and again.
+
+    The kills, and the finished work that it lost or did twice.
+    """
 
     kills: tuple[Kill, ...]
     lost: int
@@ -126,11 +139,14 @@ def course(params: Params) -> dict[str, Course]:
 def disturb(
     params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random
 ) -> Disturbed:
-    """Run with a kill aimed at each of ``targets``, stages in their order, always by the same command; then to the end.
+    """Run with a kill aimed at each of ``targets``, stages in their order; then to the end.
 
-    A kill comes at a random moment of its stage: after a random one of its records, else a random time after it
-    was opened. It takes the whole process group or, at random, only the first process, whose workers must
-    then end by themselves. A run that ends before its kill was not killed.
+    Always by the same command.
+
+    A kill comes at a random moment of its stage: after a random one of its records, else a random
+    time after it was opened. It takes the whole process group or, at random, only the first
+    process, whose workers must then end by themselves. A run that ends before its kill was not
+    killed.
     """
     kills, lost = [], 0
     kept = finished(params)
@@ -149,7 +165,10 @@ def disturb(
 
 
 def finished(params: Params) -> dict[str, list[bytes]]:
-    """What is finished on disk: the whole lines of every JSONL file, and the manifests of the complete stages."""
+    """What is finished on disk.
+
+    The whole lines of every JSONL file, and the manifests of the complete stages.
+    """
     runs = Path(params.runs_dir)
     found = {
         str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1]
@@ -188,7 +207,9 @@ def records(found: dict[str, list[bytes]]) -> int:
 
 
 def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
-    """All that a run results in: tables of stages, facts, weights (as hashes), and the report's tables.
+    """All that a run results in.
+
+    Tables of stages, facts, weights (as hashes), and the report's tables.
 
     Times, sessions and the commit are left out: they are of the process, not of the result.
     """
@@ -215,14 +236,16 @@ def differences(
 
     Everything must be equal but floats of tables, which may differ by ``tolerance``.
     """
-    found = {name: "only one has it" for name in one.keys() ^ other.keys()}
+    apart = dict.fromkeys(one.keys() ^ other.keys(), "only one has it")
     for name in one.keys() & other.keys():
         a, b = (
             x[name].to_dict("list") if isinstance(x[name], pd.DataFrame) else x[name]
             for x in (one, other)
         )
-        found |= {name: what for what in itertools.islice(_apart(a, b, tolerance), 1)}
-    return found
+        first = next(_apart(a, b, tolerance), None)
+        if first is not None:
+            apart[name] = first
+    return apart
 
 
 def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[str]:
@@ -262,7 +285,9 @@ def _start(params: Params) -> subprocess.Popen:
 def _strike(
     params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str
 ) -> str | None:
-    """Start a run and kill it at a random moment of the stage ``aimed`` or, where that is done, of a later one.
+    """Start a run and kill it at a random moment of the stage ``aimed``.
+
+    Or, where that is done, of a later one.
 
     Gives the stage that was open, ``between`` where none was, or None where the run ended before.
     """

@@ -1,4 +1,4 @@
-"""Parameter files taken through all stages with small random models of the architectures they name."""
+"""Parameter files taken through all stages with small random models of their architectures."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def test_every_stage_runs(tmp_path, capsys):
     """Phi-3 with thoughts and an example, warm-started, a Phi-1.5 Q model as an adapter."""
     file = tmp_path / "phi3.yml"
     file.write_text(
-        "name: phi3\nagent: microsoft/Phi-3-mini-4k-instruct\nq_base: microsoft/phi-1_5\ndevice: cuda\ndtype: bfloat16\n"
-        "other_demonstrations: 0\ntrainer: trl\nlora_rank: 4\nexamples: 1\ndata_dir: data/webshop\nwarm_start: true\n"
+        "name: phi3\nagent: microsoft/Phi-3-mini-4k-instruct\nq_base: microsoft/phi-1_5\n"
+        "device: cuda\ndtype: bfloat16\nother_demonstrations: 0\ntrainer: trl\nlora_rank: 4\n"
+        "examples: 1\ndata_dir: data/webshop\nwarm_start: true\n"
     )
     assert main(["run", str(file), "--dry", "-p", "test_tasks", "500"]) == 0
     printed = capsys.readouterr().out

@@ -103,7 +103,10 @@ def test_a_figure_is_written_titled_and_labelled(params, name):
 
 
 def tree():
-    """A root with four children, one of them with a terminal child; no more keys than a tree must have, but for two."""
+    """A root with four children, one of them with a terminal child.
+
+    No more keys than a tree must have, but for two.
+    """
     rows = [{"node": "", "parent": None, "action": "", "visits": 9, "value": 0.3}]
     rows += [
         {"node": str(i), "parent": "", "action": HOSTILE, "visits": 4 - i, "value": 0.2 * i}

@@ -1,4 +1,7 @@
-"""Ablations: scoring rules beside their controls, rounds of collecting, and grids that go on where a cell fails."""
+"""Ablations: scoring rules beside their controls, rounds of collecting, and grids.
+
+Which go on where a cell fails.
+"""
 
 import shutil
 

@@ -49,7 +49,7 @@ def arm(steps, prompts, replies, refused=0.2):
 
 @pytest.fixture
 def results(tmp_path):
-    """A finished run of 10 trees: 40 prompts and 70 replies each, of which a fifth was drawn again."""
+    """A finished run of 10 trees: 40 prompts and 70 replies each, a fifth of them drawn again."""
     metrics = {
         "arms": {
             "greedy": arm(3, 3, 3),
@@ -94,7 +94,8 @@ def test_counts_of_a_run(results):
 def test_pairs_are_those_of_the_files_own_rule_where_the_run_tried_it(results):
     (results / "tables").mkdir()
     (results / "tables" / "pair_rules.csv").write_text(
-        "rule,min visits,min margin,pairs,pairs a tree\nbest_path,1,0.0,25,2.5\nbest_path,1,0.1,20,2.0\n"
+        "rule,min visits,min margin,pairs,pairs a tree\n"
+        "best_path,1,0.0,25,2.5\nbest_path,1,0.1,20,2.0\n"
     )
     run = needs.measured(results, make(FILE))
     assert (run.pairs, run.rule) == (2.5, "best_path")
@@ -102,7 +103,10 @@ def test_pairs_are_those_of_the_files_own_rule_where_the_run_tried_it(results):
 
 
 def test_tokens_follow_by_hand(results):
-    """Redraws, a fifth of 70 replies, are not paid for: 40 - 14 prompts and 70 - 14 replies a tree, in 7.5 expansions of 5."""
+    """Redraws, a fifth of 70 replies, are not paid for.
+
+    40 - 14 prompts and 70 - 14 replies a tree, in 7.5 expansions of 5.
+    """
     params = make(FILE)
     rows = {row.part: row for row in needs.tokens(params, needs.measured(results, params), LENGTHS)}
     assert list(rows) == [
@@ -138,7 +142,8 @@ def test_tokens_follow_by_hand(results):
         rows["arm tuned_policy"].q == 20 * (4 * 1000 + 4 * 50)
         and rows["arm tuned_policy"].prompt == 0
     )
-    # 4 pairs a tree, 4 passes (forward, twice backward, reference) over two prompts and two actions, the Q model and 3 controls
+    # 4 pairs a tree, 4 passes (forward, twice backward, reference) over two prompts and two
+    # actions, the Q model and 3 controls
     assert rows["training Q and controls"].q == 800 * 4 * 2 * (1000 + 10) * 4
     assert needs.usd(params, rows["arm sample"]) == pytest.approx((80_000 * 2 + 4_000 * 10) / 1e6)
     assert needs.usd(params, rows["training Q and controls"]) is None
@@ -190,7 +195,10 @@ def test_a_second_agent_is_billed_where_it_is_served(results):
 
 
 def test_whole_episodes_are_counted_each(results):
-    """Three episodes of 12.5 steps together; five make 5 / 3 of all that, a shorter limit shortens each."""
+    """Three episodes of 12.5 steps together; five make 5 / 3 of all that.
+
+    A shorter limit shortens each.
+    """
     metrics, manifest = (
         json.loads((results / f"{name}.json").read_text()) for name in ("metrics", "manifest")
     )
@@ -235,7 +243,8 @@ def test_memory_by_hand():
         "training": 0,
         "working": 2 * layers * width * 2 * (5000 + 6 * 4000),
     }
-    # in float32: model and reference; gradients and two moments; a pass of as many pairs as 8,192 tokens hold, or of one pair
+    # in float32: model and reference; gradients and two moments; a pass of as many pairs as 8,192
+    # tokens hold, or of one pair
     assert found["training Q"] == {
         "weights": 2 * p * 4,
         "training": 3 * p * 4,
@@ -273,7 +282,10 @@ def test_memory_by_hand():
     ],
 )
 def test_activations_are_what_a_layer_keeps_for_the_pass_backward(family, config, kept):
-    """Counted: the storage of all that autograd saves, weights aside, of three layers less that of one."""
+    """Counted: the storage of all that autograd saves, weights aside.
+
+    Of three layers less that of one.
+    """
     sizes = []
     for layers in (1, 3):
         model = AutoModelForCausalLM.from_config(
@@ -381,14 +393,14 @@ def test_the_small_agent_has_the_size_of_its_parameters():
 def test_an_unknown_model_is_told(tmp_path):
     with pytest.raises(
         QvlibError,
-        match="acme/Rocket-1: its size is not known: it is none of .*phi-1_5.*fetch the model",
+        match=r"acme/Rocket-1: its size is not known: it is none of .*phi-1_5.*fetch the model",
     ):
         memory(make({"agent": "acme/Rocket-1", "other_demonstrations": 0}))
 
 
 def test_results_that_are_not_there_or_lack_an_arm_are_told(results, tmp_path):
     with pytest.raises(
-        QvlibError, match="nowhere: no results of a run .metrics.json is missing.*--from"
+        QvlibError, match=r"nowhere: no results of a run \(metrics\.json is missing.*--from"
     ):
         needs.measured(tmp_path / "nowhere", make(FILE))
     run = needs.measured(results, make(FILE))
@@ -401,7 +413,7 @@ def test_results_that_are_not_there_or_lack_an_arm_are_told(results, tmp_path):
             LENGTHS,
         )
     (results / "metrics.json").write_text("{}")
-    with pytest.raises(QvlibError, match="KeyError 'arms' in its metrics.json"):
+    with pytest.raises(QvlibError, match=r"KeyError 'arms' in its metrics\.json"):
         needs.measured(results, make(FILE))
 
 
@@ -452,8 +464,8 @@ def test_the_command_says_what_a_file_of_the_paper_needs(results, capsys):
         and "a reply has 60 tokens: as given" in printed
     )
     assert (
-        "in the embedded world, since data/webshop-full is not here, 4 characters counted as a token"
-        in printed
+        "in the embedded world, since data/webshop-full is not here, 4 characters counted as a "
+        "token" in printed
     )
     assert (
         "0.15 a million prompt tokens" in printed

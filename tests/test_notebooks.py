@@ -218,7 +218,10 @@ def shown(folder, name):
 
 @pytest.mark.slow
 def test_the_same_notebooks_serve_another_world(tmp_path):
-    """HotPotQA, smaller than its smoke run; few steps, so that some episodes run out of them and make pairs."""
+    """HotPotQA, smaller than its smoke run.
+
+    Few steps, so that some episodes run out of them and make pairs.
+    """
     from qvlib import runner
 
     tiny = {

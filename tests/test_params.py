@@ -99,7 +99,7 @@ def test_a_key_in_the_wrong_place_is_not_shown(wrong):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(QvlibError, match="no/such.yml"):
+    with pytest.raises(QvlibError, match=r"no/such\.yml"):
         load("no/such.yml")
     with pytest.raises(QvlibError, match="cannot be read: Is a directory; give a parameter file"):
         load(tmp_path)

@@ -155,5 +155,5 @@ def test_cut_off_cases(official, write):
     folder = write(
         {**official, "goals.jsonl.gz": gzip.compress(b'{"set": "synthetic"}\n' * 99)[:-9]}
     )
-    with pytest.raises(QvlibError, match="goals.jsonl.gz: cut off"):
+    with pytest.raises(QvlibError, match=r"goals\.jsonl\.gz: cut off"):
         parity.check_webshop(folder)

@@ -92,7 +92,7 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_made(params, tmp_pat
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     missing = params.model_copy(update={"device": "cuda:1", "runs_dir": str(tmp_path / "none")})
     with pytest.raises(
-        QvlibError, match="device: cuda:1, but torch .* finds 1 GPUs here; set device: cpu"
+        QvlibError, match=r"device: cuda:1, but torch .* finds 1 GPUs here; set device: cpu"
     ):
         pipeline.train_agents(missing)
     assert not (tmp_path / "none").exists()
@@ -145,7 +145,10 @@ def test_a_folder_that_is_no_model_is_named(params, given, missing, message):
 
 @pytest.mark.parametrize("trainer", ["loop", "trl"])
 def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, trainer):
-    """A Q model whose base reads half of the pairs: the run tells how many it was trained on and how many were dropped."""
+    """A Q model whose base reads half of the pairs.
+
+    The run tells how many it was trained on and how many were dropped.
+    """
     from qvlib.estimators.data import encode
 
     environment, agent = pipeline.world(undisturbed), pipeline.load_model(undisturbed)
@@ -178,7 +181,10 @@ def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, tra
         f"({long[0]} longer than its context were dropped)"
         in (stage_path(params, "q_model") / "model" / "README.md").read_text()
     )
-    said = f"{long[0]} training and {long[1]} held-out pairs are longer than the model's context and were dropped."
+    said = (
+        f"{long[0]} training and {long[1]} held-out pairs are longer than the model's context and "
+        "were dropped."
+    )
     assert capsys.readouterr().out == f"{said}\n"
     found = numbers.preferences(params)
     assert sentences.accuracy(found).endswith(said)
@@ -188,5 +194,5 @@ def test_pairs_beyond_the_context_are_counted(undisturbed, tmp_path, capsys, tra
 
 
 def test_a_stage_names_the_notebook_that_is_missing(params, world):
-    with pytest.raises(QvlibError, match="not collected yet: run notebooks/02_collect.ipynb"):
+    with pytest.raises(QvlibError, match=r"not collected yet: run notebooks/02_collect\.ipynb"):
         pipeline.make_pairs(params)

@@ -1,7 +1,8 @@
-"""The rendered notebooks of the smoke run say what the code computes: strict nbval, in a fresh folder.
+"""The rendered notebooks of the smoke run say what the code computes.
 
-In other batches, too, and with the arithmetic of an old processor, which rounds and sums in other orders. The
-runner's own run (the fixture ``smoke``), this second one, and the committed tables must agree.
+Strict nbval, in a fresh folder. In other batches, too, and with the arithmetic of an old processor,
+which rounds and sums in other orders. The runner's own run (the fixture ``smoke``), this second
+one, and the committed tables must agree.
 """
 
 import json
@@ -39,7 +40,10 @@ STARTUP = "import qvlib.base.terminal; qvlib.base.terminal.use_text_progress(); 
 
 
 def nbval(folder):
-    """Execute the notebooks of a folder in their order and compare all they print, in the runner's environment."""
+    """Execute the notebooks of a folder in their order and compare all they print.
+
+    In the runner's environment.
+    """
     (folder / "conftest.py").write_text(CONFTEST)
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
@@ -99,7 +103,10 @@ def test_the_rendered_notebook_is_of_the_present_one(name):
 
 @pytest.fixture(scope="session")
 def again(tmp_path_factory):
-    """The rendered notebooks executed again, in a project of their own, in smaller batches; nothing else is changed."""
+    """The rendered notebooks executed again, in a project of their own, in smaller batches.
+
+    Nothing else is changed.
+    """
     folder = tmp_path_factory.mktemp("again")
     for name in ("pyproject.toml", "params"):
         (folder / name).symlink_to(ROOT / name)
@@ -124,7 +131,7 @@ def test_every_cell_prints_again_what_is_committed(again):
 
 
 def tables(folder):
-    """The tables and metrics that a run wrote, less what is of the process and not of the result."""
+    """The tables and metrics that a run wrote, less what is of the process, not of the result."""
     found = {
         path.name: pd.read_csv(path).drop(columns=OF_THE_PROCESS, errors="ignore")
         for path in sorted((folder / "tables").glob("*.csv"))
@@ -165,7 +172,10 @@ def sanitized(text):
 
 
 def hidden(text):
-    """The columns, or for a table of two the rows, in which a changed digit makes no difference to nbval."""
+    """The columns in which a changed digit makes no difference to nbval.
+
+    For a table of two columns, the rows.
+    """
     header, found = "", set()
     for line in text.splitlines():
         header = "" if not line.startswith("|") else header or line

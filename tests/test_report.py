@@ -237,8 +237,8 @@ def test_the_layout_of_metrics(stages):
 def test_what_bounds_the_gain_is_told(stages):
     text = sentences.diagnosis(numbers.metrics(stages))
     assert (
-        "34 in all, 88% of them about the first two actions of an episode, the deepest after 3 actions"
-        in text
+        "34 in all, 88% of them about the first two actions of an episode, "
+        "the deepest after 3 actions" in text
     )
     assert (
         "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, "

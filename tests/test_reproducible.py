@@ -1,8 +1,11 @@
-"""The same parameters give the same tables and weights, in another folder, in other batches, in more processes.
+"""The same parameters give the same tables and weights.
 
-In float64. In float32 the same run twice is equal too, but in other batches matrix products sum in other orders: the
-log-probabilities differ in the seventh digit, and a draw or a choice that falls between two such values takes another
-action, seldom, but in a large table some do. After an interruption: ``test_kill.py``.
+In another folder, in other batches, in more processes.
+
+In float64. In float32 the same run twice is equal too, but in other batches matrix products sum in
+other orders: the log-probabilities differ in the seventh digit, and a draw or a choice that falls
+between two such values takes another action, seldom, but in a large table some do. After an
+interruption: ``test_kill.py``.
 """
 
 import pytest

@@ -52,8 +52,8 @@ def test_a_section_a_run(run, capsys):
     text = (run.parent / "README.md").read_text()
     assert "| sample | 0.347 | [0.300, 0.400] | 10.0% |  |  |  |  | 300 | 3 |" in text
     assert (
-        "| reranked | 0.476 | [0.430, 0.520] | 25.0% | +0.129 | [+0.090, +0.170] | +37.2% | +0.100 | 300 | 2 |"
-        in text
+        "| reranked | 0.476 | [0.430, 0.520] | 25.0% "
+        "| +0.129 | [+0.090, +0.170] | +37.2% | +0.100 | 300 | 2 |" in text
     )
     assert "reranked tokens 1,234,567" in text
     for link in (
@@ -127,7 +127,8 @@ def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
 def test_the_front_page_is_written_from_files(run, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(
-        "# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n<!-- times: begin -->\n<!-- times: end -->\n"
+        "# x\n<!-- result: begin -->\nold\n<!-- result: end -->\nmid\n"
+        "<!-- times: begin -->\n<!-- times: end -->\n"
         "<!-- files: begin -->\n<!-- files: end -->\n"
         "<!-- notebooks: begin -->\n<!-- notebooks: end -->\nend\n"
     )
@@ -151,8 +152,8 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     write_front_page(readme, run.parent)
     text = readme.read_text()
     assert (
-        "| [`params/quick.yml`](params/quick.yml) | The whole method on a laptop | 1 min 40 s on 2 cores |"
-        in text
+        "| [`params/quick.yml`](params/quick.yml) | The whole method on a laptop "
+        "| 1 min 40 s on 2 cores |" in text
     )
     assert "| [`params/huge.yml`](params/huge.yml) | Too much for here | not run here |" in text
     assert (
@@ -162,15 +163,15 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     )
     assert "alone took 1 min 40 s on 2 cores." in text and "`make run`" not in text
     assert (
-        "| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s | [notebook](results/quick/notebooks/00_tour.ipynb) |"
-        in text
+        "| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s "
+        "| [notebook](results/quick/notebooks/00_tour.ipynb) |" in text
     )
     assert "held-out tasks on unseen products, seed 0" in text
     (run / "metrics.json").write_text(json.dumps(metrics | {"groups": "games"}))
     write_front_page(readme, run.parent)
     assert (
-        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals over games."
-        in readme.read_text()
+        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals "
+        "over games." in readme.read_text()
     )
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
@@ -191,7 +192,8 @@ def test_the_projects_front_page_shows_the_committed_results(tmp_path):
     ).stdout
     if changed:
         pytest.skip(
-            "results were made anew since the last commit: `qvlib index --front-page quick` writes them down"
+            "results were made anew since the last commit: "
+            "`qvlib index --front-page quick` writes them down"
         )
     for folder in ("results", "params"):
         shutil.copytree(root / folder, tmp_path / folder)

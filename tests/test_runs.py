@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -182,7 +183,10 @@ def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
 
 
 def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
-    """One after the other they add up, side by side the longest counts; those of other notebooks do not."""
+    """One after the other they add up, side by side the longest counts.
+
+    Those of other notebooks do not.
+    """
     stages = {
         "data": (0, 2),
         "agent": (2, 30),
@@ -200,7 +204,7 @@ def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
         )
         with monkeypatch.context() as patch, open_stage(params, name) as stage:
             stage.manifest.update(seconds=float(end - start), started=next(clock))
-            patch.setattr(runs, "now", lambda: next(clock))
+            patch.setattr(runs, "now", partial(next, clock))
             stage.manifest.pop("session_started")
             stage.finish()
     took = {
@@ -292,7 +296,10 @@ def test_changed_data_are_noticed(params):
 
 
 def test_a_full_disk_keeps_what_is_finished(params):
-    """A real limit on file size, in a process of its own: the system takes a part of the line, then refuses."""
+    """A real limit on file size, in a process of its own.
+
+    The system takes a part of the line, then refuses.
+    """
     code = """
         import resource, sys
         from qvlib.base.errors import QvlibError
@@ -395,5 +402,5 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         open_stage(make({"runs_dir": str(tmp_path / "runs")}), "data"),
     ):
         pass
-    with pytest.raises(QvlibError, match="runs/x.json cannot be written"):
+    with pytest.raises(QvlibError, match=r"runs/x\.json cannot be written"):
         write_atomic(tmp_path / "runs" / "x.json", "{}")

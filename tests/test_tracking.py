@@ -29,8 +29,10 @@ def test_names_depend_on_parameters_alone():
 
 def test_disabled_does_not_even_import_wandb(tmp_path):
     code = (
-        "import sys; from qvlib.pipeline.params import make; from qvlib.report.tracking import log_run; "
-        "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0}); print('wandb' in sys.modules)"
+        "import sys; from qvlib.pipeline.params import make; "
+        "from qvlib.report.tracking import log_run; "
+        "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0}); "
+        "print('wandb' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
