@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "again": "smoke",
         "smoke": "smoke",
         "undisturbed": "undisturbed",
+        "ray_cluster": "ray",
     }  # one test compares the first two
     for item in items:
         group = next(
@@ -54,6 +58,16 @@ def undisturbed(tmp_path_factory):
     params = tiny(tmp_path_factory.mktemp("undisturbed"))
     run(params)
     return params
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Callable[[], str]]:
+    """Gives the address of a Ray cluster of two CPUs, started when it is first asked for."""
+    from clusters import started
+
+    with ExitStack() as stack:
+        cluster = functools.cache(lambda: stack.enter_context(started(2)))
+        yield lambda: cluster().address
 
 
 @pytest.fixture(scope="session")

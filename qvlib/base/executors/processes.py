@@ -1,22 +1,35 @@
-"""Several processes that stream results back, since one process a core beats threads on small models.
+"""Processes of this machine that stream results back: one a core beats threads on small models.
 
-On two shared cores one process with two threads trains a model of a million parameters no faster than
-with one thread, and two processes train two of them in the time of one.
+On two shared cores one process with two threads trains a model of a million parameters no faster
+than with one thread, and two processes train two of them in the time of one.
+
+Each worker has a pipe of its own, which the driver reads as bytes come: a worker that is killed in
+the middle of a record, or stopped, holds up no other. What the pipe cannot take (some hundred
+kilobytes) a worker keeps, and waits.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
+import pickle
+import signal
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, TypeVar
 
-from qvlib.base.errors import QvlibError
+from qvlib.base.executors import Executor
+from qvlib.base.executors.parts import DONE, ITEM, READY, Book, message, messages
 
 T = TypeVar("T")
-_DONE, _ITEM, _ERROR = "done", "item", "error"
+_LENGTH = struct.Struct("!Q")  # goes before each message
+_AT_ONCE = 1 << 20  # bytes that are read from one worker before the next has its turn
+_PATIENCE = 10.0  # seconds that a worker has to end by itself
 
 
 def cores() -> int:
@@ -32,7 +45,10 @@ def process_count(processes: int, device: str) -> int:
 
 
 def rank() -> tuple[int, int]:
-    """(number of this process, how many there are) where ``accelerate launch`` or ``torchrun`` started them; else (0, 1)."""
+    """(number of this process, how many there are) where a launcher started them; else (0, 1).
+
+    Launchers are ``accelerate launch`` and ``torchrun``.
+    """
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -42,73 +58,174 @@ def slices(items: Sequence[T], count: int) -> list[list[T]]:
 
 
 def stream(work: Callable[..., Iterable[T]], arguments: Sequence[tuple]) -> Iterator[T]:
-    """Yield what ``work(*a)`` yields, for each ``a`` in its own process, as it comes.
+    """``Executor.stream`` with a process for each part."""
+    with Processes(len(arguments)) as executor:
+        yield from executor.stream(work, arguments)
 
-    ``work`` is a function of a module, since processes are spawned. With one ``a`` it runs here.
 
-    Raises:
-        QvlibError: as ``work`` raised it, or a process died (for want of memory, most likely).
-        RuntimeError: anything else that ``work`` raised, with its traceback.
-    """
-    if len(arguments) <= 1:
-        for one in arguments:
-            yield from work(*one)
-        return
-    context = multiprocessing.get_context("spawn")
-    results: Any = context.Queue(maxsize=256)
-    workers = [
-        context.Process(target=_run, args=(work, one, results), daemon=True) for one in arguments
-    ]
-    try:
+class Processes(Executor):
+    """Spawned processes; one part, or the parts of one worker, are done in this very process."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = max(1, workers)
+        self._live: set[_Worker] = set()
+
+    def stream(
+        self,
+        work: Callable[..., Iterable[T]],
+        parts: Sequence[tuple],
+        key: Callable[[T], Hashable] | None = None,
+    ) -> Iterator[T]:
+        """See ``Executor.stream``."""
+        count = min(self.workers, len(parts))
+        if count <= 1:
+            for part in parts:
+                yield from work(*part)
+            return
+        book: Book[T] = Book(len(parts), key)
+        workers: list[_Worker] = []
+        try:
+            while book.open:
+                self._occupy(workers, count, book, work, parts)
+                _wait_for_news(workers)
+                for worker in list(workers):
+                    yield from worker.items(book, work, parts)
+                    if worker.gone:
+                        workers.remove(worker)
+                        self._end([worker], by_itself=False)
+                        if worker.part is not None:
+                            book.died(worker.part)
+        finally:
+            self._end(workers, by_itself=not book.open)
+
+    def place(self, folders: Sequence[Path]) -> None:
+        """Nothing to do: all processes read the same disk."""
+
+    def close(self) -> None:
+        """End all workers, also those of a ``stream`` that was left in the middle."""
+        self._end(list(self._live), by_itself=False)
+
+    def _occupy(
+        self, workers: list[_Worker], count: int, book: Book, work: Callable, parts: Sequence[tuple]
+    ) -> None:
+        """Give each part that waits to an idle worker, or to a new one.
+
+        A new worker has its part from the start: so the part bounds how often one is started.
+        """
         for worker in workers:
-            worker.start()
-        running = len(workers)
-        while running:
-            kind, value = _next(results, workers)
-            if kind == _ITEM:
-                yield value
-            elif kind == _DONE:
-                running -= 1
-            else:
-                raise value
+            if worker.part is None and book.waiting:
+                worker.part = book.take()
+                worker.begin(work, parts)
+        while book.waiting and len(workers) < count:
+            workers.append(_Worker(book.take()))
+            self._live.add(workers[-1])
+
+    def _end(self, workers: Sequence[_Worker], by_itself: bool) -> None:
+        for worker in workers:
+            worker.end(by_itself)
         for worker in workers:
             worker.join()
-    finally:
-        for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
-                worker.join()
-        results.close()
+        self._live.difference_update(workers)
 
 
-def _next(results: Any, workers: Sequence[Any]) -> tuple[str, Any]:
-    """The next message; a process that died without one is an error, not a wait for ever."""
-    while True:
+class _Worker:
+    """A worker as the driver sees it: its process, its pipe, and the part that it has.
+
+    ``part``: None = it waits for one; ``gone``: it died, and all that it said was heard.
+    """
+
+    def __init__(self, part: int) -> None:
+        self.part: int | None = part
+        self.gone = False
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            context = multiprocessing.get_context("spawn")
+            self.process = context.Process(target=_run, args=(theirs,), daemon=True)
+            self.process.start()
+        self._unread = bytearray()
+
+    def items(self, book: Book[T], work: Callable, parts: Sequence[tuple]) -> Iterator[T]:
+        """Its items that have arrived and that the caller has not yet."""
+        for kind, value in self._messages():
+            if kind == ITEM:
+                if book.fresh(self.part, value):
+                    yield value
+            elif kind == READY:
+                self.begin(work, parts)
+            elif kind == DONE:
+                book.finished(self.part)
+                self.part = None
+            else:
+                raise value
+
+    def begin(self, work: Callable, parts: Sequence[tuple]) -> None:
+        """Send it its part."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it died, as reading will tell
+            _send(self.socket, pickle.dumps((work, parts[self.part]), pickle.HIGHEST_PROTOCOL))
+
+    def end(self, by_itself: bool) -> None:
+        """Tell it to end: by the end of its pipe, or at once."""
+        self.socket.close()
+        if not by_itself:
+            self.process.terminate()
+
+    def join(self) -> None:
+        """Wait for its end, and not for ever."""
+        self.process.join(_PATIENCE)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+
+    def _messages(self) -> Iterator[tuple[str, Any]]:
+        """What has arrived of what it says."""
+        dead = self.process.exitcode is not None  # asked first: what it said before is read below
         try:
-            return results.get(timeout=1.0)
-        except queue.Empty:
-            if any(w.exitcode not in (None, 0) for w in workers):
-                return _ERROR, QvlibError(
-                    "a worker process died, most likely for want of memory; lower processes "
-                    "or batch_size and run again, everything finished is kept"
-                )
+            data = self.socket.recv(_AT_ONCE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self.gone = dead
+            return
+        except ConnectionResetError:
+            data = b""
+        self.gone = not data
+        self._unread += data
+        start, end = 0, _LENGTH.size
+        while len(self._unread) >= end:
+            end += _LENGTH.unpack_from(self._unread, start)[0]
+            if len(self._unread) < end:
+                break
+            with memoryview(self._unread) as unread, unread[start + _LENGTH.size : end] as content:
+                told = pickle.loads(content)
+            yield told
+            start, end = end, end + _LENGTH.size
+        del self._unread[:start]
 
 
-def _run(work: Callable[..., Iterable[Any]], arguments: tuple, results: Any) -> None:
-    import traceback
+def _wait_for_news(workers: Sequence[_Worker]) -> None:
+    """Wait until a worker has said something or died.
 
-    os.environ["TQDM_DISABLE"] = "1"  # the parent shows progress
+    A process that a dead worker left behind keeps its pipe and its sentinel open: so a second is
+    the longest wait.
+    """
+    wait([handle for w in workers for handle in (w.socket, w.process.sentinel)], timeout=1.0)
+
+
+def _send(pipe: socket.socket, content: bytes) -> None:
+    pipe.sendall(_LENGTH.pack(len(content)))
+    pipe.sendall(content)
+
+
+def _run(pipe: socket.socket) -> None:
+    """A worker: asks for parts and does them, until its pipe ends."""
+    os.environ["TQDM_DISABLE"] = "1"  # the driver shows progress
+    # Ctrl-C reaches the driver too, which ends all; one that is interrupted alone is done again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        for item in work(*arguments):
-            results.put((_ITEM, item))
-        results.put((_DONE, None))
-    except QvlibError as error:
-        results.put((_ERROR, error))
-    except KeyboardInterrupt:  # Ctrl-C reaches the parent too, which ends the others
-        pass
-    except BaseException:  # whatever it was, the parent raises it with the worker's traceback
-        results.put((_ERROR, RuntimeError("in a worker process:\n" + traceback.format_exc())))
+    with pipe, pipe.makefile("rb") as parts:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the driver wants no more
+            _send(pipe, message(READY))
+            while length := parts.read(_LENGTH.size):
+                for content in messages(parts.read(*_LENGTH.unpack(length))):
+                    _send(pipe, content)
 
 
 def _end_with_parent() -> None:
