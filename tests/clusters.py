@@ -1,4 +1,4 @@
-"""Ray clusters of this machine, of one raylet a node."""
+"""A Ray cluster of this machine, of one raylet a node."""
 
 from __future__ import annotations
 
@@ -14,19 +14,31 @@ from qvlib.base.executors.ray import environment, lean
 
 
 @contextmanager
-def started(*cpus: int) -> Iterator[Any]:
-    """A cluster of nodes with so many CPUs; the first is the driver's."""
+def started(cpus: int) -> Iterator[Any]:
+    """A cluster of one node, the driver's."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with TemporaryDirectory() as folder, environment({"PYTHONPATH": lean(folder)}):
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False}
-        )
-        try:
-            for count in cpus[1:]:
-                cluster.add_node(num_cpus=count)
-            yield cluster
-        finally:
-            cluster.shutdown()
+    cluster = Cluster()
+    try:
+        _add(cluster, cpus, include_dashboard=False)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@contextmanager
+def another_node(cluster: Any, cpus: int) -> Iterator[Any]:
+    """One more node, for a while."""
+    node = _add(cluster, cpus)
+    try:
+        yield node
+    finally:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node)
+
+
+def _add(cluster: Any, cpus: int, **options: Any) -> Any:
+    with TemporaryDirectory() as folder, environment(PYTHONPATH=lean(folder)):
+        return cluster.add_node(num_cpus=cpus, **options)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,13 +62,12 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Callable[[], str]]:
-    """Gives the address of a Ray cluster of two CPUs, started when it is first asked for."""
+def ray_cluster() -> Iterator[Callable[[], Any]]:
+    """Gives a Ray cluster of two CPUs, started when it is first asked for."""
     from clusters import started
 
     with ExitStack() as stack:
-        cluster = functools.cache(lambda: stack.enter_context(started(2)))
-        yield lambda: cluster().address
+        yield functools.cache(lambda: stack.enter_context(started(2)))
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,25 @@ def slow(part, count):
         yield part, i, os.getpid()
 
 
+def bulky(part, count, size):
+    """Yields (part, number, process) in items of ``size`` bytes more."""
+    for i in range(count):
+        time.sleep(0.05)
+        yield Padded((part, i, os.getpid()), bytes(size))
+
+
+class Padded(tuple):
+    """A tuple that is larger when it travels."""
+
+    def __new__(cls, content, padding):
+        self = super().__new__(cls, content)
+        self.padding = padding
+        return self
+
+    def __reduce__(self):
+        return Padded, (tuple(self), self.padding)
+
+
 def waits(part):
     yield os.getpid()
     time.sleep(60)
@@ -102,11 +121,6 @@ def eager(part, file):
     for i in range(1000):
         Path(file).write_text(str(i))
         yield bytes(1 << 20)
-
-
-def content(part, folder):
-    """Yields what a folder holds."""
-    yield {path.name: path.read_text() for path in sorted(Path(folder).glob("[!.]*"))}
 
 
 def here(part):

@@ -27,17 +27,8 @@ from typing import Any, TypeVar
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors import Executor
-from qvlib.base.executors.folders import Packed, pack, state, unpack
-from qvlib.base.executors.parts import (
-    ATTEMPTS,
-    DONE,
-    ERROR,
-    ITEM,
-    READY,
-    Book,
-    message,
-    messages,
-)
+from qvlib.base.executors.folders import Packed, pack, state
+from qvlib.base.executors.parts import ATTEMPTS, DONE, ITEM, READY, Book
 from qvlib.base.executors.processes import cores
 from qvlib.base.paths import project_root
 
@@ -135,7 +126,7 @@ class Ray(Executor):
     def close(self) -> None:
         """End all workers, and the cluster or the connection to it, if this executor made it."""
         if self._cluster is not None:
-            self._end(list(self._live))
+            self._end(self._live)
             self._cluster.close()
             self._cluster = None
             self._placed.clear()  # what the cluster held
@@ -176,10 +167,9 @@ class Ray(Executor):
                 actor.begin(work, parts[actor.part])
 
     def _end(self, actors: Iterable[_Actor]) -> None:
-        for actor in actors:
-            if self._cluster is not None:  # else they ended with it
-                actor.end()
-            self._live.discard(actor)
+        for actor in self._live.intersection(actors):  # the others ended with their cluster
+            actor.end()
+            self._live.remove(actor)
 
 
 class _Cluster:
@@ -189,7 +179,7 @@ class _Cluster:
         import ray
 
         self.ray = ray
-        self.variables = _variables()
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self.connected_here = not ray.is_initialized()
         self.started = self.connected_here and not address
         self._light: tempfile.TemporaryDirectory | None = None
@@ -228,10 +218,7 @@ class _Cluster:
     def _start(self, workers: int) -> None:
         """Start a cluster of this machine."""
         self._light = tempfile.TemporaryDirectory(prefix="qvlib-ray-")
-        self.variables["PYTHONPATH"] = os.pathsep.join(
-            (lean(self._light.name), self.variables["PYTHONPATH"])
-        )
-        with environment(self.variables):  # Ray's processes and all workers have it from here
+        with environment(PYTHONPATH=lean(self._light.name)):
             try:
                 self.ray.init(
                     "local",
@@ -239,7 +226,6 @@ class _Cluster:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    _system_config={"prestart_worker_first_driver": False},
                 )
             except Exception as error:  # Ray raises no narrower one
                 raise QvlibError(
@@ -256,13 +242,8 @@ class _Actor:
 
     def __init__(self, cluster: _Cluster, gpus: float, placed: Sequence[Packed]) -> None:
         self._ray = cluster.ray
-        actor = cluster.ray.remote(_Worker).options(
-            num_cpus=1,
-            num_gpus=gpus,
-            max_restarts=0,
-            runtime_env=None if cluster.started else {"env_vars": cluster.variables},
-        )
-        self._handle = actor.remote(os.getcwd(), str(project_root()))
+        actor = cluster.ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus, max_restarts=0)
+        self._handle = actor.remote(os.getcwd(), str(project_root()), _paths(), _variables())
         self.asked = deque([self._handle.enter.remote(cluster.node, list(placed))])
         self.part: int | None = None
         self.ready = self.gone = False
@@ -305,7 +286,9 @@ class _Actor:
         try:
             return pickle.loads(self._ray.get(self.asked.popleft()))
         except exceptions.RayTaskError as error:
-            raise RuntimeError(f"in a worker process:\n{error}") from None
+            if self.ready:
+                raise RuntimeError(f"in a worker process:\n{error}") from None
+            self.gone, self.why = True, _line(error)
         except (
             exceptions.RayActorError,
             exceptions.NodeDiedError,
@@ -314,22 +297,33 @@ class _Actor:
             exceptions.WorkerCrashedError,
         ) as error:
             self.gone, self.why = True, _line(error)
-            return None
+        return None
 
 
 class _Worker:
-    """The actor: it has the driver's folder, or where that is not, the project's."""
+    """The actor. It travels by value and finds qvlib by the driver's paths.
 
-    def __init__(self, folder: str, root: str) -> None:
-        if not Path(folder).is_dir():
-            Path(root).mkdir(parents=True, exist_ok=True)
+    So it needs no environment of Ray's, for which a second Python would be started each time.
+    """
+
+    def __init__(
+        self, folder: str, root: str, paths: Sequence[str], variables: Mapping[str, str]
+    ) -> None:
+        os.environ.update(variables)
+        sys.path[:0] = [path for path in paths if path not in sys.path]
+        if not Path(folder).is_dir():  # a disk without the driver's folder: relative paths of
+            Path(root).mkdir(parents=True, exist_ok=True)  # parameters are meant from the root
             folder = root
         os.chdir(folder)
         self._messages: Iterator[bytes] = iter(())
 
-    def enter(self, driver: str, placed: Sequence[Packed]) -> bytes:
+    def enter(self, driver: str, placed: Sequence[Any]) -> bytes:
         """Put in place what is read here, unless this is the driver's node; gives a message."""
         import ray
+
+        from qvlib.base.errors import QvlibError
+        from qvlib.base.executors.folders import unpack
+        from qvlib.base.executors.parts import ERROR, READY, message
 
         try:
             if ray.get_runtime_context().get_node_id() != driver:
@@ -341,6 +335,8 @@ class _Worker:
 
     def begin(self, parcel: bytes) -> bytes:
         """Begin a part; gives its first message."""
+        from qvlib.base.executors.parts import messages
+
         self._messages = messages(parcel)
         return next(self._messages)
 
@@ -396,27 +392,18 @@ def _fit(cpus: float, gpus_there: float, gpus: float) -> int:
 
 
 def lean(folder: str) -> str:
-    """Make a folder of modules with which Ray's processes start sooner; gives the folder.
+    """Make a folder of modules with which Ray's processes start sooner; gives a path with it.
 
     Each of them imports jsonschema, and that, where Jupyter is installed, a grammar of URIs which
     it can do without: seconds of a core, each time. On a busy machine they would together be too
     late for the 15 seconds that Ray gives them.
     """
     (Path(folder) / "rfc3987_syntax.py").write_text('raise ImportError("left out")\n')
-    return folder
-
-
-def _variables() -> dict[str, str]:
-    """The environment of a worker, where it is another than its node's."""
-    return {name: os.environ[name] for name in _SAME if name in os.environ} | {
-        "PYTHONPATH": os.pathsep.join(_paths()),
-        "OMP_NUM_THREADS": "1",
-        "TQDM_DISABLE": "1",  # the driver shows progress
-    }
+    return os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(**variables: str) -> Iterator[None]:
     """This process with these variables, which what it starts meanwhile inherits."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -428,6 +415,14 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _variables() -> dict[str, str]:
+    """The environment of a worker, where it is another than its node's."""
+    return {name: os.environ[name] for name in _SAME if name in os.environ} | {
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",  # the driver shows progress
+    }
 
 
 def _paths() -> list[str]:
