@@ -24,7 +24,7 @@ ACTIONS = [[*shop.admissible[1:]] for shop in SHOPS]
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     """(adapter's folder, merged policy): two of them, of other data."""
-    lm, found = small_lm("float32"), []
+    lm, adapters = small_lm("float32"), []
     for k in range(2):
         rows = [
             PairIds(ids, lm.action_ids(prompt, a[k]), lm.action_ids(prompt, a[k - 1]))
@@ -50,8 +50,8 @@ def tuned(tmp_path_factory):
             ".safetensors",
             ".md",
         }
-        found.append((folder / "adapter", merged))
-    return found
+        adapters.append((folder / "adapter", merged))
+    return adapters
 
 
 def all_logits(model) -> torch.Tensor:
@@ -115,8 +115,8 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
     agent = pipeline.load_model(params)
     q = pipeline.load_q(params, agent=agent)
     assert q.reference is agent and (q.policy.model.device == agent.model.device)
-    world = pipeline.world(params)
-    state = world.reset(world.tasks("train")[0])
+    environment = pipeline.world(params)
+    state = environment.reset(environment.tasks("train")[0])
     plain = agent.prompt(state)[1]
     scores = q.score([state], [["search[wool sweater]", "search[tea]"]])[0]
     assert len(set(scores)) == 2 and all(abs(s) > 1e-6 for s in scores)

@@ -13,7 +13,7 @@ from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import Request
 from qvlib.models.chat import Chat
-from qvlib.models.names import SMOLLM2, files_of
+from qvlib.models.names import SMOLLM2, files_of, has_files, is_remote, kind_of
 from qvlib.pipeline.models import examples, load
 from qvlib.pipeline.params import make
 
@@ -56,9 +56,9 @@ def params(tmp_path_factory, folder):
 def test_a_chat_model_is_prompted_by_its_template_with_the_worlds_instructions(params):
     stage = pipeline.train_agents(params)
     assert stage.facts["model"] == params.agent and pipeline.cloning_curves(params) == {}
-    lm, world = pipeline.load_model(params), pipeline.world(params)
+    lm, environment = pipeline.load_model(params), pipeline.world(params)
     assert isinstance(lm.style, Chat) and lm.cache_tokens == 20_000
-    state = world.reset(world.tasks("train")[0])
+    state = environment.reset(environment.tasks("train")[0])
     text = lm.prompt(state)[0].text
     assert (
         text.startswith("<|system|>\nYou are shopping")
@@ -67,7 +67,7 @@ def test_a_chat_model_is_prompted_by_its_template_with_the_worlds_instructions(p
     )
     assert text.count(state.task.instruction) == 1
     asked = [Request(state, 2, (0, state.task.id, ""))]
-    assert all(p.log_prob < 0 for p in pipeline.sampler(params, world, lm).propose(asked)[0])
+    assert all(p.log_prob < 0 for p in pipeline.sampler(params, environment, lm).propose(asked)[0])
 
 
 def test_a_prompt_is_no_longer_than_the_model_reads(params):
@@ -79,15 +79,15 @@ def test_a_prompt_is_no_longer_than_the_model_reads(params):
 
 
 def test_examples_are_good_demonstrations_of_training_tasks(params):
-    world = pipeline.world(params)
-    shown = examples(make({**params.model_dump(), "examples": 2}), world)
-    train = {t.id for t in world.tasks("train")}
+    environment = pipeline.world(params)
+    shown = examples(make({**params.model_dump(), "examples": 2}), environment)
+    train = {t.id for t in environment.tasks("train")}
     assert len(shown) == 2 and all(s.done and s.task.id in train for s in shown)
     assert shown[0].reward >= shown[1].reward >= 0.5
-    assert examples(params, world) == ()
+    assert examples(params, environment) == ()
     text = (
         load(make({**params.model_dump(), "examples": 1, "prompt_tokens": 4000}), params.agent)
-        .prompt(world.reset(world.tasks("test")[0]))[0]
+        .prompt(environment.reset(environment.tasks("test")[0]))[0]
         .text
     )
     assert text.count("Task: ") == 2 and shown[0].history[-1].action in text
@@ -119,6 +119,23 @@ def test_a_warm_start_fine_tunes_both_named_agents(params, folder):
         ] == len(curve)
     for which in ("agent", "other_agent"):
         assert isinstance(pipeline.load_model(warm, which).style, Chat)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("small", "small"),
+        ("smollm2", "smollm2"),
+        ("models/tiny.gguf", "gguf"),
+        (Path("runs/agent-1/model"), "named"),
+        ("microsoft/phi-1_5", "named"),
+        ("api:gpt-4o-mini", "remote"),
+    ],
+)
+def test_a_name_means_one_kind_of_model(name, kind):
+    assert kind_of(name) == kind
+    assert has_files(name) == (kind in ("smollm2", "gguf", "named"))
+    assert is_remote(name) == (kind == "remote")
 
 
 def test_a_model_that_is_not_there_is_told(params, tmp_path, monkeypatch):
@@ -162,7 +179,7 @@ def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
     params = make(
         {**SMALL, "runs_dir": str(tmp_path / "runs"), "agent": SMOLLM2, "other_demonstrations": 0}
     )
-    world = pipeline.world(params)
+    environment = pipeline.world(params)
     lm = load(params, SMOLLM2)
     (folder,) = tmp_path.glob("SmolLM2*")
     before = (folder / "model.safetensors").stat().st_mtime_ns
@@ -170,7 +187,7 @@ def test_smollm2_is_converted_once_and_answers(tmp_path, monkeypatch):
         lm.model.num_parameters() == 134_515_008
         and lm.end == lm.tokenizer.convert_tokens_to_ids("<|im_end|>")
     )
-    state = world.reset(world.tasks("train")[0])
+    state = environment.reset(environment.tasks("train")[0])
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("<|im_start|>system\nYou are shopping") and len(ids) < 200
     greedy = lm.sample([ids], [[None]], 1.0, 1.0)[0][0][0]

@@ -37,10 +37,10 @@ def llama(dtype):
 
 def parts(model):
     """The precisions of what the model's modules give to each other."""
-    found = set()
+    dtypes = set()
 
     def see(module, given, made):
-        found.update(
+        dtypes.update(
             x.dtype for x in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(x)
         )
 
@@ -48,7 +48,7 @@ def parts(model):
     logits = model(input_ids=IDS).logits
     for handle in handles:
         handle.remove()
-    return logits, found
+    return logits, dtypes
 
 
 def test_it_is_the_same_function_but_for_float32s_rounding():

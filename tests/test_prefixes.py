@@ -50,19 +50,7 @@ def conversations(count: int = 3, steps: int = 4, header: int = 90):
 
 def played(lm: LocalModel, steps):
     """Samples and scores of every step: (ids, log-probabilities, scores)."""
-    found = []
-    for step, prompts in enumerate(steps):
-        draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
-        samples = lm.sample(prompts, draws, 1.0, 0.9)
-        replies = [[(10 + i + step, 11, lm.end), (12, lm.end)] for i in range(len(prompts))]
-        found.append(
-            (
-                [[ids for ids, _ in row] for row in samples],
-                [[p for _, p in row] for row in samples],
-                lm.log_probs(prompts, replies),
-            )
-        )
-    return found
+    return [played_one(lm, steps, step) for step in range(len(steps))]
 
 
 def same(one, other, atol):
@@ -103,14 +91,15 @@ def test_order_and_room_change_nothing(base, most, order):
     steps = conversations()
     expected = played(fresh(base, 0), steps)
     lm = fresh(base, most)
-    found = {}
+    made = {}
     for step in order:
-        (found[step],) = [played_one(lm, steps, step)]
+        made[step] = played_one(lm, steps, step)
         assert lm._prefixes.held <= most
-    same(expected, [found[i] for i in range(5)], atol=1e-4)
+    same(expected, [made[i] for i in range(5)], atol=1e-4)
 
 
-def played_one(lm, steps, step):
+def played_one(lm: LocalModel, steps, step: int):
+    """(ids, log-probabilities, scores) of a step."""
     prompts = steps[step]
     draws = [[generator(step, i, k).random for k in range(3)] for i in range(len(prompts))]
     samples = lm.sample(prompts, draws, 1.0, 0.9)

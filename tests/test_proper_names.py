@@ -64,34 +64,34 @@ def test_names_beyond_the_last_alias_stay():
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("names")
     write_encyclopaedia(folder, 400, 0)
     return hotpotqa.build(folder)
 
 
-def walks(world, count):
+def walks(environment, count):
     """The states and actions of readers that err, an episode each."""
-    for task in world.tasks("train")[:count]:
-        state, steps = world.reset(task), []
-        while not state.done and len(steps) < world.max_steps:
-            ((proposal,),) = Reader(world).propose(
+    for task in environment.tasks("train")[:count]:
+        state, steps = environment.reset(task), []
+        while not state.done and len(steps) < environment.max_steps:
+            ((proposal,),) = Reader(environment).propose(
                 [Request(state, 1, (3, task.id, str(len(steps))))]
             )
             steps.append(Demonstration(state, proposal.action))
-            state = world.step(state, proposal.action)
+            state = environment.step(state, proposal.action)
         yield steps
 
 
-def test_a_transcript_starts_with_the_one_before_and_its_reply(world):
-    for steps in walks(world, 40):
+def test_a_transcript_starts_with_the_one_before_and_its_reply(environment):
+    for steps in walks(environment, 40):
         prompts = [compact(d.state) for d in steps]
         for d, before, after in zip(steps, prompts, prompts[1:], strict=False):
             assert after.text.startswith(f"{before.text}{before.encode(d.action)}<end>")
 
 
-def test_an_episode_is_one_row_with_a_loss_on_each_action(world):
-    for steps in walks(world, 20):
+def test_an_episode_is_one_row_with_a_loss_on_each_action(environment):
+    for steps in walks(environment, 20):
         tokenizer = train_tokenizer(steps, 400)
         ((ids, on_action),) = _encode(tokenizer, steps)
         replies = [compact(d.state).encode(d.action) for d in steps]
@@ -102,10 +102,10 @@ def test_an_episode_is_one_row_with_a_loss_on_each_action(world):
         assert tokenizer.decode(ids).count(ACT) == len(steps)
 
 
-def test_no_name_is_left_in_a_prompt_of_the_encyclopaedia(world):
+def test_no_name_is_left_in_a_prompt_of_the_encyclopaedia(environment):
     """Whoever is asked about: none of the names in a title, but for what its actions misspell."""
-    for task in world.tasks("test")[:40]:
-        text = compact(world.reset(task)).text
+    for task in environment.tasks("test")[:40]:
+        text = compact(environment.reset(task)).text
         for title in task.goal.titles:
             assert (
                 title.removeprefix("The ").lower() not in text

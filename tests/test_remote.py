@@ -179,17 +179,17 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     with pytest.raises(QvlibError, match="rft: api:shop-1 is behind a server"):
         pipeline.train_agents(params.model_copy(update={"rft": True}))
     assert pipeline.train_agents(params).facts == {"model": "api:shop-1"}
-    lm, world = pipeline.load_model(params), pipeline.world(params)
-    state = world.reset(world.tasks("train")[0])
+    lm, environment = pipeline.load_model(params), pipeline.world(params)
+    state = environment.reset(environment.tasks("train")[0])
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("system: You are shopping") and ids == ()
     with pytest.raises(QvlibError, match=r"127\.0\.0\.1:9"):
         pipeline.sampler(
             params.model_copy(update={"api_retries": 0}),
-            world,
+            environment,
             pipeline.load_model(params.model_copy(update={"api_retries": 0})),
         ).propose([Request(state, 1, (0, state.task.id, ""))])
     with pytest.raises(QvlibError, match="q_base is empty, and api:shop-1 is behind a server"):
         pipeline.models.load_reference(params.model_copy(update={"q_base": ""}))
     with pytest.raises(QvlibError, match="rule_tasks: scoring rules weigh log-probabilities"):
-        pipeline.trials.rule_arms(params, world)
+        pipeline.trials.rule_arms(params, environment)

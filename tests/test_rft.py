@@ -37,11 +37,11 @@ SMALL = {
 
 def searched(params) -> list[dict]:
     """Tree records whose best episodes are the scripted shopper's: rewards of all kinds."""
-    world = pipeline.world(params)
-    tasks = pipeline.uses(params, world).search
+    environment = pipeline.world(params)
+    tasks = pipeline.uses(params, environment).search
     played = lockstep(
-        (episode(world, task, params.seed) for task in tasks),
-        environments.demonstrator(params, world),
+        (episode(environment, task, params.seed) for task in tasks),
+        environments.demonstrator(params, environment),
         8,
     )
     root = {"node": "", "parent": None, "action": "", "reward": 0.0, "terminal": False}
@@ -62,9 +62,12 @@ def given(params, kind: str, folder):
         lm = told("tags")
         tokenizer, model = lm.tokenizer, lm.model
     else:
-        world = pipeline.world(params)
+        environment = pipeline.world(params)
         tokenizer = train_tokenizer(
-            [Demonstration(world.reset(task), "search[tea]") for task in world.tasks("train")[:40]],
+            [
+                Demonstration(environment.reset(task), "search[tea]")
+                for task in environment.tasks("train")[:40]
+            ],
             600,
         )
         model = make_model(tokenizer, 32, 1, 2, 0)
@@ -75,17 +78,17 @@ def given(params, kind: str, folder):
 
 def likelihood(lm, params) -> float:
     """Log-probability of all that RFT learnt from, in nats."""
-    world, shown = (
-        pipeline.world(params),
-        read_stage(params, "rft").table("demonstrations").to_dict("records"),
+    environment = pipeline.world(params)
+    records = read_stage(params, "rft").table("demonstrations").to_dict("records")
+    tasks = {task.id: task for task in environment.tasks("train")}
+    made = list(
+        pipeline.decisions(environment, [tasks[record["task"]] for record in records], records)
     )
-    tasks = {task.id: task for task in world.tasks("train")}
-    made = list(pipeline.decisions(world, [tasks[record["task"]] for record in shown], shown))
     prompts = [lm.prompt(d.state) for d in made]
     replies = [
         [lm.action_ids(prompt, d.action)] for (prompt, _), d in zip(prompts, made, strict=True)
     ]
-    return sum(found for (found,) in lm.log_probs([ids for _, ids in prompts], replies))
+    return sum(log_prob for (log_prob,) in lm.log_probs([ids for _, ids in prompts], replies))
 
 
 @pytest.mark.parametrize(("kind", "style", "rank"), [("chat", Chat, 0), ("compact", compact, 4)])

@@ -52,17 +52,19 @@ def maze(params: Params) -> Maze:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A small chat model that has learnt to reply with an action, not with which."""
-    lm, world, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
+    lm, environment, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
     model, tokenizer = copy.deepcopy(lm.model), lm.tokenizer
     style, end = (
         Chat(tokenizer, environments.instructions(make(SMALL)), lambda task: "at start"),
         turn_end(tokenizer),
     )
-    states = [world.reset(task) for task in world.tasks("train")[:4]]
-    states += [world.step(state, action) for state, action in product(states, world.choices)]
+    states = [environment.reset(task) for task in environment.tasks("train")[:4]]
+    states += [
+        environment.step(state, action) for state, action in product(states, environment.choices)
+    ]
     rows = [
         (ids(tokenizer, render(tokenizer, style.messages(state))), (*ids(tokenizer, action), end))
-        for state, action in product(states, world.choices)
+        for state, action in product(states, environment.choices)
     ]
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()

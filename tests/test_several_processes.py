@@ -83,16 +83,16 @@ def test_two_processes_train_as_one(tmp_path):
     )
     for case in CASES:
         policy, curve = train(tmp_path / "one", case)
-        found = first["curves"][case]
-        assert [(r["split"], r["pairs"]) for r in found] == [
+        of_two = first["curves"][case]
+        assert [(r["split"], r["pairs"]) for r in of_two] == [
             (r["split"], r["pairs"]) for r in curve
         ]
         weights = [float(p.detach().abs().sum()) for p in policy.model.parameters()]
         if case == "uneven":  # the last batch, of 5, is filled up: the update after it is another
-            close(found[:-1], curve[:-1])
-            assert found[-2]["pairs"] == 5 and found[-1]["split"] == "held-out"
+            close(of_two[:-1], curve[:-1])
+            assert of_two[-2]["pairs"] == 5 and of_two[-1]["split"] == "held-out"
         else:
-            close(found, curve)
+            close(of_two, curve)
             assert first["weights"][case] == pytest.approx(weights, rel=1e-4)
         written = {
             f.relative_to(tmp_path / "one")
@@ -128,10 +128,13 @@ def prepared(folder: Path, **changes):
             **changes,
         }
     )
-    world = pipeline.world(params)
+    environment = pipeline.world(params)
     if not (folder.parent / "given").exists():
         tokenizer = train_tokenizer(
-            [Demonstration(world.reset(task), "search[tea]") for task in world.tasks("train")[:40]],
+            [
+                Demonstration(environment.reset(task), "search[tea]")
+                for task in environment.tasks("train")[:40]
+            ],
             500,
         )
         make_model(tokenizer, 16, 1, 2, 0).save_pretrained(folder.parent / "given")
@@ -150,7 +153,7 @@ def prepared(folder: Path, **changes):
                 2,
                 2,
             )
-            for task in pipeline.uses(params, world).search
+            for task in pipeline.uses(params, environment).search
             for _ in range(2)
         ]
         pipeline.pairs.write_table(stage, "pairs", [pair.record() for pair in pairs])

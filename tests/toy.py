@@ -186,11 +186,12 @@ def small_lm(dtype: str = "float64", seed: int = 0, width: int = 32, **options):
     from qvlib.models.small import Demonstration, make_model, train_tokenizer
 
     torch.set_num_threads(1)
-    shown = [Demonstration(s, s.admissible[i % 4 + 1]) for i, s in enumerate(states(40, seed=1))]
-    tokenizer = train_tokenizer(shown, 420)
+    demonstrations = [
+        Demonstration(s, s.admissible[i % 4 + 1]) for i, s in enumerate(states(40, seed=1))
+    ]
+    tokenizer = train_tokenizer(demonstrations, 420)
     model = in_own_precision(make_model(tokenizer, width, 2, 2, seed).to(getattr(torch, dtype)))
     with torch.no_grad():
-        model.model.embed_tokens.weight *= (
-            12  # a random model is nearly uniform; this one has opinions
-        )
+        # A random model is nearly uniform; this one has opinions.
+        model.model.embed_tokens.weight *= 12
     return LocalModel(model, tokenizer, **options)

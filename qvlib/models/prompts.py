@@ -8,7 +8,7 @@ Words of the page that the instruction has too are marked, and a reply that the 
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
 is slowest to learn to see and to copy.
 
-A world whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and
+An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and
 what each showed, since what was read earlier is not on the page. Nothing is cut or marked there,
 and a prompt starts with the prompt and the reply of the step before. Where actions take free text,
 proper names are aliases as identifiers are.
@@ -37,7 +37,7 @@ class Prompt:
     identifiers: name -> alias. replies: reply -> admissible action, for what the plain form loses.
     free: verbs whose argument is free text, which cannot be listed and so is never quoted.
     verbatim: actions are replies as they are, no ``verb[argument]``: nothing tells the form of
-        those that a world does not list.
+        those that the environment does not list.
     names: the proper names that such text may hold.
     """
 
