@@ -10,13 +10,14 @@ from test_chat import told
 from toy import small_lm, states
 
 from qvlib import pipeline
+from qvlib.base import executors
 from qvlib.base.errors import QvlibError
 from qvlib.cli import main
 from qvlib.core.types import Request
 from qvlib.models.local import LocalAgent
 from qvlib.pipeline.params import make
 from qvlib.tools import bench
-from qvlib.tools.bench import common, conversations, env, precision, scoring, search
+from qvlib.tools.bench import cluster, common, conversations, env, precision, scoring, search
 
 
 def test_turns_and_medians():
@@ -227,6 +228,45 @@ def test_the_curve_is_drawn(tmp_path):
     assert (tmp_path / "env.png").read_bytes().startswith(b"\x89PNG")
     titles = [axes.get_title(loc="left") for axes in env.figure(rows, {"full": full}).axes]
     assert titles == ["Load time", "Memory of the process", "A search not asked before"]
+
+
+def test_a_steady_state_begins_with_the_last_worker_and_ends_with_the_first():
+    spans = [[(0, 2), (2, 3), (3.5, 4.5), (4.5, 5.5)], [(1, 3), (3, 4), (4, 5)]]
+    workers = [[cluster.Part(i, *span, 0.5) for span in w] for i, w in enumerate(spans)]
+    found = cluster.steady(-1.0, workers)  # from 3 to 5: one part and a half, and two
+    assert found == cluster.Measured(startup=3.0, rate=1.75, cpu=0.5, busy=0.4375)
+    halves = {("ray", workers): [cluster.Measured(0, 3 * workers**0.5, 1, 1)] for workers in (1, 2)}
+    assert cluster._efficiencies("ray", halves) == [pytest.approx(2**-0.5)]
+
+
+def test_parts_of_the_cluster_benchmark_are_the_same_work(monkeypatch, tmp_path):
+    for name, value in {"PARTS": 4, "TASKS": 2}.items():
+        monkeypatch.setattr(cluster, name, value)
+    small = {"demonstrations": 10, "agent_width": 32, "agent_layers": 1, "vocabulary": 512}
+    params = make({**cluster.AGENT, **small, "runs_dir": str(tmp_path)})
+    pipeline.train_agents(params)
+    trees = []
+    with executors.make("processes", workers=1) as executor:
+        found = cluster.measure(executor, params, trees)
+    assert found.rate > 0 and found.cpu > 0 and 0 < found.busy < 1.1
+    assert len(trees) == 8 and all(trees[i] == trees[i % 2] for i in range(8))
+    assert {tree["task"] for tree in trees} == {task.id for task in tasks_of(params)}
+
+
+def tasks_of(params):
+    return pipeline.world(params).tasks("dev")[:2]
+
+
+def test_a_worker_that_came_too_late_is_told():
+    class Alone:
+        workers = 2
+
+        def stream(self, work, parts):
+            for number in range(len(parts)):
+                yield number, cluster.Part(7, number, number + 1.0, 0.9)
+
+    with pytest.raises(QvlibError, match="a worker came too late"):
+        cluster.measure(Alone(), None, [])
 
 
 def test_every_benchmark_has_a_command(monkeypatch):

@@ -21,6 +21,7 @@ NAMES = (
     "worlds",
     "scienceworld",
     "trainers",
+    "cluster",
 )
 
 
