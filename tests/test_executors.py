@@ -370,6 +370,7 @@ def test_a_folder_is_known_by_its_manifest(model, tmp_path, monkeypatch):
     (there / "manifest.json").write_text("{}")
     (there / "own").touch()
     assert not folders.unpack(made, iter(()), tmp_path / "node") and (there / "own").exists()
+    assert list(there.parent.iterdir()) == [there]  # not even a lock
 
 
 def test_what_a_node_made_itself_is_never_replaced(model, tmp_path, monkeypatch):
@@ -415,6 +416,24 @@ def test_a_change_is_seen_without_a_look_into_files(model):
     assert folders.state(model) == before
     os.utime(model / "empty", ns=(0, 1))
     assert folders.state(model) != before
+
+
+def test_workers_that_cannot_start_are_told(ray_cluster, tmp_path, monkeypatch):
+    (tmp_path / "qvlib").mkdir()
+    (tmp_path / "qvlib" / "__init__.py").write_text("raise ImportError('a node without it')")
+    monkeypatch.setattr(ray_module, "_paths", lambda: [str(tmp_path)])
+    with make("ray", workers=2, ray_address=ray_cluster().address) as executor:
+        with pytest.raises(QvlibError, match=r"cannot start on the Ray .*: a node without it; "):
+            list(executor.stream(workings.numbers, [(0, 1), (1, 1)]))
+
+
+def test_a_cluster_without_room_is_told(ray_cluster, monkeypatch):
+    for name in ("_SILENCE", "_GROWTH"):
+        monkeypatch.setattr(ray_module, name, 0.5)
+    address = ray_cluster().address
+    with make("ray", ray_address=address, gpus_per_worker=1) as executor:
+        with pytest.raises(QvlibError, match=r"^no node of the Ray cluster has a CPU and 1 GPUs"):
+            list(executor.stream(workings.numbers, [(0, 1)]))
 
 
 @pytest.mark.parametrize("size", [10, 300_000])  # the latter lies on the node that made it

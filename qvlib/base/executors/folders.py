@@ -123,10 +123,12 @@ def unpack(packed: Packed, pieces: Iterable[bytes], root: Path = Path("/")) -> b
         QvlibError: something else lies there which was not unpacked by this function.
     """
     folder = root / Path(packed.path).relative_to("/")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     mark = folder.with_name(f".{folder.name}.placed")
+    if _is(folder, packed, mark):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f".{folder.name}.placed.lock")):
-        if folder.exists() and _is(folder, packed, mark):
+        if _is(folder, packed, mark):  # another worker was first
             return False
         if folder.exists() and not mark.exists():
             raise QvlibError(
@@ -147,7 +149,9 @@ def unpack(packed: Packed, pieces: Iterable[bytes], root: Path = Path("/")) -> b
 
 
 def _is(folder: Path, packed: Packed, mark: Path) -> bool:
-    """Whether a folder that exists is the one that was packed."""
+    """Whether a folder is there and the one that was packed."""
+    if not folder.exists():
+        return False
     if packed.manifest is not None:
         manifest = folder / MANIFEST
         return manifest.is_file() and manifest.read_bytes() == packed.manifest

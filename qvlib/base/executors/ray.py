@@ -89,25 +89,26 @@ class Ray(Executor):
         failed, since = 0, time.monotonic()
         try:
             while book.open:
-                self._occupy(actors, book, work, parts)
+                self._occupy(actors, book, work, parts, failed < ATTEMPTS)
                 actor = _next(actors)
                 if actor is None:
                     self._look(actors, time.monotonic() - since)
                     continue
                 since = time.monotonic()
+                started = actor.ready
                 yield from actor.items(book)
                 if actor.gone:
                     actors.remove(actor)
                     self._end([actor])
                     if actor.part is not None:
                         book.died(actor.part)
-                    failed += not actor.ready
-                    if failed == ATTEMPTS:
+                    failed += not started
+                    if failed >= ATTEMPTS and not any(actor.ready for actor in actors):
                         raise QvlibError(
                             f"workers cannot start on the Ray cluster: {actor.why}; install the "
                             "driver's packages on every node, and look into Ray's logs"
                         )
-                else:
+                elif not started:
                     failed = 0
         finally:
             self._end(actors)
@@ -151,13 +152,18 @@ class Ray(Executor):
         return self._cluster
 
     def _occupy(
-        self, actors: deque[_Actor], book: Book, work: Callable, parts: Sequence[tuple]
+        self,
+        actors: deque[_Actor],
+        book: Book,
+        work: Callable,
+        parts: Sequence[tuple],
+        hire: bool,
     ) -> None:
         """Give each part that waits to an idle worker; have as many as there is work for.
 
         A part waits until a worker has started, since the cluster may never have room for all.
         """
-        while len(actors) < min(self.workers, book.open):
+        while hire and len(actors) < min(self.workers, book.open):
             placed = [packed for _, packed in self._placed.values()]
             actors.append(_Actor(self._connected(), self._gpus, placed))
             self._live.add(actors[-1])
@@ -211,8 +217,8 @@ class _Cluster:
             self.ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise QvlibError(
-                f"ray_address: {address} cannot be connected to: {_line(error)}; start a cluster "
-                "there (ray start --head), or leave ray_address empty for a local one"
+                f"ray_address: {address} cannot be connected to: {' '.join(str(error).split())}; "
+                "start a cluster there (ray start --head), or leave it empty for a local one"
             ) from None
 
     def _start(self, workers: int) -> None:
