@@ -1,4 +1,5 @@
-# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lab | make smollm2 | make textworld | make clean
+# make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lint | make lab
+# make smollm2 | make textworld | make clean
 # The first builds .venv from exactly the pins of env.yml.
 
 PARAMS ?= params/quick.yml
@@ -8,14 +9,21 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
 BIN = .venv/bin
 
-.PHONY: run test lab pins smollm2 textworld clean
+.PHONY: run test lint lab pins smollm2 textworld clean
 
 run: .venv/.installed
 	$(BIN)/qvlib run $(PARAMS)
 
-test: .venv/.installed smollm2
+test: .venv/.installed lint smollm2
 	@$(MAKE) --no-print-directory textworld || echo "TextWorld could not be installed, see above: its tests are skipped"
 	$(BIN)/python -m pytest $(ARGS)
+
+# Style, types of the method, and who may import whom (pyproject.toml has the rules).
+lint: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_tour.ipynb

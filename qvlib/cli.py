@@ -6,10 +6,13 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from qvlib import __version__
 from qvlib.base.errors import QvlibError
+
+if TYPE_CHECKING:
+    from qvlib.pipeline.params import Params
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,9 +110,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _params(options: argparse.Namespace) -> int:
-    from qvlib.pipeline.params import Params, load
+    from qvlib.pipeline.params import load, make
 
-    print(params_table(load(options.file) if options.file else Params()))
+    print(params_table(load(options.file) if options.file else make({})))
     return 0
 
 
@@ -175,40 +178,39 @@ def parse_value(key: str, text: str) -> Any:
     """A ``-p KEY VALUE`` as the parameter's type has it; ``make`` reports what does not fit."""
     import yaml
 
-    from qvlib.pipeline.params import Params
+    from qvlib.pipeline.params import type_of
 
-    field = Params.model_fields.get(key)
-    if field is None or field.annotation is str or get_args(field.annotation):
+    kind = type_of(key)
+    if kind is str or (kind is not None and get_origin(kind) is Literal):
         return text
     try:
-        return float(text) if field.annotation is float else yaml.safe_load(text)
+        return float(text) if kind is float else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):
         return text
 
 
-def params_table(params: Any, width: int = 120) -> str:
-    """All parameters with value, default where it is another, and meaning, grouped by stage."""
-    from qvlib.pipeline.params import STAGES
-
-    fields = type(params).model_fields
-    names = max(map(len, fields))
-    values = max(
-        len(_display_value(v)) for k, f in fields.items() for v in (getattr(params, k), f.default)
-    )
-    row = f"{{:<{names}}}  {{:<{values}}}  {{:<{values}}}  "
+def params_table(params: Params, width: int = 120) -> str:
+    """All parameters with value, default where it is another, and meaning, by section."""
+    default = params.defaults().flat()
+    values = params.flat()
+    names = max(map(len, values))
+    longest = max(len(_display_value(v)) for v in (*values.values(), *default.values()))
+    row = f"{{:<{names}}}  {{:<{longest}}}  {{:<{longest}}}  "
     indent = " " * len(row.format("", "", ""))
     lines = [row.format("parameter", "value", "default") + "meaning"]
-    for stage in (None, *STAGES):
-        decides = "no outcome" if stage is None else "this stage"
-        lines.append(f"\n-- {stage or 'run'}: decides {decides}")
-        for name, field in fields.items():
-            if field.json_schema_extra["stage"] == stage:
-                value = getattr(params, name)
-                default = "=" if value == field.default else _display_value(field.default)
-                meaning = textwrap.wrap(field.description, width - len(indent))
-                lines.append(row.format(name, _display_value(value), default) + meaning[0])
-                lines.extend(indent + more for more in meaning[1:])
+    for section, settings in params.sections:
+        lines.append(f"\n-- {section}: {_first_line(type(settings))}")
+        for name, field in type(settings).model_fields.items():
+            value, usual = values[name], default[name]
+            other = "=" if value == usual else _display_value(usual)
+            meaning = textwrap.wrap(field.description, width - len(indent))
+            lines.append(row.format(name, _display_value(value), other) + meaning[0])
+            lines.extend(indent + more for more in meaning[1:])
     return "\n".join(lines)
+
+
+def _first_line(described: Any) -> str:
+    return (described.__doc__ or "").partition("\n")[0]
 
 
 def _display_value(value: Any) -> str:

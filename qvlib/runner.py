@@ -22,9 +22,10 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic, write_json
 from qvlib.base.paths import display_path, project_root, resolve
 from qvlib.base.terminal import Forward, format_duration
-from qvlib.pipeline.params import STAGES, Params, load
+from qvlib.pipeline.notebook import assigned
+from qvlib.pipeline.params import Params, load
 from qvlib.runs.provenance import now, provenance
-from qvlib.runs.stage import MADE_BY, is_complete, read_stage, seconds_spent
+from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
@@ -67,16 +68,15 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    given = _given(params)
     notebooks = find_notebooks(project_root() / "notebooks", only)
-    results = resolve(params.results_dir) / params.name
+    results = resolve(params.run.results_dir) / params.run.name
     package = package_hash()
     started = time.monotonic()
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         stamp = {
-            "parameters": _digest(params.model_dump()),
+            "parameters": _digest(params.flat()),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -88,7 +88,7 @@ def run(
             continue
         print(label, flush=True)
         before, begun = seconds_spent(params, notebook.stem), time.monotonic()
-        executed = execute(notebook, given)
+        executed = execute(notebook, _given(params, notebook))
         spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
         render(executed, results, notebook.stem, stamp | {"seconds": spent[notebook.stem]})
         print(f"{label}: {format_duration(spent[notebook.stem])}", flush=True)
@@ -174,9 +174,7 @@ def has_worked(params: Params, name: str) -> bool:
     Else rendered results that came with a clone would stand in for a run that never was.
     """
     return all(
-        is_complete(params, stage)
-        for stage, (_, notebook) in MADE_BY.items()
-        if notebook <= name and params.has(stage)
+        is_complete(params, stage) for stage in params.stages() if notebook_of(stage) <= name
     )
 
 
@@ -286,30 +284,37 @@ def _tidied(output: Any) -> Any:
     return output
 
 
-def _given(params: Params) -> dict[str, Any]:
-    """The parameters that are not the defaults, which the notebooks have.
+def _given(params: Params, notebook: Path) -> dict[str, Any]:
+    """What a notebook is given: the parameters that are not the defaults, which it has itself.
 
-    So a reader sees what is special in a run.
+    So a reader sees what is special in a run. A value of the notebook's own parameters cell that is
+    not the run's, since another world or estimator has another default, is given too.
     """
-    return {
-        name: value
-        for name, value in params.model_dump().items()
-        if value != type(params).model_fields[name].default
-    }
+    cell = parameters_of(notebook)
+    own = {name: value for name, value in params.flat().items() if name in cell}
+    return params.unusual() | {n: value for n, value in own.items() if value != cell[n]}
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """What the parameters cell of a notebook sets."""
+    for cell in json.loads(notebook.read_bytes())["cells"]:
+        if "parameters" in cell.get("metadata", {}).get("tags", ()):
+            return assigned("".join(cell["source"]), {})
+    return {}
 
 
 def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -> None:
     write_json(
         results / "manifest.json",
         {
-            "name": params.name,
+            "name": params.run.name,
             "finished": now(),
             "seconds": round(sum(spent.values()), 1),
             "notebooks": dict(spent),
-            **provenance(params),
+            **provenance(params.flat()),
             "peak_memory_gib": _peak_memory(params),
             "data_hashes": _data_hashes(params),
-            "parameters": params.model_dump(),
+            "parameters": params.flat(),
         },
     )
 
@@ -319,7 +324,7 @@ def _peak_memory(params: Params) -> dict[str, float]:
     stages = [
         read_stage(chain, stage)
         for chain in params.each_seed()
-        for stage in STAGES
+        for stage in chain.stages()
         if is_complete(chain, stage)
     ]
     peaks = [stage.manifest.get("peak_memory_gib", {}) for stage in stages]

@@ -1,10 +1,8 @@
 """A longer campaign of kill -9: ``python tests/campaign_kill.py [KILLS] [--seed S]``.
 
-24 kills take about six minutes.
-
-Rounds of one kill aimed at each stage, three at those that keep records, each round a fresh run,
-with one process and with two in turn. Prints a line a kill, then what was lost, repeated or
-changed, as one line of JSON.
+24 kills take about six minutes. Rounds of one kill aimed at each stage, three at trees and three
+at arms drawn at random, each round a fresh run, with one process and with two in turn.
+Prints a line a kill, then what was lost, repeated or changed, as one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +17,9 @@ from pathlib import Path
 
 from killing import course, differences, disturb, outcome, run, tiny
 
-FORM = "{:>4}  {:>5}  {:>9}  {:<13}  {:<11}  {:<11}  {}"
+from qvlib.pipeline.params import EPISODES
+
+FORM = "{:>4}  {:>5}  {:>9}  {:<13}  {:<27}  {:<11}  {}"
 
 
 def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
@@ -28,7 +28,8 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
     undisturbed = tiny(folder / "undisturbed")
     run(undisturbed)
     stages, right = course(undisturbed), outcome(undisturbed)
-    targets = [stage for stage, alone in stages.items() for _ in range(3 if alone.records else 1)]
+    before = [stage for stage in stages if not stage.startswith(EPISODES)]
+    arms = [stage for stage in stages if stage.startswith(EPISODES)]
     made, lost, repeated, changed = [], 0, 0, []
     print(
         FORM.format(
@@ -38,6 +39,8 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
     number = 0
     while len(made) < kills:
         number += 1
+        struck_arms = sorted(draw.sample(arms, 3), key=arms.index)
+        targets = [s for s in before for _ in range(3 if stages[s].records else 1)] + struck_arms
         params = tiny(folder / f"round-{number}", processes=2 - number % 2)
         found = disturb(params, targets[: kills - len(made)], stages, draw)
         for kill in found.kills:
@@ -46,7 +49,7 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, object]:
                 FORM.format(
                     len(made),
                     number,
-                    params.processes,
+                    params.run.processes,
                     kill.victim,
                     kill.aimed,
                     kill.struck,

@@ -16,7 +16,7 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those of a file stay together.
 
-    And so do all that need a run, which is made once.
+    So do all that need a run, which is made once.
     """
     runs = {
         "again": "smoke",
@@ -33,10 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory) -> Path:
-    """The whole sequence of notebooks with the smoke parameters.
-
-    Gives the folder of its runs and results.
-    """
+    """The whole sequence of notebooks with the smoke parameters; the folder of runs and results."""
     from qvlib import runner
 
     folder = tmp_path_factory.mktemp("smoke")
@@ -84,10 +81,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def hotpotqa_data(shared) -> Path:
-    """Folder of real HotPotQA questions with recorded cases.
-
-    Tests that need it are skipped elsewhere.
-    """
+    """Folder of real HotPotQA questions with recorded cases; elsewhere its tests are skipped."""
     folder = shared / "data" / "hotpotqa"
     if not (folder / "env_golden.jsonl.gz").is_file():
         pytest.skip(

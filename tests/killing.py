@@ -1,7 +1,5 @@
 """A tiny run in a process of its own, killed at random moments and started again.
 
-And what must be true of it.
-
 Nothing here knows the stages' insides: a run is a command, and what it finished is what lies on
 disk.
 """
@@ -26,8 +24,9 @@ import numpy as np
 import pandas as pd
 
 from qvlib import pipeline
-from qvlib.pipeline.params import STAGES, Params, make
+from qvlib.pipeline.params import EPISODES, Params, make
 from qvlib.report import tables
+from qvlib.runs.stage import stage_path
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
@@ -71,7 +70,8 @@ LAST_DIGITS = (
 class Course:
     """How long a stage took undisturbed, and how many records it finished on the way.
 
-    0 where it makes all at once.
+    No records where it makes all at once. Of an arm the seconds are its share: all are open
+    together.
     """
 
     seconds: float
@@ -80,10 +80,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: the stages it was aimed at and struck, and whom it killed.
-
-    And how many records were finished by then.
-    """
+    """One kill: the stages it was aimed at and struck, its victim, the records finished by then."""
 
     aimed: str
     struck: str
@@ -93,10 +90,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Disturbed:
-    """A run that was killed again and again.
-
-    The kills, and the finished work that it lost or did twice.
-    """
+    """A run that was killed again and again: the kills, and the work that it lost or did twice."""
 
     kills: tuple[Kill, ...]
     lost: int
@@ -130,8 +124,12 @@ def run(parameters: str | Params) -> None:
 
 def course(params: Params) -> dict[str, Course]:
     """The course of each stage of a finished run, in the order of the stages."""
+    arms = len(params.arms())
     return {
-        stage: Course(manifest["seconds"], _count(params, stage))
+        stage: Course(
+            manifest["seconds"] / (arms if stage.startswith(EPISODES) else 1),
+            _count(params, stage),
+        )
         for stage, manifest in _manifests(params).items()
     }
 
@@ -139,19 +137,17 @@ def course(params: Params) -> dict[str, Course]:
 def disturb(
     params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random
 ) -> Disturbed:
-    """Run with a kill aimed at each of ``targets``, stages in their order; then to the end.
+    """Run with a kill aimed at each of ``targets``, then to the end, always by the same command.
 
-    Always by the same command.
-
-    A kill comes at a random moment of its stage: after a random one of its records, else a random
-    time after it was opened. It takes the whole process group or, at random, only the first
-    process, whose workers must then end by themselves. A run that ends before its kill was not
-    killed.
+    targets: stages in their order. A kill comes at a random moment of its stage: after a random one
+    of its records, else a random time after it was opened. It takes the whole process group or, at
+    random, only the first process, whose workers must then end by themselves. A run that ends
+    before its kill was not killed.
     """
     kills, lost = [], 0
     kept = finished(params)
     for aimed in targets:
-        victim = draw.choice(("group", "first process")) if params.processes > 1 else "group"
+        victim = draw.choice(("group", "first process")) if params.run.processes > 1 else "group"
         struck = _strike(params, aimed, undisturbed[aimed], draw, victim)
         found = finished(params)
         lost += missing(kept, found)
@@ -165,11 +161,8 @@ def disturb(
 
 
 def finished(params: Params) -> dict[str, list[bytes]]:
-    """What is finished on disk.
-
-    The whole lines of every JSONL file, and the manifests of the complete stages.
-    """
-    runs = Path(params.runs_dir)
+    """What is finished on disk: whole lines of JSONL files, manifests of the complete stages."""
+    runs = Path(params.run.runs_dir)
     found = {
         str(path.relative_to(runs)): path.read_bytes().split(b"\n")[:-1]
         for path in runs.glob("*/*.jsonl")
@@ -207,16 +200,13 @@ def records(found: dict[str, list[bytes]]) -> int:
 
 
 def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
-    """All that a run results in.
-
-    Tables of stages, facts, weights (as hashes), and the report's tables.
+    """All that a run results in: tables of stages, facts, hashes of weights, the report's tables.
 
     Times, sessions and the commit are left out: they are of the process, not of the result.
     """
-    runs = Path(params.runs_dir)
     found: dict[str, Any] = {}
     for stage, manifest in _manifests(params).items():
-        folder = runs / f"{stage}-{manifest['digest']}"
+        folder = stage_path(params, stage)
         found |= {
             f"{stage}/{path.name}": pd.read_parquet(path) for path in folder.glob("*.parquet")
         }
@@ -225,7 +215,7 @@ def outcome(params: Params) -> dict[str, pd.DataFrame | str]:
             for path in folder.glob("*/*.safetensors")
         }
         found[f"{stage}/facts"] = json.dumps(manifest["facts"], sort_keys=True)
-    made = tables.write_tables(params)
+    made = tables.write_tables(pipeline.context_of(params))
     return found | made | {"stages": made["stages"][["stage", "digest"]]}
 
 
@@ -236,7 +226,7 @@ def differences(
 
     Everything must be equal but floats of tables, which may differ by ``tolerance``.
     """
-    apart = dict.fromkeys(one.keys() ^ other.keys(), "only one has it")
+    different = dict.fromkeys(one.keys() ^ other.keys(), "only one has it")
     for name in one.keys() & other.keys():
         a, b = (
             x[name].to_dict("list") if isinstance(x[name], pd.DataFrame) else x[name]
@@ -244,8 +234,8 @@ def differences(
         )
         first = next(_apart(a, b, tolerance), None)
         if first is not None:
-            apart[name] = first
-    return apart
+            different[name] = first
+    return different
 
 
 def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[str]:
@@ -269,11 +259,11 @@ def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[
 
 def _start(params: Params) -> subprocess.Popen:
     """The command of a run, the same each time, in a process group of its own."""
-    log = Path(params.runs_dir).parent / "log.txt"
+    log = Path(params.run.runs_dir).parent / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, params.model_dump_json()],
+            [sys.executable, "-c", COMMAND, json.dumps(params.flat())],
             cwd=ROOT,
             stdout=file,
             stderr=file,
@@ -285,16 +275,15 @@ def _start(params: Params) -> subprocess.Popen:
 def _strike(
     params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str
 ) -> str | None:
-    """Start a run and kill it at a random moment of the stage ``aimed``.
+    """Start a run and kill it at a random moment of the stage ``aimed``, or if done of a later one.
 
-    Or, where that is done, of a later one.
-
-    Gives the stage that was open, ``between`` where none was, or None where the run ended before.
+    Gives the stage that was open (``episodes`` for any arm, since all are open together),
+    ``between`` where none was, or None where the run ended before.
     """
     before, have = _sessions(params), _count(params, aimed)
     after = draw.randrange(have, max(undisturbed.records, have + 1))
     delay = draw.uniform(0, undisturbed.seconds / max(1, undisturbed.records))
-    later = list(STAGES)[list(STAGES).index(aimed) :]
+    later = params.stages()[params.stages().index(aimed) :]
 
     def opened() -> list[str]:
         return [stage for stage, count in _sessions(params).items() if count > before.get(stage, 0)]
@@ -312,10 +301,8 @@ def _strike(
         os.killpg(process.pid, signal.SIGKILL) if victim == "group" else process.kill()
         process.wait()
         manifests = _manifests(params)
-        return next(
-            (stage for stage in reversed(opened()) if manifests[stage]["status"] != "complete"),
-            "between",
-        )
+        struck = [stage for stage in opened() if manifests[stage]["status"] != "complete"]
+        return struck[-1].partition("/")[0] if struck else "between"
     _ended(process, params)
     return None
 
@@ -323,21 +310,18 @@ def _strike(
 def _ended(process: subprocess.Popen, params: Params) -> None:
     """Wait for a run's own end, which must be a good one."""
     code = process.wait(LONGEST)
-    assert code == 0, (Path(params.runs_dir).parent / "log.txt").read_text()[-3000:]
+    assert code == 0, (Path(params.run.runs_dir).parent / "log.txt").read_text()[-3000:]
 
 
 def _manifests(params: Params) -> dict[str, dict[str, Any]]:
-    paths = {
-        stage: Path(params.runs_dir) / f"{stage}-{params.digest(stage)}" / "manifest.json"
-        for stage in STAGES
-    }
+    paths = {stage: stage_path(params, stage) / "manifest.json" for stage in params.stages()}
     return {stage: json.loads(path.read_bytes()) for stage, path in paths.items() if path.exists()}
 
 
 def _count(params: Params, stage: str) -> int:
     """How many records a stage has finished."""
-    folder = Path(params.runs_dir) / f"{stage}-{params.digest(stage)}"
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+    lines = stage_path(params, stage).glob("*.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in lines)
 
 
 def _sessions(params: Params) -> dict[str, int]:

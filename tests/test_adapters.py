@@ -15,7 +15,10 @@ from qvlib.estimators.data import PairIds
 from qvlib.estimators.log_ratio import LogRatio
 from qvlib.models.adapters import Switched, is_adapter
 from qvlib.pipeline.cards import model_card
+from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import make
+from qvlib.pipeline.q import fit
+from qvlib.runs.stage import read_stage
 
 SHOPS = states(6)
 ACTIONS = [[*shop.admissible[1:]] for shop in SHOPS]
@@ -24,7 +27,7 @@ ACTIONS = [[*shop.admissible[1:]] for shop in SHOPS]
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     """(adapter's folder, merged policy): two of them, of other data."""
-    lm, adapters = small_lm("float32"), []
+    lm, found = small_lm("float32"), []
     for k in range(2):
         rows = [
             PairIds(ids, lm.action_ids(prompt, a[k]), lm.action_ids(prompt, a[k - 1]))
@@ -50,8 +53,8 @@ def tuned(tmp_path_factory):
             ".safetensors",
             ".md",
         }
-        adapters.append((folder / "adapter", merged))
-    return adapters
+        found.append((folder / "adapter", merged))
+    return found
 
 
 def all_logits(model) -> torch.Tensor:
@@ -101,28 +104,28 @@ def test_it_has_what_a_local_model_asks_of_a_model(tuned):
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
-    params = undisturbed.model_copy(update={"trainer": "trl", "lora_rank": rank, "dpo_epochs": 1})
-    stage = pipeline.fit_q(params)
+    params = undisturbed.replace(trainer="trl", lora_rank=rank, dpo_epochs=1)
+    context = pipeline.context_of(params)
+    fit([(context, "q_model")])
+    stage = read_stage(params, "q_model")
     folder = stage.path / "model"
     assert is_adapter(folder) == bool(rank) and not list(folder.rglob("*.bin"))
     card = (folder / "README.md").read_text()
     held = stage.facts["held_out_accuracy"]
     assert (
         f"{held:.1%} of {stage.facts['held_out_pairs']} held-out pairs" in card
-        and f"beta {params.beta:g}" in card
+        and f"beta {params.estimator.beta:g}" in card
     )
     assert f"pairs-{params.digest('pairs')}" in card and ("LoRA of rank 4" in card) == bool(rank)
-    agent = pipeline.load_model(params)
-    q = pipeline.load_q(params, agent=agent)
+    agent, q = context.model(), context.q_model()
     assert q.reference is agent and (q.policy.model.device == agent.model.device)
-    environment = pipeline.world(params)
-    state = environment.reset(environment.tasks("train")[0])
+    state = context.environment.reset(context.environment.tasks("train")[0])
     plain = agent.prompt(state)[1]
     scores = q.score([state], [["search[wool sweater]", "search[tea]"]])[0]
     assert len(set(scores)) == 2 and all(abs(s) > 1e-6 for s in scores)
     agent.forget()
     before = agent.log_probs([plain], [[(5, 6)]])
-    assert before == pipeline.load_model(params).log_probs([plain], [[(5, 6)]])
+    assert before == Context(params).model().log_probs([plain], [[(5, 6)]])
 
 
 def test_a_card_tells_that_the_reference_was_fine_tuned():
@@ -134,7 +137,7 @@ def test_a_card_tells_that_the_reference_was_fine_tuned():
     assert f"| base | smollm2, fine-tuned on demonstrations ({stage}) |" in card
     assert "\nQ is in nats.\n" in card and "| fitted by | by hand |" in card
     for params in (
-        warm.model_copy(update={"warm_start": False}),
-        warm.model_copy(update={"q_base": "smollm2"}),
+        warm.replace(warm_start=False),
+        warm.replace(q_base="smollm2"),
     ):
         assert "| base | smollm2 |" in model_card(params, facts, method)

@@ -128,7 +128,8 @@ def test_bfloat16_rounds_weights_and_results_and_not_positions(chatty):
 
 
 def test_candidates_are_distinct_actions_of_the_page(tmp_path):
-    shop = pipeline.world(make({**precision.WORLD, "runs_dir": str(tmp_path)}))
+    params = make({**precision.WORLD, "runs_dir": str(tmp_path)})
+    shop = pipeline.context_of(params).environment
     episodes = precision.choices(shop, 12)
     assert sum(map(len, episodes)) == 12 and episodes == precision.choices(shop, 12)
     for state, actions in (row for episode in episodes for row in episode):

@@ -11,7 +11,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.cli import main
 from qvlib.models.api_client import ApiClient
-from qvlib.pipeline import arm_names
+from qvlib.pipeline import context_of
 from qvlib.pipeline.models import load
 from qvlib.pipeline.params import load as load_params
 from qvlib.pipeline.params import make
@@ -54,9 +54,10 @@ def test_the_papers_files_run(folder, path, monkeypatch):
     )
     params = load_params(path)
     arms = dry.run(params, folder).set_index("arm")
-    assert set(arms.index) == {name.split("/")[0] for name in arm_names(params)}
+    assert set(arms.index) == {arm.name for arm in params.arms()}
     assert (arms["prompt_tokens"] > 100).all() and (arms["tokens"] > 0).all()
-    agents = (params.agent, *([params.other_agent] if params.other_demonstrations else []))
+    second = params.other_agent.other_demonstrations > 0
+    agents = (params.agent.agent, *[params.other_agent.other_agent] * second)
     assert {f"api:{model}" for model in asked} == {
         name for name in agents if name.startswith("api:")
     }
@@ -74,10 +75,14 @@ def test_the_papers_files_run(folder, path, monkeypatch):
 def test_models_are_of_the_architecture_they_stand_for(folder, name, architecture, environment):
     given = make({"agent": name, "other_demonstrations": 0, "environment": environment})
     params = dry.dry(given, folder)
-    assert params.device == "cpu" and params.data_dir == "" and params.name == "quick-dry"
-    lm = load(params, params.agent)
+    assert (
+        params.run.device == "cpu"
+        and params.world.data_dir == ""
+        and params.run.name == "quick-dry"
+    )
+    lm = load(context_of(params), params.agent.agent)
     assert type(lm.model) is architecture and lm.model.num_parameters() < 10**6
-    assert dry.dry(given, folder).agent == params.agent
+    assert dry.dry(given, folder).agent.agent == params.agent.agent
 
 
 def test_a_served_model_keeps_its_name_and_is_sent_no_key(folder):
@@ -87,14 +92,14 @@ def test_a_served_model_keeps_its_name_and_is_sent_no_key(folder):
         ),
         folder,
     )
-    assert params.agent == "api:gpt-4o-mini" and params.api_key_variable == ""
+    assert params.agent.agent == "api:gpt-4o-mini" and params.server.api_key_variable == ""
 
 
 def test_the_server_answers_as_its_model_samples(folder):
     params = dry.dry(
         make({"agent": "meta-llama/Llama-3.1-8B-Instruct", "other_demonstrations": 0}), folder
     )
-    lm = load(params, params.agent)
+    lm = load(context_of(params), params.agent.agent)
     messages = [
         {"role": "system", "content": "Buy a lamp."},
         {"role": "user", "content": "Observation: Search"},

@@ -20,50 +20,53 @@ from qvlib.environments.world import (
     make_environment,
     names_of,
 )
-from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import check_disjoint, uses, world
+from qvlib.pipeline.context import context_of
+from qvlib.pipeline.data import check_disjoint, prepare_data
+from qvlib.pipeline.params import make
 
 
 def params(tmp_path, name, **changes):
-    return Params(
-        environment=name,
-        runs_dir=str(tmp_path),
-        catalogue_products=400,
-        max_steps=7,
-        timeout_value=-1.0,
-        demonstrations=100,
-        other_demonstrations=50,
-        train_tasks=20,
-        test_tasks=40,
-        **changes,
+    return make(
+        {
+            "environment": name,
+            "runs_dir": str(tmp_path),
+            "catalogue_products": 400,
+            "max_steps": 7,
+            "timeout_value": -1.0,
+            "demonstrations": 100,
+            "other_demonstrations": 50,
+            "train_tasks": 20,
+            "test_tasks": 40,
+            **changes,
+        }
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "demonstrator"),
+    ("name", "kind", "script"),
     [("webshop", WebShop, Shopper), ("hotpotqa", HotPotQA, Reader)],
 )
-def test_by_name(tmp_path, name, kind, demonstrator):
+def test_by_name(tmp_path, name, kind, script):
     given = params(tmp_path, name)
-    environment = world(given)
-    assert isinstance(environment, kind) and isinstance(
-        environments.demonstrator(given, environment), demonstrator
-    )
+    context = context_of(given)
+    environment = context.environment
+    assert isinstance(environment, kind) and isinstance(context.demonstrator(), script)
     assert (environment.name, environment.max_steps, environment.timeout_value) == (name, 7, -1.0)
     check_disjoint({split: environment.tasks(split) for split in ("train", "dev", "test")})
-    again = world(given)  # from the stage on disk
+    again = prepare_data(given)  # from the stage on disk
+    assert again is not environment
     assert (
         again.data_hashes() == environment.data_hashes()
         and again.tasks("test")[0] == environment.tasks("test")[0]
     )
-    assert len(uses(given, again).demonstrations) == 100
+    assert len(context_of(given).uses.demonstrations) == 100
 
 
 def test_a_folder_of_official_data(tmp_path, hotpot, write):
     folder = write({"hotpot_dev_distractor_v1.json": hotpot["hotpot_tiny_v1.json"]})
-    environment = environments.make(
-        params(tmp_path, "hotpotqa", data_dir=str(folder)), tmp_path / "unused"
-    )
+    settings = params(tmp_path, "hotpotqa", data_dir=str(folder)).world
+    world = environments.world_of("hotpotqa")
+    environment = make_environment(world, settings, tmp_path / "unused")
     assert (
         set(environment.data_hashes()) == {"hotpot_dev_distractor_v1.json"}
         and len(environment.corpus) == 6
@@ -71,7 +74,9 @@ def test_a_folder_of_official_data(tmp_path, hotpot, write):
 
 
 def test_a_seed_of_the_encyclopaedia(tmp_path):
-    first, second = (world(params(tmp_path, "hotpotqa", catalogue_seed=seed)) for seed in (0, 1))
+    first, second = (
+        prepare_data(params(tmp_path, "hotpotqa", catalogue_seed=seed)) for seed in (0, 1)
+    )
     assert set(first.corpus.texts) != set(second.corpus.texts)
 
 
@@ -90,7 +95,7 @@ def test_each_world_is_a_record_with_defaults_of_its_own():
     }
     for name, record in worlds.items():
         assert record.settings().environment == name and record.instructions and record.names.kinds
-        assert record.settings.decides("timeout_value") == ("trees",)
+        assert record.settings.decides("timeout_value") == ("trees", "search")
         assert record.settings.decides("catalogue_seed") == ("data",)
         assert len(inspect.signature(record.make_data).parameters) == 3
     with pytest.raises(ValidationError, match="goals"):

@@ -1,4 +1,7 @@
-"""Collecting from a failing server: faults that pass leave no trace, one that stays is told."""
+"""Collecting from a server that fails in every way there is.
+
+Faults that pass leave no trace, one that stays is told.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pytest
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
+from qvlib.pipeline import models
 from qvlib.pipeline.params import Params, make
 from qvlib.runs.stage import read_stage, stage_path
 
@@ -19,6 +23,8 @@ pytest.importorskip("openai", reason="needs the package openai: pip install -e '
 from faulty_server import FaultyServer
 from test_api_agent import KEY, PASSING, SEEN
 from test_remote import SMALL, shopper
+
+from qvlib.models.api_client import ApiClient
 
 REFUSED = {
     "400": "HTTP 400",
@@ -66,10 +72,16 @@ def small(server: FaultyServer, folder: Path) -> Params:
 
 def collect(params: Params) -> list[dict]:
     """The trees, by task, as a process of its own collects them."""
-    pipeline.models.remote.cache_clear()
-    pipeline.models.remote(params, params.agent).client.first_wait = 0.01
-    pipeline.train_agents(params), pipeline.collect(params)
+    models._client.cache_clear()
+    client(params).first_wait = 0.01
+    pipeline.train_agents(params)
+    pipeline.collect(params)
     return sorted(read_stage(params, "trees").records("trees"), key=lambda tree: tree["task"])
+
+
+def client(params: Params) -> ApiClient:
+    """The client of this process, which knows the server of the parameters."""
+    return models.served(pipeline.context_of(params), params.agent.agent).client
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +92,7 @@ def undisturbed(server, tmp_path_factory):
 def test_faults_that_pass_leave_no_trace(server, params, undisturbed):
     """Each of them thrice, in a mixed order.
 
-    A refusal to answer is drawn again, and so changes what is found.
+    Not a refusal to answer: it is drawn again, which changes the trees.
     """
     assert len(undisturbed) == TASKS and sum(len(tree["nodes"]) for tree in undisturbed) > 4 * TASKS
     faults = [fault for fault in PASSING if fault != "null"] * 3
@@ -90,9 +102,7 @@ def test_faults_that_pass_leave_no_trace(server, params, undisturbed):
         for fault in (faults[i], None)
     )
     assert collect(params) == undisturbed
-    assert not server.faults and pipeline.models.remote(params, params.agent).client.usage[
-        "retries"
-    ] == len(faults)
+    assert not server.faults and client(params).usage["retries"] == len(faults)
 
 
 def test_refusals_to_answer_end_in_a_finished_stage(server, params, undisturbed):
@@ -107,7 +117,7 @@ def test_refusals_to_answer_end_in_a_finished_stage(server, params, undisturbed)
 def test_a_fault_that_stays_is_told_once_and_the_stage_goes_on_when_it_is_gone(
     server, params, undisturbed, fault
 ):
-    second = pipeline.uses(params, pipeline.world(params)).search[1].instruction
+    second = pipeline.context_of(params).uses.search[1].instruction
     server.always = lambda body: (
         fault if any(second in message["content"] for message in body["messages"]) else None
     )

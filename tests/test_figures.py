@@ -99,7 +99,7 @@ def test_a_figure_is_written_titled_and_labelled(params, name):
         assert axes.get_title(loc="left") and axes.get_xlabel()
     path = figures.save(figure, params, "one")
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
-    assert path.relative_to(params.results_dir).as_posix() == "pictures/figures/one.png"
+    assert path.relative_to(params.run.results_dir).as_posix() == "pictures/figures/one.png"
 
 
 def tree():

@@ -1,12 +1,10 @@
-"""Ablations: scoring rules beside their controls, rounds of collecting, and grids.
-
-Which go on where a cell fails.
-"""
+"""Ablations: scoring rules and their controls, rounds, grids that go on where a cell fails."""
 
 import shutil
 
 import pandas as pd
 import pytest
+from killing import finished
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
@@ -27,17 +25,15 @@ training tasks: [{train_tasks: 4}, {train_tasks: 100000}]
 def params(undisturbed, tmp_path_factory):
     """A finished tiny run, and a grid for it."""
     folder = tmp_path_factory.mktemp("grid")
-    shutil.copytree(undisturbed.runs_dir, folder / "runs")
+    shutil.copytree(undisturbed.run.runs_dir, folder / "runs")
     (folder / "grid.yml").write_text(GRID)
-    return undisturbed.model_copy(
-        update={
-            "runs_dir": str(folder / "runs"),
-            "grid": str(folder / "grid.yml"),
-            "trial_tasks": 6,
-            "trial_n": 3,
-            "rule_tasks": 5,
-            "rule_n": 3,
-        }
+    return undisturbed.replace(
+        runs_dir=str(folder / "runs"),
+        grid=str(folder / "grid.yml"),
+        trial_tasks=6,
+        trial_n=3,
+        rule_tasks=5,
+        rule_n=3,
     )
 
 
@@ -65,11 +61,14 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
         assert row["gain_low"] <= row["gain"] <= row["gain_high"] and row["gain"] == pytest.approx(
             row["reward"] - row["sample"]
         )
-    for step in ("fit_q", "try_cell", "make_pairs"):
+    for step in ("make_chain_pairs", "try_cell"):
         monkeypatch.setattr(
-            pipeline, step, lambda one: pytest.fail("a finished cell was tried again")
+            grids, step, lambda cell: pytest.fail("a finished cell was tried again")
         )
+    kept, asked = finished(params), []
+    monkeypatch.setattr(grids, "fit", lambda models, fail: asked.extend(models))
     pd.testing.assert_frame_equal(grids.run(params), table)
+    assert asked == [] and finished(params) == kept
     text = sentences.grid(table.to_dict("records"))
     assert "Of 3 comparisons" in text and "train_tasks 100000" in text
     assert len(ablations.display_grid(table)) == 5
@@ -94,7 +93,7 @@ def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_chan
     text = sentences.grid(table.to_dict("records"))
     assert "Of 0 comparisons" in text and "the run: as it is (no memory)" in text
     figures.grid_changes(table), ablations.display_grid(table)
-    fewer = grids.Cell("tasks", "trial_tasks 3", params.model_copy(update={"trial_tasks": 3}))
+    fewer = grids.Cell("tasks", "trial_tasks 3", params.replace(**{"trial_tasks": 3}))
     pipeline.try_cell(fewer.params)
     assert "not the run's" in grids.table([cells[0], fewer], 50)["failed"].iloc[1]
 
@@ -102,7 +101,7 @@ def test_other_tasks_are_not_compared_and_without_the_runs_own_cell_nothing_chan
 def test_a_cell_may_have_another_agent(params, tmp_path):
     path = tmp_path / "agents.yml"
     path.write_text("width: {agent_width: [32]}\n")
-    narrow = params.model_copy(update={"grid": str(path)})
+    narrow = params.replace(**{"grid": str(path)})
     assert list(grids.run(narrow)["failed"]) == ["", ""]
     agents = [read_stage(cell.params, "agent") for cell in grids.read(narrow)]
     assert agents[0].facts["parameters"] > agents[1].facts["parameters"]
@@ -134,7 +133,7 @@ def test_bad_grids_are_refused(params, tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(QvlibError) as caught:
-        grids.read(params.model_copy(update={"grid": str(path)}))
+        grids.read(params.replace(**{"grid": str(path)}))
     assert (
         message in str(caught.value)
         and str(path) in str(caught.value)
@@ -159,7 +158,7 @@ def test_every_scoring_rule_has_its_control_and_its_twin(params):
         set(played["arm"]) == set(pipeline.rule_names(params))
         and played.groupby("arm").size().eq(5).all()
     )
-    dev = {t.id for t in pipeline.world(params).tasks("dev")}
+    dev = {t.id for t in pipeline.context_of(params).environment.tasks("dev")}
     assert set(played["task"]) <= dev  # a rule is chosen here, so no test task is touched
     means = played.assign(reward=played["reward"]).groupby("arm")["reward"].mean()
     row = table.set_index("rule").loc["argmax"]
@@ -183,14 +182,12 @@ def test_what_fails_its_control_is_no_reranking(q_low, control_low, verdict):
 
 
 def test_a_second_round_searches_new_tasks_guided_by_the_first(params):
-    second = params.model_copy(update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0})
+    second = params.replace(**{"rounds": 2, "train_tasks": 3, "min_margin": 0.0})
     first = second.round_before()
     assert second.digest("trees") != first.digest("trees") and second.digest(
         "agent"
     ) == first.digest("agent")
-    other = second.model_copy(
-        update={"beta": 0.5}
-    )  # another Q model guides it, so its trees are others
+    other = second.replace(beta=0.5)  # another Q model guides it, so its trees are others
     assert other.digest("trees") != second.digest("trees") and other.digest(
         "pairs"
     ) != second.digest("pairs")
@@ -206,9 +203,7 @@ def test_a_second_round_searches_new_tasks_guided_by_the_first(params):
 
 
 def test_what_is_reported_is_of_all_rounds(params):
-    second = params.model_copy(
-        update={"rounds": 2, "train_tasks": 3, "min_margin": 0.0, "name": "second"}
-    )
+    second = params.replace(rounds=2, train_tasks=3, min_margin=0.0, name="second")
     for stage in (
         pipeline.train_agents,
         pipeline.collect,
@@ -219,7 +214,10 @@ def test_what_is_reported_is_of_all_rounds(params):
         stage(second)
     trees = pipeline.load_trees(second)
     assert numbers.metrics(second)["cost"]["collecting_tokens"] == sum(t["tokens"] for t in trees)
-    assert numbers.uses_table(second).set_index("used for").loc["search", "tasks"] == 6
+    assert (
+        numbers.uses_table(pipeline.context_of(second)).set_index("used for").loc["search", "tasks"]
+        == 6
+    )
     made = numbers.stage_table(second)
     assert (made["stage"] == "trees").sum() == (made["stage"] == "q_model").sum() == 2 and made[
         "digest"
@@ -228,14 +226,14 @@ def test_what_is_reported_is_of_all_rounds(params):
     held = {
         p.task
         for p in preferences.hold_out(
-            pipeline.load_pairs(second), second.heldout_share, second.seed
+            pipeline.load_pairs(second), second.pairs.heldout_share, second.run.seed
         )[1]
     }
     assert held <= {t["task"] for t in siblings.held_out_trees(second)}
 
 
 def test_two_chains_are_pooled(params):
-    both = params.model_copy(update={"seeds": 2, "name": "two"})
+    both = params.replace(**{"seeds": 2, "name": "two"})
     for stage in (
         pipeline.train_agents,
         pipeline.collect,
@@ -243,9 +241,9 @@ def test_two_chains_are_pooled(params):
         pipeline.train_q,
         pipeline.play,
     ):
-        assert stage(both).manifest["digest"] == params.digest(
-            stage(both).manifest["stage"]
-        )  # gives the first chain's
+        made = stage(both)  # gives the first chain's; of the episodes a stage an arm
+        for part in made if isinstance(made, list) else [made]:
+            assert part.manifest["digest"] == params.digest(part.manifest["stage"])
     found, chains = numbers.metrics(both), [numbers.metrics(one) for one in both.each_seed()]
     assert found["seeds"] == [0, 1] and [row["seed"] for row in found["by_seed"]] == [0, 1]
     for arm, entry in found["arms"].items():

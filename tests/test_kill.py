@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from killing import course, differences, disturb, finished, missing, outcome, repeated, tiny
 
-TARGETS = ("agent", "trees", "trees", "q_model", "episodes", "episodes")
+TARGETS = ("agent", "trees", "trees", "q_model", "episodes/greedy", "episodes/mcts")
 
 
 @pytest.mark.slow
@@ -46,16 +46,14 @@ def test_the_check_sees_what_is_lost_repeated_or_changed(undisturbed, tmp_path):
     assert list(differences(right, {**right, "arms": wrong})) == ["arms"] and not differences(
         right, right, tolerance=0
     )
-    episodes = right["episodes/episodes.parquet"].copy(deep=True)
-    at = episodes.index[episodes["arm"] == "q_n5"][0]
+    table = "episodes/q_n5/episodes.parquet"
+    episodes = right[table].copy(deep=True)
+    at = episodes.index[3]
     episodes.at[at, "trace"] = copy.deepcopy(episodes.at[at, "trace"])
     episodes.at[at, "trace"][0]["candidates"][0]["q"] += 1e-6
-    found = differences(right, {**right, "episodes/episodes.parquet": episodes})
-    assert (
-        list(found) == ["episodes/episodes.parquet"]
-        and "candidates[0].q" in found["episodes/episodes.parquet"]
-    )
+    found = differences(right, {**right, table: episodes})
+    assert list(found) == [table] and "candidates[0].q" in found[table]
     weights = next(name for name in right if name.endswith(".safetensors"))
     assert list(differences(right, {**right, weights: "other"})) == [weights]
     assert list(differences(right, {k: v for k, v in right.items() if k != weights})) == [weights]
-    assert Path(undisturbed.runs_dir, manifest).is_file() and json.loads(lines[0])["task"]
+    assert Path(undisturbed.run.runs_dir, manifest).is_file() and json.loads(lines[0])["task"]

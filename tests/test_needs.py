@@ -118,9 +118,9 @@ def test_tokens_follow_by_hand(results):
         "arm q_n5",
         "arm q_n10",
         "arm tuned_policy",
+        "arm mcts",
         "arm control_q_n5",
         "arm control_q_n10",
-        "arm mcts",
     ]
     assert rows["collecting"] == Tokens(
         "collecting", "agent", 200, 200 * 26, 200 * 26 * 1000, 200 * 56 * 50, 0
@@ -252,7 +252,7 @@ def test_memory_by_hand():
     }
     for changes, tokens in (({"dpo_batch": 3}, 6000), ({"prompt_tokens": 8900}, 18_000)):
         assert (
-            memory(params.model_copy(update=changes))["training Q"]["working"]
+            memory(params.replace(**changes))["training Q"]["working"]
             == 27 * layers * width * 4 * tokens
         )
     token = 2 * layers * width
@@ -261,15 +261,13 @@ def test_memory_by_hand():
         "training": 0,
         "working": token * 2 * 5000 + 4 * token * 4 * 5000 + token * 4 * 11 * 4000,
     }
-    lora = memory(params.model_copy(update={"lora_rank": 8}))
+    lora = memory(params.replace(**{"lora_rank": 8}))
     assert lora["training Q"]["training"] == 3 * 8 * 884_736 * 4
     assert lora["training Q"]["weights"] == (2 * p + 8 * 884_736) * 4
     assert lora["playing"]["weights"] == 2 * p + (p + 3 * 8 * 884_736) * 4
-    served = memory(params.model_copy(update={"agent": "api:gpt"}))
+    served = memory(params.replace(**{"agent": "api:gpt"}))
     assert set(served) == {"training Q", "playing"} and served["playing"]["weights"] == 4 * p * 4
-    own = memory(
-        params.model_copy(update={"q_base": "", "dtype": "float32"})
-    )  # the agent is the reference
+    own = memory(params.replace(**{"q_base": "", "dtype": "float32"}))  # the agent is the reference
     assert own["playing"]["weights"] == (p + 3 * p) * 4
 
 

@@ -1,6 +1,9 @@
 """The notebooks: their form, and that each runs, by the runner and alone."""
 
 import ast
+import copy
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -9,15 +12,21 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
+from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
-from qvlib.pipeline.params import Params
-from qvlib.report.tables import resolve
+from qvlib import environments, estimators, runner
+from qvlib.agents.arms import ARMS as LISTED
+from qvlib.base.paths import resolve
+from qvlib.environments import WorldSettings
+from qvlib.pipeline.notebook import MARK
+from qvlib.pipeline.params import FIXED, make
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "params" / "smoke.yml"
-NOTEBOOKS = sorted(
-    (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")
-)  # test_own_environment.py has the other
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [
     "00_tour",
     "01_agent",
@@ -28,6 +37,7 @@ NAMES = [
     "06_ablations",
     "07_report",
 ]
+OWN = "bring_your_own_environment"  # test_own_environment.py looks at what it shows
 ARMS = {
     "sample",
     "greedy",
@@ -45,16 +55,38 @@ ARMS = {
 
 
 def test_they_are_all_there():
-    assert [path.stem for path in NOTEBOOKS] == NAMES
+    assert [path.stem for path in NOTEBOOKS] == [*NAMES, OWN]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def notebook(request):
-    return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def python(notebook):
+    """The source of the code cells below the parameters, less those that write a file."""
+    return [cell.source for cell in code(notebook)[1:] if not cell.source.startswith("%%")]
+
+
+def meanings(*classes):
+    return {name: f.description for c in classes for name, f in c.model_fields.items()}
+
+
+COMMON = meanings(*FIXED.values(), WorldSettings, *(a.settings for a in LISTED if a.settings))
+"""The parameters of every run, whatever its world and estimator, with what they mean."""
+OF_CHOICES = meanings(
+    *(environments.world_of(name).settings for name in environments.WORLDS),
+    *(estimators.estimator_of(name).settings for name in estimators.ESTIMATORS),
+)
 
 
 def test_the_format_is_current_and_clean(notebook):
@@ -69,33 +101,99 @@ def test_the_format_is_current_and_clean(notebook):
         assert cell.outputs == [] and cell.execution_count is None
 
 
-def test_there_is_one_parameters_cell_with_the_defaults(notebook):
+def test_they_hold_no_outputs():
+    command = [sys.executable, "-m", "nbstripout", "--verify", *NOTEBOOKS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_is_one_parameters_cell(notebook, path):
+    """Plain values with their meanings; defaults, of parameters that every run has."""
     tagged = [
         i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
     ]
     assert tagged == [1] and notebook.cells[0].cell_type == "markdown"
-    lines = notebook.cells[1].source.splitlines()
-    fields = Params.model_fields
-    for statement, line in zip(ast.parse(notebook.cells[1].source).body, lines, strict=True):
+    source = notebook.cells[1].source
+    first, *lines = source.splitlines()
+    assert first.startswith(f"{MARK}: ")  # papermill's own cell begins with the mark alone
+    known = COMMON if path.stem != OWN else {**OF_CHOICES, **COMMON}
+    usual = make({}).flat()
+    for statement, line in zip(ast.parse(source).body, lines, strict=True):
         name = statement.targets[0].id
-        assert ast.literal_eval(statement.value) == fields[name].default, (
-            f"{name}: the default is {fields[name].default!r}"
-        )
-        assert line.partition("  # ")[2] == fields[name].description
-    assert "params = from_notebook(globals())" in notebook.cells[2].source
+        assert line.partition("  # ")[2] == known[name], name
+        if path.stem != OWN:
+            assert ast.literal_eval(statement.value) == usual[name], name
 
 
-def test_it_is_an_argument_in_short_cells(notebook):
-    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
-    assert 0.4 <= len(prose) / len(notebook.cells) <= 0.6 and len(notebook.cells) <= 30
-    assert all(
-        len(cell.source.splitlines())
-        <= (16 if "parameters" in cell.metadata.get("tags", []) else 13)
-        for cell in code(notebook)
+def test_it_begins_with_one_call(notebook, path):
+    calls = [source for source in python(notebook) if "globals()" in source]
+    assert len(calls) == 1 and re.search(
+        r"^run = pipeline\.until\(\"\w+\", globals\(\)\)", calls[0], re.M
     )
+    if path.stem != OWN:  # which first writes the world that its parameters name
+        assert calls[0] == notebook.cells[2].source
+
+
+def bound(source):
+    """The names that a cell gives to values at its top level."""
+    names, todo = set(), list(ast.parse(source).body)
+    scopes = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+    inner = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+        if isinstance(node, scopes):
+            names.add(getattr(node, "name", ""))
+        elif not isinstance(node, inner):
+            todo += ast.iter_child_nodes(node)
+    return names
+
+
+def test_bound_names_are_found():
+    source = "import a.b, c as d\nx, *y = [z for z in w]\nfor i in x: j = i\ndef f(): g = 1\n"
+    assert bound(source) == {"a", "d", "x", "y", "i", "j", "f"}
+
+
+def test_no_cell_rebinds_a_parameter(notebook):
+    """What a cell calls `pairs` would else be taken for the parameter by a reader."""
+    parameters = {*COMMON, *OF_CHOICES}
+    assert {"pairs", "agent", "grid", "environment", "beta", "goals", "max_steps"} <= parameters
+    for source in python(notebook):
+        assert not bound(source) & parameters, source
+
+
+def test_it_is_an_argument_in_short_cells(notebook, path):
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert 20 <= len(notebook.cells) <= 30
+    assert 0.4 <= len(prose) / len(notebook.cells) <= 0.6
+    longest = 16 if path.stem == OWN else 13
+    assert all(len(cell.source.splitlines()) <= longest for cell in code(notebook)[1:])
     assert "**Question.**" in prose[0].source and "**Method.**" in prose[0].source
-    assert re.search(r"does not show|what not", prose[-1].source)
-    assert "log_run(" in notebook.cells[-1].source
+    assert "does not show" in prose[-1].source
+    assert path.stem == OWN or "log_run(" in notebook.cells[-1].source
+
+
+SHOWN = {
+    "02_collect": ["mcts.search", "one_search.again"],
+    "03_preferences": ["build_pairs", "one_node.with_pair", "one_node.without_pair"],
+    "04_train_q": ["dpo_loss", "one_pair.example", "one_pair.log_probs"],
+    "05_evaluate": ["Reranked", "one_state.deciding"],
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_method_is_shown_beside_an_example_and_can_be_played_with(name):
+    sources = python(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4))
+    shown, *examples = SHOWN[name]
+    assert any(f"source.code({shown}" in source for source in sources)
+    assert all(any(f"{call}(" in source for source in sources) for call in examples)
+    (play,) = [source for source in sources if "run this cell" in source]
+    assert "save(" not in play and "until(" not in play
 
 
 def test_prose_holds_no_typed_results(notebook):
@@ -106,19 +204,128 @@ def test_prose_holds_no_typed_results(notebook):
 
 
 def test_it_says_so_when_a_package_function_is_gone(notebook):
-    """Every ``module.name`` of qvlib that a cell uses exists."""
-    import importlib
+    """Everything that a cell imports from qvlib exists, and so does every ``module.name``."""
+    tree = ast.parse("\n".join(python(notebook)))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "qvlib":
+            for alias in node.names:
+                value = getattr(importlib.import_module(node.module), alias.name, None)
+                if value is None:
+                    value = importlib.import_module(f"{node.module}.{alias.name}")
+                modules[alias.name] = value
+    used = [
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and inspect.ismodule(modules.get(node.value.id))
+    ]
+    assert used and modules
+    assert [name for name, attribute in used if not hasattr(modules[name], attribute)] == []
 
-    source = "\n".join(cell.source for cell in code(notebook))
-    modules = next(
-        n
-        for n in ast.walk(ast.parse(source))
-        if isinstance(n, ast.ImportFrom) and n.module == "qvlib"
-    ).names
-    for name in (alias.name for alias in modules):
-        module = importlib.import_module(f"qvlib.{name}")
-        used = re.findall(rf"\b{name}\.(\w+)", source)
-        assert used and all(hasattr(module, attribute) for attribute in used), name
+
+def kernel(monkeypatch, *folders):
+    """Kernels are this Python's, draw progress as text, and import from these folders too."""
+    for name, value in runner.KERNEL_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JUPYTER_PATH", str(Path(sys.prefix) / "share" / "jupyter"))
+    monkeypatch.setenv("PYTHONPATH", ":".join(map(str, (*folders, ROOT))))
+
+
+def execute(path, parameters, folder, times=1):
+    """Run all cells of a notebook so many times in one kernel, as papermill would; the cells."""
+    notebook = parameterize_notebook(load_notebook_node(str(path)), parameters)
+    once = notebook.cells
+    notebook.cells = [copy.deepcopy(cell) for _ in range(times) for cell in once]
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources)
+    client.execute(extra_arguments=runner.KERNEL_ARGUMENTS)
+    return notebook.cells
+
+
+def displayed(cells):
+    """What cells displayed as Markdown."""
+    return [
+        output["data"]["text/markdown"]
+        for cell in cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+
+
+def files(folder):
+    """When each file below a folder was written."""
+    return {
+        file: file.stat().st_mtime_ns
+        for file in folder.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all_twice_in_one_kernel(smoke, monkeypatch, name):
+    """The second time shows what the first did, and neither touches the finished run."""
+    kernel(monkeypatch)
+    given = {
+        **yaml.safe_load(SMOKE.read_text()),
+        "runs_dir": str(smoke / "runs"),
+        "results_dir": str(smoke / "twice"),
+        "wandb_mode": "disabled",
+    }
+    before = files(smoke / "runs")
+    cells = execute(ROOT / "notebooks" / f"{name}.ipynb", given, ROOT, times=2)
+    half = len(cells) // 2
+    assert displayed(cells[:half]) and displayed(cells[half:]) == displayed(cells[:half])
+    assert files(smoke / "runs") == before
+
+
+@pytest.mark.slow
+def test_run_all_twice_in_one_kernel_with_a_world_of_ones_own(tmp_path, monkeypatch):
+    kernel(monkeypatch)
+    given = {"runs_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
+    cells = execute(ROOT / "notebooks" / f"{OWN}.ipynb", given, tmp_path, times=2)
+    half = len(cells) // 2
+    assert len(displayed(cells)) > 8 and displayed(cells[half:]) == displayed(cells[:half])
+
+
+@pytest.mark.slow
+def test_a_changed_parameter_counts_in_the_kernel_that_has_run(smoke, monkeypatch):
+    """As who changes a value in the parameters cell and runs all cells again."""
+    kernel(monkeypatch)
+    given = {"runs_dir": str(smoke / "runs"), "wandb_mode": "disabled", "iterations": 4}
+    notebook = load_notebook_node(str(ROOT / "notebooks" / "00_tour.ipynb"))
+    first = parameterize_notebook(notebook, {**given, "catalogue_products": 800}).cells
+    again = parameterize_notebook(notebook, {**given, "catalogue_products": 800}).cells
+    again[2].source = again[2].source.replace("iterations = 4", "iterations = 2")
+    both = nbformat.v4.new_notebook(cells=copy.deepcopy([*first, *again]))
+    for i, cell in enumerate(both.cells):
+        cell.id = f"cell-{i}"
+    NotebookClient(both, timeout=600, kernel_name="python3").execute()
+    printed = ["".join(o.get("text", "") for o in c.get("outputs", ())) for c in both.cells]
+    nodes = [int(n) for n in re.findall(r"(\d+) nodes, ", "".join(printed))]
+    assert len(nodes) == 2 and nodes[0] > nodes[1]
+
+
+@pytest.mark.slow
+def test_the_q_model_of_another_estimator(smoke, monkeypatch):
+    """Notebook 04 with an estimator that is no ratio of two models and tells no loss."""
+    kernel(monkeypatch, ROOT / "tests")
+    given = {
+        **yaml.safe_load(SMOKE.read_text()),
+        "runs_dir": str(smoke / "runs"),
+        "results_dir": str(smoke / "other"),
+        "wandb_mode": "disabled",
+        "estimator": "test_estimators:WINS",
+    }
+    text = "\n".join(displayed(execute(ROOT / "notebooks" / "04_train_q.ipynb", given, ROOT)))
+    assert "def fit_wins(" in text and "dpo_loss" not in text
+    assert "| smoothing " in text and "log π" not in text
+    assert re.search(r"Fitted to \d+ pairs", text)
 
 
 @pytest.mark.slow
@@ -241,7 +448,7 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
     }
     runner.run(
         ROOT / "params" / "hotpotqa-smoke.yml",
-        only=["00", "01", "03", "07"],
+        only=["00", "01", "02", "03", "04", "05", "07"],
         overrides={
             **tiny,
             "runs_dir": str(tmp_path / "runs"),
@@ -250,10 +457,8 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
         },
     )
     results = tmp_path / "results" / "hotpotqa-smoke"
-    text = {
-        name: shown(results / "notebooks", name)
-        for name in ("00_tour", "01_agent", "03_preferences", "07_report")
-    }
+    names = [name for name in NAMES if name != "06_ablations"]
+    text = {name: shown(results / "notebooks", name) for name in names}
     assert "The gold answer is" in text["00_tour"] and re.search(
         r"(\d\.\d{3}) by hand, \*\*\1\*\* by the environment", text["00_tour"]
     )
@@ -310,7 +515,7 @@ def test_a_world_without_a_script_and_a_given_agent(tmp_path, monkeypatch, agent
             "agent": folder if agent == "a folder" else agent,
             "api_base_url": server.base_url,
         }
-        for name in ("00_tour", "01_agent"):
+        for name in ("00_tour", "01_agent", "02_collect"):
             done = papermill(
                 name,
                 tmp_path / f"{name}.ipynb",
@@ -331,3 +536,4 @@ def test_a_world_without_a_script_and_a_given_agent(tmp_path, monkeypatch, agent
         and "Task: train" in text
     )
     assert ("log p" in text) == (agent == "a folder") and "demonstrations" not in text
+    assert "the tree that the run collected" in shown(tmp_path, "02_collect")

@@ -9,12 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from qvlib import environments
+from qvlib import environments, pipeline
+from qvlib.base import imports
 from qvlib.base.errors import QvlibError
-from qvlib.environments import own
 from qvlib.environments.world import data_hashes, demonstrator
-from qvlib.pipeline.params import Params, make
-from qvlib.pipeline.world import world
+from qvlib.pipeline.params import make
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "bring_your_own_environment.ipynb"
@@ -27,16 +26,16 @@ class Own(Maze):
     def demonstrator(self):
         return Scripted()
 
-def make(params):
-    return Own(max_steps=params.max_steps)
+def make(settings):
+    return Own(max_steps=settings.max_steps)
 
-def bare(params):
+def bare(settings):
     return Maze()
 
-def nothing(params):
+def nothing(settings):
     return object()
 
-def hashed(params):
+def hashed(settings):
     world = Own()
     object.__setattr__(world, "data_hashes", lambda: {"streets.txt": "0"})
     object.__setattr__(world, "skipped", 3)
@@ -64,24 +63,30 @@ def module(tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(MAZE)
     yield name, tmp_path / f"{name}.py"
     sys.modules.pop(name, None)
-    own._imported.cache_clear()
+    imports._imported.cache_clear()
 
 
 def params(tmp_path, environment, **changes):
-    return Params(environment=environment, runs_dir=str(tmp_path / "runs"), **changes)
+    return make({"environment": environment, "runs_dir": str(tmp_path / "runs"), **changes})
+
+
+def world(given):
+    """The environment, written on the first call and then read from the stage on disk."""
+    return pipeline.context_of(given).environment
 
 
 def test_by_import_path(tmp_path, module):
     name, file = module
     given = params(tmp_path, f"{name}:make", max_steps=3)
-    environment = world(given)
+    context = pipeline.context_of(given)
+    environment = context.environment
     assert environment.name == "maze" and environment.max_steps == 3
-    assert environments.demonstrator(given, environment).actions == ("a", "b", "c")
-    assert list(environments.data_hashes(given, environment)) == [file.name]
+    assert context.demonstrator().actions == ("a", "b", "c")
+    assert list(data_hashes(context.world, environment)) == [file.name]
     assert world(given).tasks("test") == environment.tasks("test")  # from the stage on disk
     others = (f"{name}:bare", "webshop")
     assert given.digest("data") not in {
-        Params(environment=other, max_steps=3).digest("data") for other in others
+        make({"environment": other, "max_steps": 3}).digest("data") for other in others
     }
 
 
@@ -104,7 +109,7 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
     file.write_text(MAZE + "# changed\n")
     world(given)  # what was imported still runs
     sys.modules.pop(name)
-    own._imported.cache_clear()
+    imports._imported.cache_clear()
     with pytest.raises(QvlibError, match="have changed since the run began"):
         world(given)
 
@@ -113,7 +118,7 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
     ("function", "message"),
     [
         ("absent", "no function 'absent'; write `def absent"),
-        ("Maze.x", "parameter 'environment'"),
+        ("Maze.x", "environment 'own_.*:Maze.x': no such name"),
         (
             "nothing",
             "has no name, max_steps, timeout_value, tasks, reset, step, accepts; "
@@ -143,8 +148,8 @@ def test_a_world_with_settings_and_data_of_its_own(tmp_path, module):
 def test_a_world_of_ones_own_goes_through_the_stage(tmp_path, module):
     given = params(tmp_path, f"{module[0]}:WORLD")
     assert world(given).depth == world(given).depth == 2  # written, then from the stage on disk
-    assert environments.words(given).groups == "streets"
-    assert environments.instructions(given) == "Find the way."
+    kind = pipeline.context_of(given).world
+    assert kind.names.groups == "streets" and kind.instructions == "Find the way."
 
 
 def test_a_module_that_is_not_there(tmp_path):
@@ -163,19 +168,21 @@ def test_an_import_that_fails_inside_the_module_is_shown_as_it_is(tmp_path, modu
 def test_no_demonstrator(tmp_path, module):
     given = params(tmp_path, f"{module[0]}:bare")
     with pytest.raises(QvlibError, match=r"has no demonstrator\(\).*set agent"):
-        environments.demonstrator(given, world(given))
+        pipeline.context_of(given).demonstrator()
 
 
 def test_how_often_its_demonstrator_errs_is_for_itself_to_say(tmp_path, module):
-    given = params(tmp_path, f"{module[0]}:make").model_copy(update={"demonstrator_errors": 0.5})
+    given = params(tmp_path, f"{module[0]}:make", demonstrator_errors=0.5)
     with pytest.raises(QvlibError, match=r"demonstrator_errors.*leave it at 1\.0"):
-        environments.demonstrator(given, world(given))
+        pipeline.context_of(given).demonstrator()
 
 
 @pytest.mark.parametrize("wrong", ["webshp", "kitchen:", ":make", "a b:make", "kitchen.py"])
 def test_neither_a_name_nor_a_path(wrong):
     with pytest.raises(
-        QvlibError, match=r"'webshop', 'hotpotqa', 'textworld' or 'scienceworld'.*module:factory"
+        QvlibError,
+        match=r"(one of webshop, hotpotqa, textworld, scienceworld|did you mean webshop).*"
+        "module:factory",
     ):
         make({"environment": wrong})
 
@@ -207,14 +214,21 @@ def test_the_notebook_is_clean_and_an_argument(notebook):
     )
 
 
-def test_its_parameters_are_real(notebook):
-    lines = notebook.cells[1].source.splitlines()
-    given = {}
-    for statement, line in zip(ast.parse(notebook.cells[1].source).body, lines, strict=True):
-        name = statement.targets[0].id
-        given[name] = ast.literal_eval(statement.value)
-        assert line.partition("  # ")[2] == Params.model_fields[name].description
-    assert make(given).environment == "kitchen:make"
+def test_its_parameters_are_real(notebook, tmp_path, module):
+    source = notebook.cells[1].source
+    given = {
+        statement.targets[0].id: ast.literal_eval(statement.value)
+        for statement in ast.parse(source).body
+    }
+    assert given["environment"] == "kitchen:make"  # a file that the notebook writes
+    given["environment"] = f"{module[0]}:make"
+    meanings = {
+        name: type(section).model_fields[name].description
+        for _, section in make(given).sections
+        for name in section.names()
+    }
+    said = [line.partition("  # ")[2] for line in source.splitlines() if "  # " in line]
+    assert said == [meanings[name] for name in given]
 
 
 @pytest.mark.slow

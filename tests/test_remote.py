@@ -1,4 +1,4 @@
-"""A whole run with a served agent and a local Q model; then again without the server."""
+"""A run with an agent behind a chat server and a local Q model; then again without the server."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 import pandas as pd
 import pytest
 from test_chat import told
-from toy import Maze
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import Request, Task
 from qvlib.models.chat import Chat
 from qvlib.models.loading import remote_model
+from qvlib.pipeline import Context
 from qvlib.pipeline.params import make
 from qvlib.report import numbers
 from qvlib.runs.stage import read_stage
@@ -21,6 +21,7 @@ from qvlib.runs.stage import read_stage
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
 from faulty_server import FaultyServer
+from toy import Maze
 
 SMALL = {
     "catalogue_products": 200,
@@ -45,7 +46,10 @@ SMALL = {
 
 
 def shopper(body, rng) -> str:
-    """Searches a word of the task, opens what is listed, buys, and sometimes writes no action."""
+    """Searches a word of the task, opens what is listed, buys now and then.
+
+    Sometimes it writes no action at all.
+    """
     page = body["messages"][-1]["content"]
     task = re.search("Task: (.*)", "\n".join(m["content"] for m in body["messages"]))[1]
     words = [
@@ -64,25 +68,6 @@ def shopper(body, rng) -> str:
     )
     said = choices[rng.integers(len(choices))]
     return f"Thought: it may do.\nAction: {said}" if rng.random() < 0.5 else said
-
-
-def test_a_served_model_sends_the_fields_that_are_added():
-    """They reach the requests of every agent of the model; None leaves a field out."""
-    with FaultyServer() as server:
-        lm = remote_model(
-            "api:shop-1",
-            chat=lambda tokenizer: Chat(tokenizer, "Shop.", lambda task: "at start"),
-            max_action_tokens=7,
-            extra={"top_k": 3, "max_tokens": None, "max_completion_tokens": 9},
-            base_url=server.base_url,
-            key_variable="",
-        )
-        for temperature in (1.0, 0.0):
-            lm.agent(temperature, 0.9).propose([Request(Maze().reset(Task("t", "buy")), 1, ())])
-    assert [body["temperature"] for body in server.seen] == [1.0, 0.0]
-    for body in server.seen:
-        assert (body["model"], body["top_k"], body["max_completion_tokens"]) == ("shop-1", 3, 9)
-        assert "max_tokens" not in body
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +91,30 @@ def run(params) -> dict[str, pd.DataFrame]:
     return {
         "arms": numbers.arm_table(params),
         "gains": numbers.gain_table(params),
-        "episodes": read_stage(params, "episodes").table("episodes").drop(columns="trace"),
+        "episodes": pd.concat(
+            [read_stage(params, f"episodes/{arm.name}").table("episodes") for arm in params.arms()],
+            ignore_index=True,
+        ).drop(columns="trace"),
     }
+
+
+def test_a_served_model_sends_the_fields_that_are_added():
+    """They reach the requests of every agent of the model; None leaves a field out."""
+    with FaultyServer() as server:
+        lm = remote_model(
+            "api:shop-1",
+            chat=lambda tokenizer: Chat(tokenizer, "Shop.", lambda task: "at start"),
+            max_action_tokens=7,
+            extra={"top_k": 3, "max_tokens": None, "max_completion_tokens": 9},
+            base_url=server.base_url,
+            key_variable="",
+        )
+        for temperature in (1.0, 0.0):
+            lm.agent(temperature, 0.9).propose([Request(Maze().reset(Task("t", "buy")), 1, ())])
+    assert [body["temperature"] for body in server.seen] == [1.0, 0.0]
+    for body in server.seen:
+        assert (body["model"], body["top_k"], body["max_completion_tokens"]) == ("shop-1", 3, 9)
+        assert "max_tokens" not in body
 
 
 def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
@@ -175,21 +182,19 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
         }
     )
     with pytest.raises(QvlibError, match="warm_start: api:shop-1 is behind a server"):
-        pipeline.train_agents(params.model_copy(update={"warm_start": True}))
+        pipeline.train_agents(params.replace(warm_start=True))
     with pytest.raises(QvlibError, match="rft: api:shop-1 is behind a server"):
-        pipeline.train_agents(params.model_copy(update={"rft": True}))
+        pipeline.train_agents(params.replace(rft=True))
     assert pipeline.train_agents(params).facts == {"model": "api:shop-1"}
-    lm, environment = pipeline.load_model(params), pipeline.world(params)
-    state = environment.reset(environment.tasks("train")[0])
+    context = pipeline.context_of(params)
+    lm, world = context.model(), context.environment
+    state = world.reset(world.tasks("train")[0])
     prompt, ids = lm.prompt(state)
     assert prompt.text.startswith("system: You are shopping") and ids == ()
     with pytest.raises(QvlibError, match=r"127\.0\.0\.1:9"):
-        pipeline.sampler(
-            params.model_copy(update={"api_retries": 0}),
-            environment,
-            pipeline.load_model(params.model_copy(update={"api_retries": 0})),
-        ).propose([Request(state, 1, (0, state.task.id, ""))])
+        hasty = Context(params.replace(api_retries=0), world)
+        hasty.sampler().propose([Request(state, 1, (0, state.task.id, ""))])
     with pytest.raises(QvlibError, match="q_base is empty, and api:shop-1 is behind a server"):
-        pipeline.models.load_reference(params.model_copy(update={"q_base": ""}))
+        Context(params.replace(q_base=""), world).reference()
     with pytest.raises(QvlibError, match="rule_tasks: scoring rules weigh log-probabilities"):
-        pipeline.trials.rule_arms(params, environment)
+        pipeline.trials.rule_players(context)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from qvlib.base.errors import QvlibError
+from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import make
 from qvlib.report import formats, numbers, sentences, tables
 
@@ -71,9 +72,10 @@ def episodes(rewards=REWARDS, tasks=20):
 @pytest.fixture
 def stages(monkeypatch, tmp_path):
     """The finished stages as ``report`` reads them; gives the parameters."""
-    folder = tmp_path / "episodes"
-    folder.mkdir()
-    episodes().to_parquet(folder / "episodes.parquet")
+    played = episodes()
+    for arm, part in played.groupby(played["arm"].str.partition("/")[0]):
+        (tmp_path / "episodes" / arm).mkdir(parents=True)
+        part.to_parquet(tmp_path / "episodes" / arm / "episodes.parquet")
     test = {"split": "test", "tasks": 20, "groups": 10, "ids": "abcd1234"}
     facts = {
         "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]},
@@ -111,14 +113,15 @@ def stages(monkeypatch, tmp_path):
             "git": {"commit": "c" * 40, "dirty": True},
         }
         return SimpleNamespace(
-            path=folder,
-            facts=facts.get(stage, {}),
+            path=tmp_path / stage,
+            facts=facts.get(stage.partition("/")[0], {}),
             manifest=manifest,
             records=lambda name: [tree, tree],
         )
 
-    for module in (numbers.episodes, numbers.gains, numbers.origins, numbers.pairs):
+    for module in (numbers.episodes, numbers.origins, numbers.pairs):
         monkeypatch.setattr(module, "read_stage", read)
+    monkeypatch.setattr(numbers.costs, "seconds_of", lambda stages: 1.5)  # side by side, once
     monkeypatch.setattr(
         numbers.pairs.pipeline,
         "load_pairs",
@@ -237,8 +240,8 @@ def test_the_layout_of_metrics(stages):
 def test_what_bounds_the_gain_is_told(stages):
     text = sentences.diagnosis(numbers.metrics(stages))
     assert (
-        "34 in all, 88% of them about the first two actions of an episode, "
-        "the deepest after 3 actions" in text
+        "34 in all, 88% of them about the first two actions of an episode, the deepest after 3 "
+        "actions" in text
     )
     assert (
         "75.0% [30.1%, 95.4%] of 4 held-out pairs are ordered rightly, "
@@ -249,8 +252,8 @@ def test_what_bounds_the_gain_is_told(stages):
 
 def test_tables_and_metrics_are_written(stages):
     numbers.write_metrics(stages)
-    tables.write_tables(stages)
-    folder = tables.resolve(stages.results_dir) / "known"
+    tables.write_tables(Context(stages))
+    folder = tables.resolve(stages.run.results_dir) / "known"
     assert (folder / "metrics.json").exists()
     for name in ("summary", "arms", "gains", "gains_over_greedy", "splits", "stages"):
         text = (folder / "tables" / f"{name}.md").read_text()

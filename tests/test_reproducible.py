@@ -1,6 +1,4 @@
-"""The same parameters give the same tables and weights.
-
-In another folder, in other batches, in more processes.
+"""The same parameters give the same tables and weights, whatever the folder, batches, processes.
 
 In float64. In float32 the same run twice is equal too, but in other batches matrix products sum in
 other orders: the log-probabilities differ in the seventh digit, and a draw or a choice that falls

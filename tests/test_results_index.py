@@ -52,8 +52,8 @@ def test_a_section_a_run(run, capsys):
     text = (run.parent / "README.md").read_text()
     assert "| sample | 0.347 | [0.300, 0.400] | 10.0% |  |  |  |  | 300 | 3 |" in text
     assert (
-        "| reranked | 0.476 | [0.430, 0.520] | 25.0% "
-        "| +0.129 | [+0.090, +0.170] | +37.2% | +0.100 | 300 | 2 |" in text
+        "| reranked | 0.476 | [0.430, 0.520] | 25.0% | +0.129 | [+0.090, +0.170] | +37.2% "
+        "| +0.100 | 300 | 2 |" in text
     )
     assert "reranked tokens 1,234,567" in text
     for link in (
@@ -170,8 +170,8 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics | {"groups": "games"}))
     write_front_page(readme, run.parent)
     assert (
-        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, bootstrap intervals "
-        "over games." in readme.read_text()
+        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, "
+        "bootstrap intervals over games." in readme.read_text()
     )
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
@@ -192,8 +192,8 @@ def test_the_projects_front_page_shows_the_committed_results(tmp_path):
     ).stdout
     if changed:
         pytest.skip(
-            "results were made anew since the last commit: "
-            "`qvlib index --front-page quick` writes them down"
+            "results were made anew since the last commit: `qvlib index --front-page quick` "
+            "writes them down"
         )
     for folder in ("results", "params"):
         shutil.copytree(root / folder, tmp_path / folder)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from killing import run
 from test_chat import told
 
-from qvlib import environments, pipeline
+from qvlib import pipeline
+from qvlib.agents.rft import best_episodes
 from qvlib.base.errors import QvlibError
-from qvlib.core.episodes import episode
-from qvlib.core.lockstep import lockstep
+from qvlib.core.episodes import decisions, demonstrate
 from qvlib.models.chat import Chat
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
-from qvlib.pipeline import rft
 from qvlib.pipeline.params import make
 from qvlib.report import numbers, sentences, tables
 from qvlib.runs.stage import open_stage, read_stage
@@ -35,15 +35,10 @@ SMALL = {
 }
 
 
-def searched(params) -> list[dict]:
+def searched(context) -> list[dict]:
     """Tree records whose best episodes are the scripted shopper's: rewards of all kinds."""
-    environment = pipeline.world(params)
-    tasks = pipeline.uses(params, environment).search
-    played = lockstep(
-        (episode(environment, task, params.seed) for task in tasks),
-        environments.demonstrator(params, environment),
-        8,
-    )
+    seed, tasks = context.params.run.seed, context.uses.search
+    played = demonstrate(context.environment, tasks, context.demonstrator(), seed, 8)
     root = {"node": "", "parent": None, "action": "", "reward": 0.0, "terminal": False}
     return [
         {
@@ -62,12 +57,9 @@ def given(params, kind: str, folder):
         lm = told("tags")
         tokenizer, model = lm.tokenizer, lm.model
     else:
-        environment = pipeline.world(params)
+        shop = pipeline.context_of(params).environment
         tokenizer = train_tokenizer(
-            [
-                Demonstration(environment.reset(task), "search[tea]")
-                for task in environment.tasks("train")[:40]
-            ],
+            [Demonstration(shop.reset(task), "search[tea]") for task in shop.tasks("train")[:40]],
             600,
         )
         model = make_model(tokenizer, 32, 1, 2, 0)
@@ -76,31 +68,33 @@ def given(params, kind: str, folder):
     return str(folder)
 
 
-def likelihood(lm, params) -> float:
+def likelihood(lm, context) -> float:
     """Log-probability of all that RFT learnt from, in nats."""
-    environment = pipeline.world(params)
-    records = read_stage(params, "rft").table("demonstrations").to_dict("records")
-    tasks = {task.id: task for task in environment.tasks("train")}
-    made = list(
-        pipeline.decisions(environment, [tasks[record["task"]] for record in records], records)
-    )
-    prompts = [lm.prompt(d.state) for d in made]
-    replies = [
-        [lm.action_ids(prompt, d.action)] for (prompt, _), d in zip(prompts, made, strict=True)
+    learnt = read_stage(context.params, "rft").table("demonstrations").to_dict("records")
+    tasks = {task.id: task for task in context.environment.tasks("train")}
+    made = [
+        decision
+        for record in learnt
+        for decision in decisions(context.environment, tasks[record["task"]], record["actions"])
     ]
-    return sum(log_prob for (log_prob,) in lm.log_probs([ids for _, ids in prompts], replies))
+    prompts = [lm.prompt(state) for state, _ in made]
+    replies = [
+        [lm.action_ids(prompt, action)]
+        for (prompt, _), (_, action) in zip(prompts, made, strict=True)
+    ]
+    return sum(total for (total,) in lm.log_probs([ids for _, ids in prompts], replies))
 
 
 @pytest.mark.parametrize(("kind", "style", "rank"), [("chat", Chat, 0), ("compact", compact, 4)])
 def test_the_agent_learns_the_best_episodes_of_its_trees(tmp_path, kind, style, rank):
     params = make({**SMALL, "runs_dir": str(tmp_path / "runs"), "warm_rank": rank})
-    params = params.model_copy(update={"agent": given(params, kind, tmp_path / "given")})
+    params = params.replace(**{"agent": given(params, kind, tmp_path / "given")})
     pipeline.train_agents(params)
-    trees = searched(params)
+    trees = searched(pipeline.context_of(params))
     rewards = [tree["nodes"][0]["best_reward"] for tree in trees]
     floor = sorted(rewards)[len(rewards) // 2]
     assert min(rewards) < floor
-    params = params.model_copy(update={"rft_min_reward": floor})
+    params = params.replace(**{"rft_min_reward": floor})
     with open_stage(params, "trees") as stage:
         for tree in trees:
             stage.append("trees", tree)
@@ -113,15 +107,12 @@ def test_the_agent_learns_the_best_episodes_of_its_trees(tmp_path, kind, style, 
     assert facts["decisions"] == stage.table("demonstrations")["actions"].map(len).sum()
     curve = stage.table("curve")
     assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] - 0.3
-    tuned = pipeline.load_model(params, "rft")
+    context = pipeline.context_of(params)
+    tuned = context.model("rft")
     assert tuned.style is compact if style is compact else isinstance(tuned.style, style)
-    assert (
-        likelihood(tuned, params)
-        > likelihood(pipeline.load_model(params), params) + facts["decisions"]
-    )
-    assert pipeline.arm_names(params).count("rft") == 1 and "rft" not in pipeline.arm_names(
-        params.model_copy(update={"rft": False})
-    )
+    assert likelihood(tuned, context) > likelihood(context.model(), context) + facts["decisions"]
+    assert [arm.name for arm in params.arms()].count("rft") == 1
+    assert "rft" not in [arm.name for arm in params.replace(rft=False).arms()]
 
 
 def test_trees_without_a_good_episode_are_told():
@@ -143,39 +134,40 @@ def test_trees_without_a_good_episode_are_told():
         }
 
     trees = [tree(0.25, ["a"]), tree(0.75, ["b", "c"]), tree(0.0, [])]
-    assert rft.best_episodes(trees, 0.5) == [
+    assert best_episodes(trees, 0.5) == [
         {"task": "t0.75", "group": "g", "reward": 0.75, "actions": ["b", "c"]}
     ]
-    assert len(rft.best_episodes(trees, 0.0)) == 2  # where nothing ended there is nothing to learn
+    assert len(best_episodes(trees, 0.0)) == 2  # where nothing ended there is nothing to learn
     with pytest.raises(QvlibError, match="no episode in 1 trees has ended; raise iterations"):
-        rft.best_episodes([tree(0.0, [])], 0.0)
+        best_episodes([tree(0.0, [])], 0.0)
     with pytest.raises(
         QvlibError,
         match=r"best episode in 3 trees has a reward of 0\.750, under rft_min_reward = 0\.9; lower",
     ):
-        rft.best_episodes(trees, 0.9)
+        best_episodes(trees, 0.9)
 
 
 @pytest.mark.slow
 def test_the_arm_stands_beside_the_others(undisturbed):
     """The cloned agent: with the arm, nothing but the arm is added."""
-    params = undisturbed.model_copy(update={"rft": True, "rft_min_reward": 0.1, "name": "with-rft"})
+    params = undisturbed.replace(rft=True, rft_min_reward=0.1, name="with-rft")
     run(params)
     facts = read_stage(params, "rft").facts
     assert (
-        0 < facts["demonstrations"] <= facts["trees"] == params.train_tasks
+        0 < facts["demonstrations"] <= facts["trees"] == params.search.train_tasks
         and facts["demonstrator_reward"] >= 0.1
     )
-    plain, played = (
-        read_stage(p, "episodes").table("episodes").drop(columns="trace")
-        for p in (undisturbed, params)
-    )
+    sampled = {arm.name: params.digest(f"episodes/{arm.name}") for arm in undisturbed.arms()}
+    assert sampled == {
+        arm.name: undisturbed.digest(f"episodes/{arm.name}") for arm in undisturbed.arms()
+    }  # so that the other arms are found again, not played
+    plain, played = (numbers.test_episodes(p) for p in (undisturbed, params))
     added = played["arm"] == "rft"
-    assert set(played["arm"][added]) == {"rft"} and added.sum() == params.test_tasks
-    assert plain.equals(played[~added].reset_index(drop=True))
+    assert set(played["arm"][added]) == {"rft"} and added.sum() == params.evaluation.test_tasks
+    pd.testing.assert_frame_equal(plain, played[~added].reset_index(drop=True))
     metrics, without = numbers.metrics(params), numbers.metrics(undisturbed)
     assert set(metrics["arms"]) == {*without["arms"], "rft"} and "rft_seconds" in metrics["cost"]
     assert "(RFT)** over one sample" in sentences.verdict(metrics)
     assert "(RFT)" not in sentences.verdict(without)
-    made = tables.write_tables(params)
+    made = tables.write_tables(pipeline.context_of(params))
     assert "rft" in set(made["stages"]["stage"]) and "rft" in set(made["summary"]["arm"])

@@ -20,12 +20,12 @@ from qvlib.pipeline.params import load
 from qvlib.runs.stage import open_stage
 
 ROOT = Path(__file__).parents[1]
-PARAMETERS = "name = 'quick'\nruns_dir = 'runs'\nresults_dir = 'results'\nseed = 0"
+PARAMETERS = "# Parameters\nname = 'quick'\nruns_dir = 'runs'\nresults_dir = 'results'\nseed = 0"
 LOOK = """from pathlib import Path
-from qvlib.pipeline.params import from_notebook
-params = from_notebook(globals())
+from qvlib.pipeline.notebook import notebook_parameters
+params = notebook_parameters(globals())
 with open("ran.txt", "a") as file:
-    file.write(f"{params.name} {params.seed} {Path.cwd()}\\n")"""
+    file.write(f"{params.run.name} {params.run.seed} {Path.cwd()}\\n")"""
 QVLIB_ERROR = (
     "from qvlib.base.errors import QvlibError\nraise QvlibError('no products.json; put it there')"
 )
@@ -36,9 +36,9 @@ for task in tqdm(range(3), desc="tasks"):
 print("old\\rnew")
 print(sys.executable, os.environ["OMP_WAIT_POLICY"])"""
 STAGE = """import time
-from qvlib.pipeline.params import from_notebook
+from qvlib.pipeline.notebook import notebook_parameters
 from qvlib.runs.stage import open_stage
-with open_stage(from_notebook(globals()), "trees") as stage:
+with open_stage(notebook_parameters(globals()), "trees") as stage:
     stage.append("trees", {"task": len(stage.records("trees"))})
     time.sleep(60)"""
 
@@ -96,7 +96,8 @@ def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
     assert main(["run", "tiny.yml"]) == 0
     assert len(ran(project)) == 2
     project("06_ablations", LOOK)  # needs no stage for what is not asked for: scoring rules, a grid
-    for stage in ("trees", "pairs", "q_model", "control", "episodes"):
+    played = [f"episodes/{arm.name}" for arm in params.arms()]
+    for stage in ("trees", "pairs", "q_model", "control", *played):
         with open_stage(params, stage) as opened:
             opened.finish()
     for _ in range(2):

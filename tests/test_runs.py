@@ -2,13 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from qvlib.base.paths import project_root, resolve
 from qvlib.pipeline.params import STAGES, make
 from qvlib.runs import stage as runs
 from qvlib.runs.provenance import peak_memory
-from qvlib.runs.stage import MADE_BY, open_stage, read_stage, stage_path, write_atomic
+from qvlib.runs.stage import MADE_BY, notebook_of, open_stage, read_stage, stage_path, write_atomic
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def test_a_stage_is_made_finished_and_read(params):
         QvlibError, match=r"trees are not collected yet: run notebooks/02_collect.ipynb"
     ):
         read_stage(params, "trees")
-    with open_stage(params, "trees", data_hashes={"products": "abc"}) as stage:
+    with open_stage(params, "trees") as stage:
         assert not stage.complete and stage.records("trees") == []
         stage.append("trees", {"task": "b", "reward": 0.5})
         stage.append("trees", {"task": "a", "reward": 1.0})
@@ -69,7 +69,8 @@ def test_a_stage_is_made_finished_and_read(params):
 
 
 def test_the_manifest_tells_where_a_result_came_from(params):
-    with open_stage(params, "pairs", data_hashes={"products": "abc"}) as stage:
+    with open_stage(params, "pairs") as stage:
+        stage.manifest["data_hashes"] = {"products": "abc"}
         stage.finish()
     text = (stage_path(params, "pairs") / "manifest.json").read_text()
     manifest = json.loads(text)
@@ -85,7 +86,28 @@ def test_the_manifest_tells_where_a_result_came_from(params):
 
 
 def test_every_stage_names_its_notebook():
-    assert set(MADE_BY) == set(STAGES)
+    assert set(MADE_BY) == {*STAGES, "episodes"}
+    for stage in make({"rule_tasks": 1, "grid": "a.yml", "rft": True}).stages():
+        assert re.fullmatch(r"0[1-6]_\w+", notebook_of(stage))
+    assert notebook_of("episodes/q_n5") == notebook_of("episodes/mcts") == "05_evaluate"
+
+
+def test_each_arm_has_a_folder_of_its_own(params):
+    arms = ("episodes/sample", "episodes/q_n5")
+    for arm in arms:
+        with open_stage(params, arm) as stage:
+            stage.append("episodes", {"task": arm})
+            stage.finish()
+    folders = [stage_path(params, arm) for arm in arms]
+    assert [read_stage(params, arm).path for arm in arms] == folders
+    assert [folder.name for folder in folders] == [
+        f"{arm.replace('/', '-')}-{params.digest(arm)}" for arm in arms
+    ]
+    with pytest.raises(
+        QvlibError,
+        match=r"episodes are not played yet: run notebooks/05_evaluate.*episodes-greedy-",
+    ):
+        read_stage(params, "episodes/greedy")
 
 
 def test_a_complete_stage_is_left_as_it_is(params):
@@ -107,7 +129,7 @@ def test_a_second_process_is_told_who_works_here(params):
             print("open", flush=True)
             time.sleep(60)
     """
-    other = python(code, params.runs_dir)
+    other = python(code, params.run.runs_dir)
     try:
         assert other.stdout.readline() == "open\n"
         with (
@@ -134,7 +156,7 @@ def test_killed_while_appending_then_resumed(params):
                 stage.append("trees", {"task": task, "nodes": list(range(2000))})
     """
     lines = stage_path(params, "trees") / "trees.jsonl"
-    process = python(code, params.runs_dir)
+    process = python(code, params.run.runs_dir)
     wait_for(lambda: lines.exists() and lines.stat().st_size > 200_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -183,10 +205,7 @@ def test_other_code_that_made_a_part_is_remembered(params, monkeypatch):
 
 
 def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
-    """One after the other they add up, side by side the longest counts.
-
-    Those of other notebooks do not.
-    """
+    """One after the other they add up, side by side the longest counts."""
     stages = {
         "data": (0, 2),
         "agent": (2, 30),
@@ -204,7 +223,7 @@ def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
         )
         with monkeypatch.context() as patch, open_stage(params, name) as stage:
             stage.manifest.update(seconds=float(end - start), started=next(clock))
-            patch.setattr(runs, "now", partial(next, clock))
+            patch.setattr(runs, "now", lambda clock=clock: next(clock))
             stage.manifest.pop("session_started")
             stage.finish()
     took = {
@@ -285,21 +304,8 @@ def test_an_unreadable_manifest_is_named(params, content):
         pass
 
 
-def test_changed_data_are_noticed(params):
-    with open_stage(params, "data", data_hashes={"products": "abc"}):
-        pass
-    with (
-        pytest.raises(QvlibError, match="another products"),
-        open_stage(params, "data", data_hashes={"products": "abd"}),
-    ):
-        pass
-
-
 def test_a_full_disk_keeps_what_is_finished(params):
-    """A real limit on file size, in a process of its own.
-
-    The system takes a part of the line, then refuses.
-    """
+    """A real limit on file size, in a process of its own: a part of the line is taken, no more."""
     code = """
         import resource, sys
         from qvlib.base.errors import QvlibError
@@ -314,7 +320,7 @@ def test_a_full_disk_keeps_what_is_finished(params):
                 print(task, error)
     """
     assert hasattr(resource, "RLIMIT_FSIZE")
-    printed, _ = python(code, params.runs_dir).communicate(timeout=60)
+    printed, _ = python(code, params.run.runs_dir).communicate(timeout=60)
     failed = int(printed.split()[0])
     assert (
         10 < failed < 25

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from qvlib import environments
+from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import visited
 from qvlib.environments import contract
@@ -14,8 +14,7 @@ from qvlib.environments.scienceworld.experiments import FILE, SPLITS
 from qvlib.environments.scienceworld.scientist import Scientist
 from qvlib.environments.scienceworld.settings import ScienceWorldSettings
 from qvlib.environments.scienceworld.simulator import Simulator
-from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import world
+from qvlib.pipeline.params import make
 
 GOLD = ("open door", "go to kitchen", "focus on cup", "fill cup")
 
@@ -200,7 +199,7 @@ def test_a_tour_counts_what_the_simulator_tells(
     monkeypatch.setattr(tour, "simulator", lambda: stand_in[1])
     short = build(tmp_path, max_steps=most)
     task = short.tasks("train")[0]
-    told = environments.tour(Params(environment="scienceworld"), short, task)
+    told = environments.tour_of(environments.world_of("scienceworld"), short, task)
     end = visited(short, task, told.walk)[-1]
     assert end.done and end.reward == told.by_hand == reward and told.walk == GOLD[:most]
     assert told.counted == f"Reached: {reached}. The simulator's score is {100 * reward:.1f}"
@@ -287,17 +286,14 @@ def test_the_real_one(tmp_path):
     if shutil.which("java") is None:
         pytest.skip("needs a Java runtime")
     simulator.simulator.cache_clear()
-    params = Params(environment="scienceworld", runs_dir=str(tmp_path), game_count=3, max_steps=2)
-    real = world(params)
+    changes = {"game_count": 3, "max_steps": 2, "runs_dir": str(tmp_path)}
+    context = pipeline.context_of(make({"environment": "scienceworld", **changes}))
+    real = context.environment
     assert [len(real.tasks(split)) for split in SPLITS] == [1, 1, 1] and "task is to" in real.tasks(
         "test"
     )[0].instruction
-    assert (
-        contract.check_environment(
-            real, environments.demonstrator(params, real), tasks=1, splits=SPLITS[:1]
-        )
-        > 2
-    )
+    demonstrator = context.demonstrator()
+    assert contract.check_environment(real, demonstrator, tasks=1, splits=SPLITS[:1]) > 2
     task, long = real.tasks("train")[0], build(next(tmp_path.glob("data-*")))
     _, states = contract.play(long, task, Scientist(0.0))
     assert states[-1].reward == 1 and [

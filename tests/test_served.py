@@ -14,11 +14,13 @@ from toy import Maze
 
 from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
+from qvlib.environments import WorldSettings
 from qvlib.estimators.data import action_log_probs
 from qvlib.models.chat import Chat, render, turn_end
 from qvlib.models.local import quiet
 from qvlib.models.training import descend
-from qvlib.pipeline.params import Params, make
+from qvlib.pipeline.models import _client
+from qvlib.pipeline.params import make
 
 pytest.importorskip("openai", reason="needs the package openai: pip install -e '.[api]'")
 
@@ -44,7 +46,7 @@ SMALL = {
 }
 
 
-def maze(params: Params) -> Maze:
+def maze(settings: WorldSettings) -> Maze:
     """The environment of the run: three choices among three words."""
     return Maze()
 
@@ -52,19 +54,15 @@ def maze(params: Params) -> Maze:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A small chat model that has learnt to reply with an action, not with which."""
-    lm, environment, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
+    lm, world, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
     model, tokenizer = copy.deepcopy(lm.model), lm.tokenizer
-    style, end = (
-        Chat(tokenizer, environments.instructions(make(SMALL)), lambda task: "at start"),
-        turn_end(tokenizer),
-    )
-    states = [environment.reset(task) for task in environment.tasks("train")[:4]]
-    states += [
-        environment.step(state, action) for state, action in product(states, environment.choices)
-    ]
+    told = environments.world_of(SMALL["environment"]).instructions
+    style, end = Chat(tokenizer, told, lambda task: "at start"), turn_end(tokenizer)
+    states = [world.reset(task) for task in world.tasks("train")[:4]]
+    states += [world.step(state, action) for state, action in product(states, world.choices)]
     rows = [
         (ids(tokenizer, render(tokenizer, style.messages(state))), (*ids(tokenizer, action), end))
-        for state, action in product(states, environment.choices)
+        for state, action in product(states, world.choices)
     ]
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
@@ -104,7 +102,7 @@ def test_a_run_with_a_real_server_is_repeated_when_the_server_is_gone(folder, tm
         and arms.loc["sample", "prompt_tokens"] > 50
     )
     kept = (tmp_path / "replies.jsonl").read_bytes()
-    pipeline.models.remote.cache_clear()  # as in a new process
+    _client.cache_clear()  # as in a new process
     second = run(make({**given, "runs_dir": str(tmp_path / "two"), "api_offline": True}))
     for name, table in first.items():
         pd.testing.assert_frame_equal(table, second[name])

@@ -1,4 +1,4 @@
-"""Training by two processes that a launcher starts, over gloo on the CPU: the curve of one."""
+"""Training by two processes of a launcher, over gloo on the CPU: the curve of one process."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from qvlib.pipeline.params import make
 from qvlib.runs.stage import open_stage, read_stage, stage_path
 
 ROOT = Path(__file__).parents[1]
-# Seconds after which processes that wait for each other are ended; on two idle cores they take half
-# a minute.
 LONGEST = 600
-# Nats: a process's share of a batch is padded less than the whole, and sums in another order.
+"""Seconds after which processes that wait for each other are ended; they take half a minute."""
 CLOSE = 1e-5
+"""Nats: a process's share of a batch is padded less than the whole, and sums in another order."""
 
 
 def launch(*command: str) -> subprocess.CompletedProcess:
-    """``accelerate launch`` a script or module in two processes, which are ended together.
+    """``accelerate launch`` a script or module in two processes, for which it needs no GPU.
 
-    It needs no GPU for that.
+    They are ended together.
     """
     process = subprocess.Popen(
         [
@@ -83,16 +82,16 @@ def test_two_processes_train_as_one(tmp_path):
     )
     for case in CASES:
         policy, curve = train(tmp_path / "one", case)
-        of_two = first["curves"][case]
-        assert [(r["split"], r["pairs"]) for r in of_two] == [
+        found = first["curves"][case]
+        assert [(r["split"], r["pairs"]) for r in found] == [
             (r["split"], r["pairs"]) for r in curve
         ]
         weights = [float(p.detach().abs().sum()) for p in policy.model.parameters()]
         if case == "uneven":  # the last batch, of 5, is filled up: the update after it is another
-            close(of_two[:-1], curve[:-1])
-            assert of_two[-2]["pairs"] == 5 and of_two[-1]["split"] == "held-out"
+            close(found[:-1], curve[:-1])
+            assert found[-2]["pairs"] == 5 and found[-1]["split"] == "held-out"
         else:
-            close(of_two, curve)
+            close(found, curve)
             assert first["weights"][case] == pytest.approx(weights, rel=1e-4)
         written = {
             f.relative_to(tmp_path / "one")
@@ -128,13 +127,11 @@ def prepared(folder: Path, **changes):
             **changes,
         }
     )
-    environment = pipeline.world(params)
+    context = pipeline.context_of(params)
+    world = context.environment
     if not (folder.parent / "given").exists():
         tokenizer = train_tokenizer(
-            [
-                Demonstration(environment.reset(task), "search[tea]")
-                for task in environment.tasks("train")[:40]
-            ],
+            [Demonstration(world.reset(task), "search[tea]") for task in world.tasks("train")[:40]],
             500,
         )
         make_model(tokenizer, 16, 1, 2, 0).save_pretrained(folder.parent / "given")
@@ -153,7 +150,7 @@ def prepared(folder: Path, **changes):
                 2,
                 2,
             )
-            for task in pipeline.uses(params, environment).search
+            for task in context.uses.search
             for _ in range(2)
         ]
         pipeline.pairs.write_table(stage, "pairs", [pair.record() for pair in pairs])
@@ -164,10 +161,7 @@ def prepared(folder: Path, **changes):
 def written(params, folder: Path) -> list[str]:
     """Command line of ``qvlib train`` for parameters."""
     file = folder / "train.yml"
-    changed = {
-        k: v for k, v in params.model_dump().items() if v != type(params).model_fields[k].default
-    }
-    file.write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in changed.items()))
+    file.write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in params.unusual().items()))
     return ["train", str(file)]
 
 
@@ -179,7 +173,7 @@ def test_the_command_trains_in_two_processes_as_in_one(tmp_path, capsys):
     assert main(written(one, tmp_path)) == 0
     said = capsys.readouterr().out
     assert (
-        done.stdout.replace(str(two.runs_dir), str(one.runs_dir)) == said
+        done.stdout.replace(two.run.runs_dir, one.run.runs_dir) == said
         and said.count("Q model: ") == 1
     )
     for stage, curves in (("q_model", ["curve"]), ("control", ["curve-0"])):

@@ -5,14 +5,13 @@ import shutil
 
 import pytest
 
-from qvlib import environments
+from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import visited
 from qvlib.environments import contract
 from qvlib.environments.textworld import TextWorld, build, games
-from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import world
+from qvlib.pipeline.params import make
 
 textworld = pytest.importorskip(
     "textworld", reason="needs textworld: pip install 'qvlib[textworld]'"
@@ -231,30 +230,32 @@ def test_games_of_several_kinds_are_not_put_in_order_of_kind(tmp_path):
 
 
 def test_by_name(tmp_path):
-    params = Params(
-        environment="textworld",
-        runs_dir=str(tmp_path),
-        games="coin_collector",
-        game_count=3,
-        processes=1,
+    params = make(
+        {
+            "environment": "textworld",
+            "runs_dir": str(tmp_path),
+            "games": "coin_collector",
+            "game_count": 3,
+            "processes": 1,
+        }
     )
-    environment = world(params)
-    assert (
-        isinstance(environments.demonstrator(params, environment), Player)
-        and environment.max_steps == params.max_steps
-    )
-    assert world(params).data_hashes() == environment.data_hashes()
-    assert params.digest("data") != Params(environment="textworld", game_count=11).digest("data")
-    assert Params().digest("data") == Params(game_count=11).digest(
-        "data"
-    )  # it makes no difference to other worlds
+    context = pipeline.context_of(params)
+    environment = context.environment
+    assert isinstance(context.demonstrator(), Player)
+    assert environment.max_steps == params.world.max_steps
+    again = pipeline.load_environment(params)
+    assert again.data_hashes() == environment.data_hashes()
+    other = make({"environment": "textworld", "game_count": 11})
+    assert params.digest("data") != other.digest("data")
+    with pytest.raises(QvlibError, match="'game_count' belongs to environment textworld and"):
+        make({"game_count": 11})  # other worlds have no games
 
 
 @pytest.mark.parametrize("most", [3, 5, 10])
 def test_a_tour_counts_the_points_that_the_game_speaks_of(folder, most):
     short, rewards = build(folder, max_steps=most), []
     for task in short.tasks("train"):
-        tour = environments.tour(Params(environment="textworld"), short, task)
+        tour = environments.tour_of(environments.world_of("textworld"), short, task)
         end = visited(short, task, tour.walk)[-1]
         assert (
             end.done
@@ -275,7 +276,7 @@ def test_a_tour_of_a_game_without_points_on_the_way(tmp_path, kind):
     list(generate(tmp_path, plan(kind, 3, 0, 0.2, 0.2)[:1]))
     world = TextWorld(tmp_path, {"train": (games.make_task(tmp_path, f"train/{kind}-0.z8"),)})
     task = world.tasks("train")[0]
-    tour = environments.tour(Params(environment="textworld"), world, task)
+    tour = environments.tour_of(environments.world_of("textworld"), world, task)
     assert tour.by_hand == visited(world, task, tour.walk)[-1].reward == 1
 
 

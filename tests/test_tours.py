@@ -5,27 +5,30 @@ import sys
 import pytest
 
 from qvlib import environments, pipeline
+from qvlib.base import imports
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import visited
 from qvlib.core.types import Request
 from qvlib.environments import hotpotqa
 from qvlib.environments.hotpotqa.metric import score
 from qvlib.environments.hotpotqa.tour import _by_hand, _f1
+from qvlib.pipeline import models
+from qvlib.pipeline.data import uses
 from qvlib.pipeline.params import make
 from qvlib.report import sentences
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    given = make({"catalogue_products": 200, "runs_dir": str(tmp_path_factory.mktemp("runs"))})
-    return given, pipeline.world(given)
+    runs = str(tmp_path_factory.mktemp("runs"))
+    return pipeline.context_of(make({"catalogue_products": 200, "runs_dir": runs}))
 
 
 def test_a_purchase_is_counted_by_hand(shop):
-    params, world = shop
+    world = shop.environment
     rewards = []
     for task in world.tasks("train")[:40]:
-        tour = environments.tour(params, world, task)
+        tour = environments.tour_of(shop.world, world, task)
         end = visited(world, task, tour.walk)[-1]
         assert end.done and end.valid and tour.by_hand == end.reward
         assert (
@@ -40,22 +43,23 @@ def test_a_purchase_is_counted_by_hand(shop):
 
 
 def test_a_search_that_lists_nothing_ends_the_walk(shop):
-    params, world = shop
+    world = shop.environment
     task = world.tasks("train")[0]
     goal = type(task.goal)(
         **{name: getattr(task.goal, name) for name in task.goal.__dataclass_fields__}
         | {"query": "zzz"}
     )
-    tour = environments.tour(params, world, type(task)(task.id, task.instruction, task.group, goal))
+    altered = type(task)(task.id, task.instruction, task.group, goal)
+    tour = environments.tour_of(shop.world, world, altered)
     assert tour.walk == ("search[zzz]",) and tour.by_hand is None
     assert sentences.by_hand(tour, 0.0) == "After `search[zzz]`: **0.000** by the environment."
 
 
 def test_a_reader_without_errors_is_right(encyclopaedia):
     world = hotpotqa.build(encyclopaedia)
-    params = make({"environment": "hotpotqa"})
+    kind = environments.world_of("hotpotqa")
     for task in world.tasks("train")[:30]:
-        tour = environments.tour(params, world, task)
+        tour = environments.tour_of(kind, world, task)
         after = visited(world, task, tour.walk)
         assert (
             after[-1].done
@@ -101,10 +105,10 @@ class Guided(Maze):
     def demonstrator(self):
         return Scripted()
 
-def bare(params):
+def bare(settings):
     return Maze()
 
-def guided(params):
+def guided(settings):
     return Guided()
 """
 
@@ -117,7 +121,7 @@ def module(tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(OWN)
     yield name
     sys.modules.pop(name, None)
-    environments.own._imported.cache_clear()
+    imports._imported.cache_clear()
 
 
 def test_a_world_of_ones_own(tmp_path, module):
@@ -129,9 +133,10 @@ def test_a_world_of_ones_own(tmp_path, module):
                 "agent": "no/such/model",
             }
         )
-        world = pipeline.world(params)
+        context = pipeline.context_of(params)
+        kind, world = context.world, context.environment
         task = world.tasks("train")[0]
-        tour = environments.tour(params, world, task)
+        tour = environments.tour_of(kind, world, task)
         end = visited(world, task, tour.walk)[-1]
         assert (
             len(tour.walk) == steps
@@ -139,32 +144,38 @@ def test_a_world_of_ones_own(tmp_path, module):
             and tour.by_hand is None
             and "`maze`" in tour.world
         )
-        assert (
-            environments.words(params).groups == "groups" and environments.failures(params) is None
-        )
+        assert environments.names_of(kind, params.world).groups == "groups"
+        assert kind.failures is None
         assert sentences.by_hand(tour, end.reward).endswith(
             f"**{end.reward:.3f}** by the environment."
         )
 
 
-def test_who_shows_the_way(tmp_path, module, shop):
-    def first(params, agent=None):
-        world = pipeline.world(params)
+def test_who_shows_the_way(tmp_path, module, shop, monkeypatch):
+    def first(params):
+        context = pipeline.context_of(params)
+        world = context.environment
         task = world.tasks("train")[0]
         return (
-            pipeline.guide(params, world, agent)
+            pipeline.guide(context)
             .propose([Request(world.reset(task), 1, (0, task.id, "0"))])[0][0]
             .action
         )
 
-    class Always:
+    class Model:
+        def agent(self, temperature, top_p):
+            return self
+
         def propose(self, requests):
             raise AssertionError("asked")
 
-    assert first(shop[0], Always()).startswith("search[")  # the script, where there is one
     given = {"environment": f"{module}:bare", "runs_dir": str(tmp_path / "runs")}
-    with pytest.raises(AssertionError, match="asked"):
-        first(make({**given, "agent": "smollm2"}), Always())
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "load", lambda context, name: Model())
+        named = shop.params.replace(agent="smollm2")
+        assert first(named).startswith("search[")  # the script, where there is one
+        with pytest.raises(AssertionError, match="asked"):
+            first(make({**given, "agent": "smollm2"}))
     with pytest.raises(QvlibError, match=r"has no demonstrator\(\)"):
         first(make(given))
     with pytest.raises(QvlibError, match="no such folder"):
@@ -200,4 +211,4 @@ def test_what_helps_where_tasks_are_too_few(environment, change, remedy):
         QvlibError,
         match=f"test_tasks = 300, but the test split has 3 tasks; lower them, or {remedy}",
     ):
-        pipeline.uses(params, World())
+        uses(params, World())

@@ -29,9 +29,9 @@ def test_names_depend_on_parameters_alone():
 
 def test_disabled_does_not_even_import_wandb(tmp_path):
     code = (
-        "import sys; from qvlib.pipeline.params import make; "
-        "from qvlib.report.tracking import log_run; "
-        "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0}); "
+        "import sys; from qvlib.pipeline.params import make\n"
+        "from qvlib.report.tracking import log_run\n"
+        "log_run(make({'wandb_mode': 'disabled'}), '00_tour', scalars={'x': 1.0})\n"
         "print('wandb' in sys.modules)"
     )
     done = subprocess.run(

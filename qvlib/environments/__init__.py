@@ -8,19 +8,18 @@ import re
 
 from qvlib.base.errors import QvlibError
 from qvlib.environments import own
-from qvlib.environments._flat import (
+from qvlib.environments.tours import Tour
+from qvlib.environments.world import (
+    Names,
+    World,
+    WorldSettings,
     data_hashes,
     demonstrator,
-    failures,
     has_demonstrator,
-    instructions,
-    make,
-    make_data,
-    tour,
-    words,
+    make_environment,
+    names_of,
+    tour_of,
 )
-from qvlib.environments.tours import Tour
-from qvlib.environments.world import Names, World, WorldSettings
 
 __all__ = [
     "WORLDS",
@@ -30,13 +29,10 @@ __all__ = [
     "WorldSettings",
     "data_hashes",
     "demonstrator",
-    "failures",
     "has_demonstrator",
-    "instructions",
-    "make",
-    "make_data",
-    "tour",
-    "words",
+    "make_environment",
+    "names_of",
+    "tour_of",
     "world_of",
 ]
 

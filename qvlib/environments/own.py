@@ -14,16 +14,12 @@ where Python looks, then in the project's folder.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import project_root
+from qvlib.base.imports import module
 from qvlib.core.types import Environment
 from qvlib.environments.world import World, WorldSettings
 
@@ -37,8 +33,8 @@ def world_at(path: str) -> World:
         QvlibError: no such module, or nothing in it of that name that makes environments.
     """
     name, _, attribute = path.partition(":")
-    module, sha256 = _imported(name)
-    value = getattr(module, attribute, None)
+    loaded, sha256 = module(path, "environment")
+    value = getattr(loaded, attribute, None)
     if isinstance(value, World):
         world = value
     elif callable(value):
@@ -51,7 +47,7 @@ def world_at(path: str) -> World:
     return replace(
         world,
         build=functools.partial(_checked, path, world.build),
-        sources={Path(module.__file__ or name).name: sha256},
+        sources={Path(loaded.__file__ or name).name: sha256},
     )
 
 
@@ -69,23 +65,3 @@ def _checked(path: str, build: Any, settings: WorldSettings, folder: Path) -> En
             "see qvlib.core.types.Environment"
         )
     return environment
-
-
-@functools.cache
-def _imported(name: str) -> tuple[ModuleType, str]:
-    """The module, and the sha256 of its file at import: what is edited later is not what runs."""
-    root = str(project_root())
-    if root not in sys.path:
-        sys.path.append(root)
-    importlib.invalidate_caches()  # the file may be newer than the last look
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise QvlibError(
-            f"environment '{name}:...': no module {error.name!r}; put {name.replace('.', '/')}.py "
-            "into the project's folder, or install it"
-        ) from None
-    file = getattr(module, "__file__", None)
-    return module, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

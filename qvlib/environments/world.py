@@ -33,7 +33,11 @@ class WorldSettings(Settings):
     data_dir: str = setting("", "folder of the data files; empty = embedded or generated data")
     max_steps: int = setting(10, "actions after which an episode is cut off", ge=1)
     timeout_value: float = setting(
-        -0.5, "value of a state that is cut off at max_steps", decides="trees", ge=-1, le=0
+        -0.5,
+        "value of a state that is cut off at max_steps",
+        decides=("trees", "search"),
+        ge=-1,
+        le=0,
     )
     dev_share: float = setting(0.1, "share of the task groups in the dev split", gt=0, lt=0.5)
     test_share: float = setting(0.3, "share of the task groups in the test split", gt=0, lt=0.8)

@@ -81,6 +81,8 @@ class Estimator:
     settings: its own settings; those that say nothing else decide the stage ``q_model``.
     fit: (problem, settings) -> Fitted. Every random draw derives from the problem's seed.
     load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
+    policy: whether the scorer is a ``LogRatio``, a tuned model that can itself be sampled. Without
+        one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
         in by ``estimator_of``.
     """
@@ -89,4 +91,5 @@ class Estimator:
     settings: type[Settings]
     fit: Callable[[Problem, Any], Fitted]
     load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
+    policy: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -150,4 +150,4 @@ def load(
     return LogRatio(policy, reference, settings.log_prob)
 
 
-ESTIMATOR = Estimator("step_dpo", StepDPOSettings, fit, load)
+ESTIMATOR = Estimator("step_dpo", StepDPOSettings, fit, load, policy=True)

@@ -139,8 +139,8 @@ def unparsable(reply: str, state: State, begun: bool = False) -> bool:
     """Whether a reply names no action, so that ``parse`` gives its text.
 
     A text that is itself an admissible action, such as ``open fridge``, names it. Where the
-    environment lists none, a line that goes on from ``Action:`` does (``begun``: the prompt ends so), since
-    only trying tells it from talk.
+    environment lists none, a line that goes on from ``Action:`` does (``begun``: the prompt ends
+    so), since only trying tells it from talk.
     """
     text = reply.strip()
     if _named(reply) is not None:

@@ -8,10 +8,10 @@ Words of the page that the instruction has too are marked, and a reply that the 
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
 is slowest to learn to see and to copy.
 
-An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions and
-what each showed, since what was read earlier is not on the page. Nothing is cut or marked there,
-and a prompt starts with the prompt and the reply of the step before. Where actions take free text,
-proper names are aliases as identifiers are.
+An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions
+and what each showed, since what was read earlier is not on the page. Nothing is cut or marked
+there, and a prompt starts with the prompt and the reply of the step before. Where actions take free
+text, proper names are aliases as identifiers are.
 """
 
 from __future__ import annotations

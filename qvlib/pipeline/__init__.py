@@ -1,48 +1,45 @@
 """The stages of a run: each reads the stages before it, works in its own folder, and resumes.
 
-data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes. A notebook calls one of these and looks.
+data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes, a folder an arm.
+A notebook calls ``until`` and looks.
 """
 
-from qvlib.pipeline.agents import cloning_curves, decisions, guide, sampler, train_agents
-from qvlib.pipeline.episodes import arm_names, arms, play
-from qvlib.pipeline.models import load_model
+from qvlib.pipeline.agents import cloning_curves, train_agents
+from qvlib.pipeline.context import Context, context_of, guide
+from qvlib.pipeline.data import load_environment, prepare_data, split_row
+from qvlib.pipeline.episodes import play
 from qvlib.pipeline.pairs import load_pairs, load_trees, make_pairs
-from qvlib.pipeline.q import fit, fit_q, load_q, train_q
+from qvlib.pipeline.params import Params, load, make
+from qvlib.pipeline.q import train_q
 from qvlib.pipeline.rft import train_rft
-from qvlib.pipeline.trees import collect, search_config, search_select
-from qvlib.pipeline.trials import RULES, rule_names, try_cell, try_rules
-from qvlib.pipeline.world import Uses, check_disjoint, split_row, uses, world
-from qvlib.runs.stage import is_complete
+from qvlib.pipeline.trees import collect
+from qvlib.pipeline.trials import RULES, rule_names, rules_of, try_cell, try_rules
+from qvlib.pipeline.until import Run, until
 
 __all__ = [
     "RULES",
-    "Uses",
-    "arm_names",
-    "arms",
-    "check_disjoint",
+    "Context",
+    "Params",
+    "Run",
     "cloning_curves",
     "collect",
-    "decisions",
-    "fit",
-    "fit_q",
+    "context_of",
     "guide",
-    "is_complete",
-    "load_model",
+    "load",
+    "load_environment",
     "load_pairs",
-    "load_q",
     "load_trees",
+    "make",
     "make_pairs",
     "play",
+    "prepare_data",
     "rule_names",
-    "sampler",
-    "search_config",
-    "search_select",
+    "rules_of",
     "split_row",
     "train_agents",
     "train_q",
     "train_rft",
     "try_cell",
     "try_rules",
-    "uses",
-    "world",
+    "until",
 ]

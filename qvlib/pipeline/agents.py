@@ -1,253 +1,293 @@
-"""The agents: cloned from demonstrations, loaded, sampled."""
+"""The stage of the agents: cloned from demonstrations, fine-tuned on them, or as they are named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from tqdm.auto import tqdm
 
-from qvlib import environments
 from qvlib.base.errors import QvlibError
-from qvlib.base.executors.processes import stream
-from qvlib.core.episodes import episode
-from qvlib.core.filtering import Filtered
-from qvlib.core.lockstep import lockstep
-from qvlib.core.types import Agent, Environment, Task
+from qvlib.base.executors import Executor
+from qvlib.core.episodes import decisions, demonstrate
 from qvlib.models.names import is_remote
-from qvlib.pipeline.common import (
+from qvlib.pipeline import models
+from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.data import data_folders
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.work import (
+    Failed,
+    Made,
+    Parcel,
+    Progress,
     check_device,
+    guarded,
+    is_elsewhere,
     one_thread,
     processes,
-    save_model,
     set_threads,
-    write_table,
+    workers,
 )
-from qvlib.pipeline.models import load
-from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import uses, world
-from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Part = tuple[Context, str, Path]
+Item = Progress | Made | Failed
+OnFailure = Callable[[Params, str], None]
 
 
-def train_agents(params: Params) -> Stage:
-    """Clone the small agents of each chain, the first and the second, side by side; gives the first chain's first.
+def train_agents(run: Params | Context) -> Stage:
+    """Make the agents of each chain, the first and the second, side by side.
 
-    Where ``agent`` or ``other_agent`` names a model, that is the agent: fine-tuned on the demonstrations where
-    ``warm_start`` is set, else only looked at.
+    Small ones are cloned. Where ``agent`` or ``other_agent`` names a model, that is the agent:
+    fine-tuned on the demonstrations where ``warm_start`` is set, else only looked at. Gives the
+    first chain's agent.
 
     Raises:
-        QvlibError: a name that gives no model with a tokenizer, a GPU that is not there, or ``rft`` is set for an agent behind a server.
+        QvlibError: a name that gives no model with a tokenizer, a GPU that is not there, or ``rft``
+            is set for an agent behind a server.
     """
+    params = run if isinstance(run, Params) else run.params
     check_device(params)
-    if params.rft:
-        must_be_tunable(params.agent, "rft")
-    world(params)
-    stages = ["agent"] + ["other_agent"] * bool(params.other_demonstrations)
-    todo = [
-        (one, stage)
-        for one in params.each_seed()
-        for stage in stages
-        if not is_complete(one, stage)
-    ]
-    large = [one for one in todo if _is_fine_tuned(*one)]
-    small = [one for one in todo if one not in large]
-    bars: dict[str, tqdm] = {}
-    made = (
-        stream(_clone, small) if processes(params) > 1 else chain(*(_clone(*one) for one in small))
-    )
-    for name, step, steps in chain(
-        made, *(_clone(*one) for one in large)
-    ):  # a large model takes all cores by itself
-        if name not in bars:
-            bars[name] = tqdm(total=steps, desc=f"cloning {name}", unit="batch", position=len(bars))
-        bars[name].update(step + 1 - bars[name].n)
-    for bar in bars.values():
-        bar.close()
+    if params.rft.rft:
+        must_be_tunable(params.agent.agent, "rft")
+    context = context_of(run)
+    second = ["other_agent"] * (params.other_agent.other_demonstrations > 0)
+    make_agents([(each, which) for each in chains(context) for which in ("agent", *second)])
     return read_stage(params, "agent")
 
 
-def _name(params: Params, which: str) -> str:
-    return params.other_agent if which == "other_agent" else params.agent
+def make_agents(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None) -> None:
+    """Make the agents that are not there yet, each a part of the work.
+
+    on_failure: told of an agent that cannot be made, while the others go on; without it, raised.
+    """
+    missing = [(each, which) for each, which in todo if not is_complete(each.params, which)]
+    if not missing:
+        return
+    params = missing[0][0].params
+    with ExitStack() as stack:
+        stages, parts = {}, []
+        for each, which in missing:
+            stage = stack.enter_context(open_stage(each.params, which))
+            if not stage.complete:
+                stages[stage.path.name] = stage, each.params
+                parts.append((each, which, stage.path / "training"))
+        executor = stack.enter_context(workers(params))
+        executor.place(data_folders(params))
+        bars: dict[str, tqdm] = {}
+        for item in _by_size(executor, parts, on_failure is not None) if parts else ():
+            if isinstance(item, Progress):
+                bar = bars.setdefault(item.label, _bar(item, len(bars)))
+                bar.update(item.step - bar.n)
+                continue
+            stage, made_for = stages[item.part]
+            if isinstance(item, Failed):
+                on_failure(made_for, item.message)
+                continue
+            item.keep(stage)
+            stage.finish(**item.facts)
+        for bar in bars.values():
+            bar.close()
 
 
-def _is_fine_tuned(params: Params, which: str) -> bool:
-    return params.warm_start and _name(params, which) != "small"
+def _bar(item: Progress, position: int) -> tqdm:
+    title = f"cloning {item.label}"
+    return tqdm(total=item.steps, desc=title, unit="batch", position=position)
 
 
-def _clone(params: Params, which: str) -> Iterator[tuple[str, int, int]]:
-    """Make one agent; yields (its name, step, steps) while it is cloned. A warm start has a bar of its own."""
-    environment = world(params)
-    name = _name(params, which)
-    with open_stage(params, which) as stage:
-        if stage.complete:
-            return
-        one_thread(params)
-        if params.warm_start:
-            must_be_tunable(name, "warm_start")
-        if name == "small":
-            yield from _from_scratch(params, stage, environment, which)
-        elif _is_fine_tuned(params, which):
-            _warm_started(params, stage, environment, which, name)
-        else:
-            lm = load(params, name)
-            known = (
-                {}
-                if is_remote(name)
-                else {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer)}
-            )
-            stage.finish(model=name, **known)
+def _by_size(executor: Executor, parts: Sequence[Part], guard: bool) -> Iterator[Item]:
+    """Small agents side by side; on this machine a large one takes all cores by itself."""
+    large = [part for part in parts if is_fine_tuned(part[0].params, part[1])]
+    if is_elsewhere(parts[0][0].params):
+        large = []
+    small = [part for part in parts if part not in large]
+    work = _guarded if guard else _make
+    yield from executor.stream(work, small, key=_key)
+    for part in large:
+        yield from work(*part)
 
 
-def _from_scratch(
-    params: Params, stage: Stage, environment: Environment, which: str
-) -> Iterator[tuple[str, int, int]]:
-    """A small model cloned from demonstrations."""
+def _guarded(context: Context, which: str, scratch: Path) -> Iterator[Item]:
+    return guarded(_make, stage_path(context.params, which).name, context, which, scratch)
+
+
+def _key(item: Item) -> Any:
+    return (item.label, item.step) if isinstance(item, Progress) else item.part
+
+
+def model_name(params: Params, which: str) -> str:
+    """What the parameters name as an agent."""
+    return params.other_agent.other_agent if which == "other_agent" else params.agent.agent
+
+
+def is_fine_tuned(params: Params, which: str) -> bool:
+    """Whether an agent is a named model that is fine-tuned first."""
+    return params.agent.warm_start and model_name(params, which) != "small"
+
+
+def _make(context: Context, which: str, scratch: Path) -> Iterator[Progress | Made]:
+    """Make one agent; yields how far it is, then what was made."""
+    params = context.params
+    name, part = model_name(params, which), stage_path(params, which).name
+    one_thread(params)
+    if params.agent.warm_start:
+        must_be_tunable(name, "warm_start")
+    if name == "small":
+        yield from _cloned(context, which, part)
+    elif is_fine_tuned(params, which):
+        yield from _warm_started(context, which, part, name, scratch)
+    else:
+        lm = models.load(context, name)
+        known = {} if is_remote(name) else size_of(lm)
+        yield Made(part, facts={"model": name, **known})
+
+
+def size_of(lm: Any) -> dict[str, int]:
+    """Parameters and vocabulary of a local model."""
+    return {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer)}
+
+
+def _cloned(context: Context, which: str, part: str) -> Iterator[Progress | Made]:
+    """A small model, trained from scratch by behaviour cloning."""
     from qvlib.models import small
 
-    seed, shown, facts = _demonstrated(params, stage, environment, which)
-    tokenizer = small.train_tokenizer(shown, params.vocabulary)
-    other = which == "other_agent"
-    width, layers = (
-        (params.other_width, params.other_layers)
-        if other
-        else (params.agent_width, params.agent_layers)
-    )
-    model = small.make_model(tokenizer, width, layers, params.agent_heads, seed, params.dtype).to(
-        params.device
-    )
+    params, how = context.params, context.params.agent
+    seed, pairs, tables, facts = _demonstrated(context, which)
+    demonstrations = [small.Demonstration(state, action) for state, action in pairs]
+    tokenizer = small.train_tokenizer(demonstrations, how.vocabulary)
+    width, layers = how.agent_width, how.agent_layers
+    if which == "other_agent":
+        width, layers = params.other_agent.other_width, params.other_agent.other_layers
+    model = small.make_model(tokenizer, width, layers, how.agent_heads, seed, params.run.dtype)
+    model = model.to(params.run.device)
     curve = []
     for row in small.clone(
         model,
         tokenizer,
-        shown,
-        epochs=params.clone_epochs,
-        lr=params.clone_lr,
-        batch=params.clone_batch,
+        demonstrations,
+        epochs=how.clone_epochs,
+        lr=how.clone_lr,
+        batch=how.clone_batch,
         seed=seed,
     ):
         curve.append(row)
-        yield f"{which.replace('_', ' ')}, seed {params.seed}", row["step"], row["steps"]
-    write_table(stage, "curve", curve)
-    save_model(stage, model, tokenizer)
-    stage.finish(parameters=model.num_parameters(), vocabulary=len(tokenizer), **facts)
+        label = f"{which.replace('_', ' ')}, seed {params.run.seed}"
+        yield Progress(label, row["step"] + 1, row["steps"])
+    facts |= {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+    with tempfile.TemporaryDirectory(prefix="qvlib-") as folder:
+        models.save(model, tokenizer, Path(folder) / "model")
+        folders = {"model": Parcel(Path(folder) / "model")}
+        yield Made(part, folders, {**tables, "curve": curve}, facts)
 
 
 def _warm_started(
-    params: Params, stage: Stage, environment: Environment, which: str, name: str
-) -> None:
+    context: Context, which: str, part: str, name: str, scratch: Path
+) -> Iterator[Made]:
     """A named model, fine-tuned on demonstrations."""
-    from qvlib.agents.fine_tuning import fine_tune, transcripts
-
-    seed, shown, facts = _demonstrated(params, stage, environment, which)
-    lm = load(params, name)
+    params, how = context.params, context.params.agent
+    seed, pairs, tables, facts = _demonstrated(context, which)
+    lm = models.load(context, name)
     set_threads(params, processes(params))
-    tuned, curve, dropped = fine_tune(
+    label = f"warm start, {which.replace('_', ' ')}"
+    yield from fine_tuned(
+        context,
         lm,
-        list(transcripts(lm, ((d.state, d.action) for d in shown))),
-        lr=params.warm_lr,
-        epochs=params.clone_epochs,
-        batch=params.warm_batch,
+        pairs,
+        part,
+        scratch,
+        label,
+        tables,
+        facts | {"base": name},
+        lr=how.warm_lr,
+        epochs=how.clone_epochs,
         seed=seed,
-        lora_rank=params.warm_rank,
-        folder=stage.path / "training",
-        label=f"warm start, {which.replace('_', ' ')}",
     )
     one_thread(params)
-    write_table(
-        stage,
-        "curve",
-        [{"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve],
+
+
+def fine_tuned(
+    context: Context,
+    lm: Any,
+    pairs: Sequence[Any],
+    part: str,
+    scratch: Path,
+    label: str,
+    tables: dict[str, Any],
+    facts: dict[str, Any],
+    **how: Any,
+) -> Iterator[Made]:
+    """A model fine-tuned on (state, action) decisions, with the batch and rank of a warm start."""
+    from qvlib.agents.fine_tuning import fine_tune, transcripts
+
+    agent = context.params.agent
+    rows = list(transcripts(lm, pairs))
+    tuned, curve, too_long = fine_tune(
+        lm,
+        rows,
+        batch=agent.warm_batch,
+        lora_rank=agent.warm_rank,
+        folder=scratch,
+        label=label,
+        **how,
     )
-    save_model(stage, tuned.model, tuned.tokenizer)
-    stage.finish(
-        base=name,
-        parameters=tuned.model.num_parameters(),
-        vocabulary=len(tuned.tokenizer),
-        too_long=dropped,
-        **facts,
-    )
+    curve_table = [
+        {"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve
+    ]
+    with tempfile.TemporaryDirectory(prefix="qvlib-") as folder:
+        models.save(tuned.model, tuned.tokenizer, Path(folder) / "model")
+        yield Made(
+            part,
+            {"model": Parcel(Path(folder) / "model")},
+            {**tables, "curve": curve_table},
+            facts | size_of(tuned) | {"too_long": too_long},
+        )
 
 
 def _demonstrated(
-    params: Params, stage: Stage, environment: Environment, which: str
-) -> tuple[int, list[Any], dict[str, Any]]:
-    """(seed, decisions, facts) of an agent's demonstrations, which are also written: ``demonstrations.parquet``."""
-    dealt, other = uses(params, environment), which == "other_agent"
-    tasks = dealt.other_demonstrations if other else dealt.demonstrations
-    seed = params.seed + 1 if other else params.seed
-    jobs = (episode(environment, task, seed) for task in tasks)
-    by_task = {
-        r["task"]: r
-        for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)
+    context: Context, which: str
+) -> tuple[int, list[Any], dict[str, Any], dict[str, Any]]:
+    """(seed, decisions, tables, facts) of an agent's demonstrations."""
+    import pandas as pd
+
+    params, other = context.params, which == "other_agent"
+    tasks = context.uses.other_demonstrations if other else context.uses.demonstrations
+    seed = params.run.seed + 1 if other else params.run.seed
+    environment = context.environment
+    records = demonstrate(environment, tasks, context.demonstrator(), seed, params.run.batch_size)
+    pairs = [
+        decision
+        for task, record in zip(tasks, records, strict=True)
+        for decision in decisions(environment, task, record["actions"])
+    ]
+    facts = {
+        "demonstrations": len(tasks),
+        "decisions": len(pairs),
+        "demonstrator_reward": float(pd.DataFrame(records)["reward"].mean()),
     }
-    records = [by_task[task.id] for task in tasks]
-    write_table(stage, "demonstrations", records)
-    shown = list(decisions(environment, tasks, records))
-    return (
-        seed,
-        shown,
-        {
-            "demonstrations": len(tasks),
-            "decisions": len(shown),
-            "demonstrator_reward": float(pd.DataFrame(records)["reward"].mean()),
-        },
-    )
+    return seed, pairs, {"demonstrations": records}, facts
 
 
 def must_be_tunable(name: str, parameter: str) -> None:
-    """Raise QvlibError if an agent is behind a server, where ``parameter`` asks to fine-tune it."""
+    """Raise QvlibError if an agent is behind a server, where ``parameter`` asks to tune it."""
     if is_remote(name):
         raise QvlibError(
-            f"{parameter}: {name} is behind a server and cannot be fine-tuned here; unset {parameter}"
+            f"{parameter}: {name} is behind a server and cannot be fine-tuned here; "
+            f"unset {parameter}"
         )
 
 
 def cloning_curves(params: Params) -> dict[str, pd.DataFrame]:
     """The cloned agents' training curves by name; a model that was given has none."""
     stages = {"agent": "agent", "second agent": "other_agent"}
-    if not params.other_demonstrations:
+    if not params.other_agent.other_demonstrations:
         del stages["second agent"]
-    found = {name: read_stage(params, stage) for name, stage in stages.items()}
+    finished = {name: read_stage(params, stage) for name, stage in stages.items()}
     return {
-        name: stage.table("curve") for name, stage in found.items() if "model" not in stage.facts
+        name: stage.table("curve") for name, stage in finished.items() if "model" not in stage.facts
     }
-
-
-def decisions(
-    environment: Environment, tasks: Sequence[Task], records: Sequence[dict[str, Any]]
-) -> Iterable[Any]:
-    """Replay episodes into (state, action) demonstrations."""
-    from qvlib.models.small import Demonstration
-
-    for task, record in zip(tasks, records, strict=True):
-        state = environment.reset(task)
-        for action in record["actions"]:
-            yield Demonstration(state, action)
-            state = environment.step(state, action)
-
-
-def guide(params: Params, environment: Environment, agent: Agent | None = None) -> Agent:
-    """An agent that finds its way before anything is trained: the scripted demonstrator.
-
-    In a world without one, ``agent``, or the model that the parameter ``agent`` names.
-
-    Raises:
-        QvlibError: there is no demonstrator, and no model either.
-    """
-    if environments.has_demonstrator(params, environment) or (
-        agent is None and params.agent == "small"
-    ):
-        return Filtered(environments.demonstrator(params, environment), environment)
-    return agent or sampler(params, environment, load(params, params.agent))
-
-
-def sampler(params: Params, environment: Environment, lm: Any, greedy: bool = False) -> Agent:
-    """The agent of a model: sampled as the parameters say, refused and no-effect actions redrawn."""
-    sampled = lm.agent(params.temperature, params.top_p)
-    agent = lm.agent(0.0, 1.0) if greedy else sampled
-    if not params.filter_actions:
-        return agent
-    # What greedy decoding would refuse again and again is drawn from the distribution instead.
-    return Filtered(agent, environment, fallback=sampled if greedy else None)

@@ -8,44 +8,54 @@ from typing import Any
 from qvlib.estimators import Card
 from qvlib.pipeline.params import Params
 
+CONTROL = (
+    "A control for one: the same training with the winners drawn by a coin, which must gain nothing"
+)
+
 
 def model_card(params: Params, facts: Mapping[str, Any], card: Card) -> str:
     """A model card with the front matter that model hubs read.
 
     facts: those of ``Fitted``, and ``control``: whether the winners were shuffled.
     """
-    base = params.q_base or params.agent
+    base = params.q_model.q_base or params.agent.agent
     if base == "small":
         base = "a small Llama, cloned from demonstrations"
-    elif params.warm_start and not params.q_base:
+    elif params.agent.warm_start and not params.q_model.q_base:
         base += f", fine-tuned on demonstrations (stage `agent-{params.digest('agent')}`)"
-    kind = (
-        "A control for one: the same training with the winners drawn by a coin, which must gain nothing"
-        if facts["control"]
-        else "A step-level Q model (arXiv 2409.09345)"
-    )
-    accuracy = facts["held_out_accuracy"]
-    held = (
-        "no pairs were held out"
-        if accuracy is None
-        else f"{accuracy:.1%} of {facts['held_out_pairs']} held-out pairs in the right order"
-    )
+    title = CONTROL if facts["control"] else "A step-level Q model (arXiv 2409.09345)"
+    accuracy, pairs = facts["held_out_accuracy"], facts["held_out_pairs"]
+    ordered = "no pairs were held out"
+    if accuracy is not None:
+        ordered = f"{accuracy:.1%} of {pairs} held-out pairs in the right order"
     return f"""---
 library_name: {card.library}
 tags: [{", ".join(("qvlib", *card.tags))}]
 ---
-# {kind}
+# {title}
 
 {card.score}
 
 | | |
 |---|---|
 | base | {base} |
-| environment | {params.environment} |
+| environment | {params.world.environment} |
 | fitted by | {card.recipe} |
 | pairs | stage `pairs-{params.digest("pairs")}` on data `data-{params.digest("data")}` |
-| accuracy | {held} |
-| seed | {params.seed} |
+| accuracy | {ordered} |
+| seed | {params.run.seed} |
 
-`qvlib.pipeline.load_q` loads it with its reference; `qvlib.core.reranker.Reranked` executes the best of n by it.
+`qvlib.pipeline.Context(params).q_model()` loads it with its reference;
+`qvlib.Reranked` executes the best of n by it.
 """
+
+
+def dropped_pairs(facts: Mapping[str, Any]) -> str:
+    """How many pairs were left out of training and of what is held out; empty where all fit."""
+    train, held_out = facts.get("dropped_pairs", 0), facts.get("dropped_held_out_pairs", 0)
+    if not train and not held_out:
+        return ""
+    return (
+        f"{train} training and {held_out} held-out pairs are longer than the model's context and "
+        "were dropped."
+    )

@@ -1,142 +1,142 @@
-"""The arms of the evaluation, and playing them on the test tasks."""
+"""Playing arms on tasks: a folder of episodes an arm, so that a new arm replays no other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from qvlib.base.executors.processes import slices, stream
-from qvlib.core.episodes import best_episode, episode, tree_episode
+from qvlib.agents.arm import Arm, Player
+from qvlib.base.executors.processes import slices
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import search
-from qvlib.core.reranker import Reranked
-from qvlib.core.types import Agent, Environment, QModel, Task
-from qvlib.models.names import is_remote
-from qvlib.pipeline.agents import sampler
-from qvlib.pipeline.common import for_each_seed, processes
-from qvlib.pipeline.models import load_model
-from qvlib.pipeline.params import Params
-from qvlib.pipeline.q import load_q
+from qvlib.core.types import Task
+from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.data import data_folders, split_row
+from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.rft import train_rft
-from qvlib.pipeline.trees import search_config, search_select
-from qvlib.pipeline.world import split_row, uses, world
-from qvlib.runs.stage import Stage, open_stage
+from qvlib.pipeline.work import part_count, workers
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
-MakeArms = Callable[[Params, Environment], dict[str, Agent]]
-
-
-def arm_names(params: Params) -> list[str]:
-    """The arms of the evaluation; a control's number comes after a slash."""
-    second = ["other_agent_sample", "other_agent_q_n5"] if params.other_demonstrations else []
-    controls = [f"control_q_n{n}/{k}" for k in range(params.control_shuffles) for n in (5, 10)]
-    likely = (
-        [] if is_remote(params.agent) else ["likely_n5"]
-    )  # servers tell no log-probabilities that could be compared
-    rft = ["rft"] if params.rft else []
-    best = ["best_of_n"] if params.best_of else []
-    return [
-        "sample",
-        "greedy",
-        "random_n5",
-        *likely,
-        *rft,
-        "q_n5",
-        "q_n10",
-        "tuned_policy",
-        *second,
-        *controls,
-        "mcts",
-        *best,
-    ]
+Done = Mapping[str, frozenset[str]]
+"""Name of an arm -> the tasks that it has played."""
 
 
-def arms(params: Params, environment: Environment) -> dict[str, Agent]:
-    """The agent of each arm; ``mcts`` and ``best_of_n`` ask the environment, by the agent sampled once.
+def play(run: Params | Context) -> list[Stage]:
+    """Play every arm of each chain on the test tasks; gives the first chain's folders, one an arm.
 
-    Every arm draws through the same filter and from the same keys.
+    ``episodes/<arm>`` holds ``episodes.jsonl``, a line an episode, then ``episodes.parquet``. What
+    an arm builds on and only it needs, such as the agent of ``rft``, is made first.
     """
-    lm = load_model(params)
-    q = load_q(params, agent=lm)
-    sample = sampler(params, environment, lm)
-
-    def best(agent: Agent, q_model: QModel, n: int) -> Agent:
-        return Reranked(agent, q_model, n, params.rerank_temperature, params.prior_weight)
-
-    found: dict[str, Agent] = {
-        "sample": sample,
-        "greedy": sampler(params, environment, lm, greedy=True),
-        "random_n5": Reranked(sample, None, 5, temperature=1.0),
-        "likely_n5": Reranked(sample, None, 5, prior_weight=1.0),
-        "q_n5": best(sample, q, 5),
-        "q_n10": best(sample, q, 10),
-        "tuned_policy": sampler(params, environment, q.policy),
-    }
-    if params.rft:
-        found["rft"] = sampler(params, environment, load_model(params, "rft"))
-    if params.other_demonstrations:
-        second = load_model(params, "other_agent")
-        found["other_agent_sample"] = sampler(params, environment, second)
-        found["other_agent_q_n5"] = best(found["other_agent_sample"], q, 5)
-    for k in range(params.control_shuffles):
-        control = load_q(params, f"model-{k}", "control", reference=q.reference)
-        found |= {f"control_q_n{n}/{k}": best(sample, control, n) for n in (5, 10)}
-    return {name: found.get(name, sample) for name in arm_names(params)}
+    context = context_of(run)
+    if any("rft" in arm.needs for arm in context.params.arms()):
+        train_rft(context)
+    for chain in chains(context):
+        play_arms(chain, chain.params.arms())
+    first = context.params.each_seed()[0]
+    return [read_stage(first, f"{EPISODES}{arm.name}") for arm in first.arms()]
 
 
-@for_each_seed
-def play(params: Params) -> Stage:
-    """Play every arm on the test tasks: ``episodes.jsonl``, a line an episode; then ``episodes.parquet``.
+def play_arms(context: Context, arms: Sequence[Arm]) -> None:
+    """Play arms of one chain, those that are not finished, on the test tasks."""
+    params = context.params
+    missing = [arm for arm in arms if not is_complete(params, f"{EPISODES}{arm.name}")]
+    if not missing:
+        return
+    tasks = context.uses.test
+    with ExitStack() as stack:
+        stages = {
+            arm.name: stack.enter_context(open_stage(params, f"{EPISODES}{arm.name}"))
+            for arm in missing
+        }
+        todo = [arm for arm in missing if not stages[arm.name].complete]
+        folder_of = {name: arm.name for arm in todo for name in arm.names(params)}
+        done = {name: _played(stages[arm.name], name) for arm in todo for name in arm.names(params)}
+        needs = dict.fromkeys(stage for arm in todo for stage in arm.needs)
+        names = [arm.name for arm in todo]
+        for record in _played_anew(context, needs, arm_players, (names,), tasks, done):
+            stages[folder_of[record["arm"]]].append("episodes", record)
+        for arm in todo:
+            stage = stages[arm.name]
+            stage.to_parquet("episodes", ["arm", "task"])
+            stage.finish(test=split_row("test", tasks), arms=list(arm.names(params)))
 
-    The agent of the arm ``rft`` is made first, where it is missing.
-    """
-    if params.rft:
-        train_rft(params)
-    return play_arms(params, "episodes", arms, arm_names(params), uses(params, world(params)).test)
 
-
-def play_arms(
-    params: Params, which: str, make: MakeArms, names: Sequence[str], tasks: Sequence[Task]
-) -> Stage:
-    """Play the arms ``names`` of a stage on tasks, divided among the processes; ``make`` gives the agent of each."""
+def play_stage(
+    context: Context,
+    which: str,
+    make: Callable[..., dict[str, Player]],
+    names: Sequence[str],
+    tasks: Sequence[Task],
+) -> None:
+    """Play the players that ``make(context)`` gives in one stage of its own, on dev tasks."""
+    params = context.params
+    if is_complete(params, which):
+        return
     with open_stage(params, which) as stage:
         if stage.complete:
-            return stage
-        done = stage.done("episodes", ("arm", "task"))
-        parts = [(params, make, part, done) for part in slices(tasks, processes(params))]
-        with tqdm(
-            total=len(names) * len(tasks), initial=len(done), desc="playing", unit="episode"
-        ) as bar:
-            for record in stream(_episodes, parts):
-                stage.append("episodes", record)
+            return
+        done = {name: _played(stage, name) for name in names}
+        needs = [s for s in params.upstream(which) if s != "data"]
+        for record in _played_anew(context, needs, make, (), tasks, done):
+            stage.append("episodes", record)
+        stage.to_parquet("episodes", ["arm", "task"])
+        stage.finish(test=split_row("dev", tasks), arms=list(names))
+
+
+def _played(stage: Stage, name: str) -> frozenset[str]:
+    return frozenset(r["task"] for r in stage.records("episodes") if r["arm"] == name)
+
+
+def _played_anew(
+    context: Context,
+    needs: Sequence[str],
+    make: Callable[..., dict[str, Player]],
+    arguments: tuple[Any, ...],
+    tasks: Sequence[Task],
+    done: Done,
+) -> Iterator[dict[str, Any]]:
+    """The records of the episodes that are not done, as workers finish them."""
+    params = context.params
+    finished = sum(len(played) for played in done.values())
+    total = len(done) * len(tasks)
+    with workers(params) as executor:
+        executor.place([*data_folders(params), *(stage_path(params, s) for s in needs)])
+        parts = [
+            (context, make, arguments, part, done)
+            for part in slices(tasks, part_count(executor, params))
+        ]
+        with tqdm(total=total, initial=finished, desc="playing", unit="episode") as bar:
+            for record in executor.stream(_episodes, parts, key=_name):
+                yield record
                 bar.set_postfix_str(record["arm"], refresh=False)
                 bar.update()
-        stage.to_parquet("episodes", ["arm", "task"])
-        stage.finish(
-            test=split_row("test" if which == "episodes" else "dev", tasks), arms=list(names)
-        )
-    return stage
+
+
+def _name(record: Mapping[str, Any]) -> tuple[str, str]:
+    return record["arm"], record["task"]
+
+
+def arm_players(context: Context, names: Sequence[str]) -> dict[str, Player]:
+    """The players of these arms and their variants."""
+    players: dict[str, Player] = {}
+    for name in names:
+        players |= context.params.arm(name).players(context)
+    return players
 
 
 def _episodes(
-    params: Params, make: MakeArms, tasks: Sequence[Task], done: set[tuple[str, str]]
+    context: Context,
+    make: Callable[..., dict[str, Player]],
+    arguments: tuple[Any, ...],
+    tasks: Sequence[Task],
+    done: Done,
 ) -> Iterator[dict[str, Any]]:
-    """Play what is not done of every arm on these tasks; yields the episodes' records."""
-    environment = world(params)
-    config = replace(search_config(params), iterations=params.mcts_iterations)
-    select = search_select(params)
-    for arm, agent in make(params, environment).items():
-        todo = [task for task in tasks if (arm, task.id) not in done]
-        if arm == "mcts":
-            jobs = (search(environment, task, config, params.seed, select=select) for task in todo)
-            results = map(tree_episode, lockstep(jobs, agent, params.batch_size))
-        elif arm == "best_of_n":
-            jobs = (best_episode(environment, task, params.seed, params.best_of) for task in todo)
-            results = lockstep(jobs, agent, params.batch_size)
-        else:
-            jobs = (episode(environment, task, params.seed, trace=arm == "q_n5") for task in todo)
-            results = lockstep(jobs, agent, params.batch_size)
-        for record in results:
-            yield {"arm": arm, **record}
+    """Play what is not done of every player on these tasks; yields the episodes' records."""
+    run = context.params.run
+    for name, player in make(context, *arguments).items():
+        todo = [task for task in tasks if task.id not in done[name]]
+        jobs = (player.play(context.environment, task, run.seed) for task in todo)
+        for record in lockstep(jobs, player.agent, run.batch_size):
+            yield {"arm": name, **record}

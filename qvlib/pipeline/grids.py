@@ -1,26 +1,34 @@
-"""A grid of ablations: one axis at a time, each cell the whole chain with some parameters changed, tried on dev tasks.
+"""A grid of ablations: one axis at a time, each cell a whole chain with some parameters changed.
 
-A cell is named by its parameters: it finds again what it shares with the run and with other cells, a
-finished one is skipped, and one that fails is reported while the others go on.
+Cells are tried on dev tasks. A cell is named by its parameters: it finds again what it shares with
+the run and with other cells, a finished one is skipped, and one that fails is reported while the
+others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 from tqdm.auto import tqdm
 
-from qvlib import pipeline
 from qvlib.base.errors import QvlibError
-from qvlib.base.executors.processes import process_count, slices, stream
 from qvlib.base.paths import resolve
 from qvlib.core.statistics import bootstrap_mean
-from qvlib.pipeline.params import Params, make
+from qvlib.pipeline.agents import make_agents
+from qvlib.pipeline.context import Context, context_of
+from qvlib.pipeline.data import prepare_data
+from qvlib.pipeline.pairs import make_chain_pairs
+from qvlib.pipeline.params import Params
+from qvlib.pipeline.q import fit
+from qvlib.pipeline.trees import collect_chain
+from qvlib.pipeline.trials import try_cell
 from qvlib.runs.stage import is_complete, read_stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -33,39 +41,37 @@ class Cell:
 
 
 def read(params: Params) -> list[Cell]:
-    """The run itself, and the cells of the file ``params.grid``: ``axis: {parameter: [values]}`` or ``axis: [{parameter: value, ...}, ...]``.
+    """The run itself, and the cells of the file that the parameter ``grid`` names.
+
+    An axis of the file is ``axis: {parameter: [values]}`` or ``axis: [{parameter: value, ...}]``.
 
     Raises:
         QvlibError: no such file, not of that form, or a cell's parameters are refused.
     """
-    path = resolve(params.grid)
+    grid = params.ablations.grid
+    path = resolve(grid)
     try:
         axes = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise QvlibError(f"{params.grid}: no such grid; see params/grids/") from None
+        raise QvlibError(f"{grid}: no such grid; see params/grids/") from None
     except OSError as error:
         raise QvlibError(
-            f"{params.grid} cannot be read: {error.strerror}; give a grid, see params/grids/"
+            f"{grid} cannot be read: {error.strerror}; give a grid, see params/grids/"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise QvlibError(f"{params.grid}: not YAML: {' '.join(str(error).split())}") from None
+        raise QvlibError(f"{grid}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(axes, dict):
         raise QvlibError(
-            f"{params.grid}: a grid is a mapping of axes, each `name: {{parameter: [values]}}`"
+            f"{grid}: a grid is a mapping of axes, each `name: {{parameter: [values]}}`"
         )
-    base = {**params.model_dump(), "seeds": 1}
-    return [
-        Cell("the run", "as it is", make(base)),
-        *(
-            Cell(
-                str(axis),
-                ", ".join(f"{k} {_short(v)}" for k, v in change.items()),
-                make({**base, **change}, f"{params.grid}, axis {axis!r}"),
-            )
-            for axis, choices in axes.items()
-            for change in _changes(params.grid, axis, choices)
-        ),
-    ]
+    base = params.replace(seeds=1)
+    cells = [Cell("the run", "as it is", base)]
+    for axis, choices in axes.items():
+        for change in _changes(grid, axis, choices):
+            label = ", ".join(f"{name} {_short(value)}" for name, value in change.items())
+            changed = base.changed(change, f"{grid}, axis {axis!r}")
+            cells.append(Cell(str(axis), label, changed))
+    return cells
 
 
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
@@ -79,16 +85,19 @@ def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
     if isinstance(choices, list) and choices and all(isinstance(c, dict) for c in choices):
         return choices
     raise QvlibError(
-        f"{source}: axis {axis!r} is neither {{parameter: [values]}} nor a list of {{parameter: value}}"
+        f"{source}: axis {axis!r} is neither {{parameter: [values]}} nor a list of "
+        "{parameter: value}"
     )
 
 
-def run(params: Params) -> pd.DataFrame:
-    """Try every cell that was not tried yet; returns ``table``. Agents first, then trees, pairs, models, and episodes.
+def run(run_or_context: Params | Context) -> pd.DataFrame:
+    """Try every cell that was not tried yet; returns ``table``.
 
-    Each step is done for all cells before the next, so that what cells share is made once and models are
-    fitted side by side.
+    Each stage is made for all cells before the next, so that what cells share is made once, and
+    agents and models are made side by side.
     """
+    context = context_of(run_or_context)
+    params = context.params
     cells = read(params)
     failed: dict[str, str] = {}
     todo = {
@@ -96,70 +105,47 @@ def run(params: Params) -> pd.DataFrame:
         for cell in cells
         if not is_complete(cell.params, "trial")
     }
+    environments = {params.digest("data"): context.environment}
+
+    def context_for(cell: Params) -> Context:
+        digest = cell.digest("data")
+        if digest not in environments:
+            environments[digest] = prepare_data(cell)
+        return Context(cell, environments[digest])
+
+    def attempt(stage: str, step: Callable[[Context], Any]) -> None:
+        for cell in _distinct(todo.values(), stage):
+            try:
+                step(context_for(cell))
+            except (QvlibError, RuntimeError) as error:
+                _fail(str(error), cell, stage, todo, failed)
+
+    def fail(stage: str) -> Callable[[Params, str], None]:
+        return lambda cell, message: _fail(message, cell, stage, todo, failed)
+
     with tqdm(total=len(todo), desc="trying the grid", unit="cell") as bar:
-        for one in _distinct(todo.values(), "agent"):
-            if not is_complete(one, "agent"):
-                _attempt(
-                    pipeline.train_agents,
-                    one.model_copy(update={"other_demonstrations": 0}),
-                    "agent",
-                    todo,
-                    failed,
-                )
-        for one in _distinct(todo.values(), "trees"):
-            _attempt(pipeline.collect, one, "trees", todo, failed)
-        for one in _distinct(todo.values(), "pairs"):
-            _attempt(pipeline.make_pairs, one, "pairs", todo, failed)
-        models = [
-            one for one in _distinct(todo.values(), "q_model") if not is_complete(one, "q_model")
-        ]
-        for one, message in stream(
-            _fit,
-            [(part,) for part in slices(models, process_count(params.processes, params.device))],
-        ):
-            if message:
-                _fail(message, one, "q_model", todo, failed)
-        for one in list(todo.values()):
-            _attempt(pipeline.try_cell, one, "trial", todo, failed)
-            bar.update()
-    return table(cells, params.bootstrap, failed)
+        attempt("data", lambda cell: None)
+        agents = [(context_for(cell), "agent") for cell in _distinct(todo.values(), "agent")]
+        make_agents(agents, fail("agent"))
+        attempt("trees", collect_chain)
+        attempt("pairs", make_chain_pairs)
+        models = [(context_for(cell), "q_model") for cell in _distinct(todo.values(), "q_model")]
+        fit(models, fail("q_model"))
+        attempt("trial", lambda cell: (try_cell(cell), bar.update()))
+    return table(cells, params.run.bootstrap, failed)
 
 
-def _distinct(some: Iterable[Params], stage: str) -> list[Params]:
-    """One of the parameters for each outcome of a stage."""
-    return list({one.digest(stage): one for one in some}.values())
-
-
-def _fit(some: Sequence[Params]) -> Iterator[tuple[Params, str]]:
-    """Fit Q models one after the other; yields each with what went wrong, if anything."""
-    for one in some:
-        try:
-            pipeline.fit_q(one)
-            yield one, ""
-        except (QvlibError, RuntimeError) as error:
-            yield one, str(error)
-
-
-def _attempt(
-    step: Callable[[Params], Any],
-    one: Params,
-    stage: str,
-    todo: dict[str, Params],
-    failed: dict[str, str],
-) -> None:
-    """Make a stage; where it fails, go on with the cells that do not need it."""
-    try:
-        step(one)
-    except (QvlibError, RuntimeError) as error:
-        _fail(str(error), one, stage, todo, failed)
+def _distinct(cells: Iterable[Params], stage: str) -> list[Params]:
+    """One of the cells for each outcome of a stage."""
+    return list({cell.digest(stage): cell for cell in cells}.values())
 
 
 def _fail(
-    message: str, one: Params, stage: str, todo: dict[str, Params], failed: dict[str, str]
+    message: str, cell: Params, stage: str, todo: dict[str, Params], failed: dict[str, str]
 ) -> None:
     """Take every cell that needs this stage from what is to be done."""
     for digest, other in list(todo.items()):
-        if other.digest(stage) == one.digest(stage):
+        if other.digest(stage) == cell.digest(stage):
             failed[digest] = message.strip().splitlines()[-1]
             del todo[digest]
 
@@ -167,11 +153,14 @@ def _fail(
 def table(
     cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None = None
 ) -> pd.DataFrame:
-    """One row a cell: reward with Q; its paired gain over one sample; its paired change against the run's own cell, the first.
+    """One row a cell: reward with Q; paired gain over one sample; paired change against the run.
 
-    Intervals are 95 %, over groups. ``train_tasks``, ``iterations`` and ``candidates`` are the cell's, for
-    curves. A failed cell has no numbers and says why under ``failed``; where the run's own failed, there are no changes.
+    The run's own cell is the first. Intervals are 95 %, over groups. ``train_tasks``,
+    ``iterations`` and ``candidates`` are the cell's, for curves. A failed cell has no
+    numbers and says why under ``failed``; where the run's own failed, there are no changes.
     """
+    import pandas as pd
+
     rows = []
     base: Any = None
     for cell in cells:
@@ -180,9 +169,9 @@ def table(
             "axis": cell.axis,
             "choice": cell.label,
             "trial": digest,
-            "train_tasks": cell.params.train_tasks,
-            "iterations": cell.params.iterations,
-            "candidates": cell.params.trial_n,
+            "train_tasks": cell.params.search.train_tasks,
+            "iterations": cell.params.search.iterations,
+            "candidates": cell.params.ablations.trial_n,
         }
         if failed and digest in failed:
             rows.append(row | {"failed": failed[digest]})

@@ -1,151 +1,208 @@
-"""The language models behind agents and Q models: the cloned ones, and any that is named."""
+"""The models behind agents and Q models: made in a stage, or named by a parameter."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from qvlib import environments
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
-from qvlib.core.episodes import episode
-from qvlib.core.lockstep import lockstep
-from qvlib.core.types import State
+from qvlib.core.episodes import demonstrate, replay
+from qvlib.core.types import Agent, Environment, QModel, State, Task
+from qvlib.estimators import estimator_of
 from qvlib.models.names import SERVED, is_remote
-from qvlib.pipeline.common import one_thread
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import world
+from qvlib.pipeline.work import one_thread
 from qvlib.runs.stage import read_stage
-
-if TYPE_CHECKING:
-    from qvlib.models.chat import Chat
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
 
 
-def load_model(params: Params, which: str = "agent", dtype: str = "") -> Any:
-    """The model of an agent: cloned or warm-started in its stage, else the one that a parameter names."""
-    stage = read_stage(params, which)
+class Surroundings(Protocol):
+    """What loading a model looks at: a ``qvlib.pipeline.context.Context``, as seen from here."""
+
+    params: Params
+    environment: Environment
+    world: environments.World
+    conversation: Conversation
+
+    def demonstrator(self) -> Agent:
+        """The scripted agent of the world."""
+
+    def model(self, which: str, dtype: str) -> Any:
+        """The model of an agent."""
+
+    def reference(self) -> Any:
+        """The model that Q models are compared with."""
+
+
+def load_of_stage(context: Surroundings, which: str = "agent", dtype: str = "") -> Any:
+    """The model of an agent: made in its stage, else the one that a parameter names."""
+    stage = read_stage(context.params, which)
     tuned = stage.path / "model"
-    return load(params, tuned if tuned.is_dir() else stage.facts["model"], dtype)
+    return load(context, tuned if tuned.is_dir() else stage.facts["model"], dtype)
 
 
-def load_reference(params: Params, agent: Any = None) -> Any:
-    """The reference of the Q model: the model ``q_base``, else the agent's own; ``agent`` serves where it is that.
+def load_reference(context: Surroundings) -> Any:
+    """The reference of the Q model: the model ``q_base``, else the agent's own.
 
-    Never in bfloat16, whose rounding is as large as what a Q model has learnt: log-ratios of such an agent are
-    those of its weights in float32.
+    Never in bfloat16, whose rounding is as large as what a Q model has learnt: log-ratios of such
+    an agent are those of its weights in float32.
+
+    Raises:
+        QvlibError: the agent is behind a server, and ``q_base`` is empty.
     """
-    dtype = "float32" if params.dtype == "bfloat16" else params.dtype
-    if not params.q_base and is_remote(params.agent):
+    params = context.params
+    base, agent = params.q_model.q_base, params.agent.agent
+    dtype = "float32" if params.run.dtype == "bfloat16" else params.run.dtype
+    if base:
+        return load(context, base, dtype)
+    if is_remote(agent):
         raise QvlibError(
-            f"q_base is empty, and {params.agent} is behind a server and cannot be tuned here; name a local model, such "
-            "as q_base: smollm2"
+            f"q_base is empty, and {agent} is behind a server and cannot be tuned here; name a "
+            "local model, such as q_base: smollm2"
         )
-    if params.q_base:
-        return load(params, params.q_base, dtype)
-    return agent if agent is not None and dtype == params.dtype else load_model(params, dtype=dtype)
+    return context.model("agent", "" if dtype == params.run.dtype else dtype)
 
 
-def load(params: Params, name: str | Path, dtype: str = "") -> Any:
+def load_q(context: Surroundings, which: str, name: str) -> QModel:
+    """A fitted Q model of a stage, ``q_model`` or ``control``, by the estimator that made it."""
+    params = context.params
+    folder = read_stage(params, which).path / name
+    estimator = estimator_of(params.q_model.estimator)
+    open_model = functools.partial(load, context)
+    return estimator.load(folder, context.reference(), params.estimator, open_model)
+
+
+def load(context: Surroundings, name: str | Path, dtype: str = "") -> Any:
     """A model with its tokenizer and the prompt style that fits it, on the run's device.
 
-    name: a folder (a relative one is meant from the project's root), a GGUF file, ``smollm2``, a name on the hub, or
-    ``api:MODEL`` for one behind the chat server ``api_base_url``.
+    name: a folder (a relative one is meant from the project's root), a GGUF file, ``smollm2``, a
+    name on the hub, or ``api:MODEL`` for one behind the chat server ``api_base_url``.
 
     Raises:
         QvlibError: nothing of that name gives a causal model with a tokenizer.
     """
-    from qvlib.models import loading
+    from qvlib.models.loading import load_model
 
+    params = context.params
     if is_remote(name):
-        return remote(params, str(name))
+        return served(context, str(name))
     one_thread(params)
-    return loading.load_model(
+    return load_model(
         name,
-        chat=functools.partial(chat, params),
-        dtype=dtype or params.dtype,
-        device=params.device,
-        max_action_tokens=params.max_action_tokens,
-        cache_tokens=params.cache_tokens,
+        chat=functools.partial(chat, context),
+        dtype=dtype or params.run.dtype,
+        device=params.run.device,
+        max_action_tokens=params.sampling.max_action_tokens,
+        cache_tokens=params.agent.cache_tokens,
     )
 
 
-def chat(params: Params, tokenizer: Any) -> Chat:
-    """How a model is talked to."""
+def chat(context: Surroundings, tokenizer: Any) -> Any:
+    """How a chat model is talked to; without a tokenizer, one behind a server."""
     from qvlib.models.chat import Chat
 
-    instructions, first, examples = _conversation(params)
-    return Chat(tokenizer, instructions, first, examples, params.thoughts, params.prompt_tokens)
+    told = context.conversation
+    return Chat(
+        tokenizer, told.instructions, told.first, told.examples, told.thoughts, told.prompt_tokens
+    )
 
 
-@functools.lru_cache(4)
-def remote(params: Params, name: str) -> Any:
-    """A model behind a chat server; one client a process and chain, so that its limit holds.
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a model and its tokenizer as transformers does."""
+    from qvlib.models.local import quiet
+
+    with quiet():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def served(context: Surroundings, name: str) -> Any:
+    """A model behind a chat server.
 
     Raises:
         QvlibError: a parameter ``api_*`` is none of its values.
     """
-    from qvlib.models.loading import remote_model
+    from qvlib.models.remote import RemoteModel
 
-    model = name.removeprefix(SERVED)
-    cache = resolve(
-        params.api_cache
-        or Path(params.runs_dir) / f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl"
+    params = context.params
+    model, how = name.removeprefix(SERVED), params.server
+    own = f"replies-{re.sub('[^A-Za-z0-9._-]', '-', model)}.jsonl"
+    client = _client(
+        model,
+        how.api_base_url,
+        how.api_key_variable,
+        timeout=how.api_timeout,
+        retries=how.api_retries,
+        max_in_flight=how.api_in_flight,
+        n_mode=how.api_n,
+        cache=resolve(how.api_cache or Path(params.run.runs_dir) / own),
+        offline=how.api_offline,
+        price_prompt=how.api_price_prompt or None,
+        price_completion=how.api_price_completion or None,
     )
-    return remote_model(
-        name,
-        chat=functools.partial(chat, params),
-        max_action_tokens=params.max_action_tokens,
-        base_url=params.api_base_url,
-        key_variable=params.api_key_variable,
-        timeout=params.api_timeout,
-        retries=params.api_retries,
-        max_in_flight=params.api_in_flight,
-        n_mode=params.api_n,
-        cache=cache,
-        offline=params.api_offline,
-        price_prompt=params.api_price_prompt or None,
-        price_completion=params.api_price_completion or None,
-    )
+    longest = params.sampling.max_action_tokens
+    return RemoteModel(client, chat(context, None), longest, dict(how.api_extra))
 
 
-@functools.lru_cache(2)
-def _conversation(params: Params) -> tuple[str, Callable[..., str], tuple[State, ...]]:
-    """What a conversation needs of the world: its instructions or none, a task's first observation, examples."""
-    environment = world(params)
+@functools.lru_cache(4)
+def _client(model: str, *address: str, **how: Any) -> Any:
+    """One client a process and server, so that its limit of requests holds."""
+    from qvlib.models.api_client import ApiClient
+
+    return ApiClient(model, *address, **how)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a conversation needs of the environment.
+
+    instructions: its rules, or "". first: the first observation of a task. examples: the ends of
+    demonstrated episodes. thoughts: whether thoughts are asked for. prompt_tokens: longest prompt.
+    """
+
+    instructions: str
+    first: Callable[[Task], str]
+    examples: tuple[State, ...]
+    thoughts: bool
+    prompt_tokens: int
+
+
+def conversation(context: Surroundings) -> Conversation:
+    """What chat models are told of the environment."""
+    how, environment = context.params.agent, context.environment
 
     @functools.lru_cache(4096)
-    def first(task: Any) -> str:
+    def first(task: Task) -> str:
         return environment.reset(task).observation
 
-    return (
-        environments.instructions(params) if params.instructions else "",
-        first,
-        examples(params, environment),
-    )
+    instructions = context.world.instructions if how.instructions else ""
+    return Conversation(instructions, first, examples(context), how.thoughts, how.prompt_tokens)
 
 
-def examples(params: Params, environment: Any) -> tuple[State, ...]:
-    """The ends of the best demonstrated episodes among the first training tasks, the shortest first among equals."""
-    if not params.examples:
+def demonstrator(context: Surroundings) -> Agent:
+    """The scripted agent of the world, which errs as often as ``demonstrator_errors`` says."""
+    errors = context.params.agent.demonstrator_errors
+    return environments.demonstrator(context.world, context.environment, errors)
+
+
+def examples(context: Surroundings) -> tuple[State, ...]:
+    """The ends of the best demonstrated episodes among the first training tasks, shortest first."""
+    params, environment = context.params, context.environment
+    if not params.agent.examples:
         return ()
     tasks = environment.tasks("train")[:EXAMPLE_TASKS]
-    jobs = (episode(environment, task, params.seed) for task in tasks)
-    shown = {
-        r["task"]: r
-        for r in lockstep(jobs, environments.demonstrator(params, environment), params.batch_size)
-    }
-    best = sorted(tasks, key=lambda t: (-shown[t.id]["reward"], shown[t.id]["env_steps"], t.id))[
-        : params.examples
-    ]
-    ends = []
-    for task in best:
-        state = environment.reset(task)
-        for action in shown[task.id]["actions"]:
-            state = environment.step(state, action)
-        ends.append(state)
-    return tuple(ends)
+    agent, seed = context.demonstrator(), params.run.seed
+    records = demonstrate(environment, tasks, agent, seed, params.run.batch_size)
+    by_worth = sorted(
+        zip(tasks, records, strict=True),
+        key=lambda pair: (-pair[1]["reward"], pair[1]["env_steps"], pair[0].id),
+    )
+    best = by_worth[: params.agent.examples]
+    return tuple(replay(environment, task, record["actions"]) for task, record in best)

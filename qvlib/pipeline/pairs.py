@@ -1,4 +1,4 @@
-"""Preference pairs of the collected trees."""
+"""The stage of the preference pairs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,54 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.preferences import Pair, build_pairs
-from qvlib.pipeline.common import for_each_seed, write_table
+from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.params import Params
-from qvlib.runs.stage import Stage, open_stage, read_stage
+from qvlib.pipeline.work import write_table
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage
 
 
-@for_each_seed
-def make_pairs(params: Params) -> Stage:
-    """Preference pairs of the collected trees of all rounds, in the trees' task order: ``pairs.parquet``."""
+def make_pairs(run: Params | Context) -> Stage:
+    """Preference pairs of each chain's trees, of all rounds, in task order: ``pairs.parquet``.
+
+    Gives the first chain's.
+    """
+    context = context_of(run)
+    for chain in chains(context):
+        make_chain_pairs(chain)
+    return read_stage(context.params.each_seed()[0], "pairs")
+
+
+def make_chain_pairs(context: Context) -> None:
+    """The pairs of one chain.
+
+    Raises:
+        QvlibError: the trees give none.
+    """
+    params = context.params
+    if is_complete(params, "pairs"):
+        return
     with open_stage(params, "pairs") as stage:
-        if not stage.complete:
-            trees = load_trees(params)
-            pairs = build_pairs(trees, params.pairs, params.min_margin, params.min_visits)
-            if not pairs:
-                raise QvlibError(
-                    "no preference pairs in these trees; lower min_margin or min_visits, or raise "
-                    "train_tasks or iterations"
-                )
-            write_table(stage, "pairs", [p.record() for p in pairs])
-            stage.finish(pairs=len(pairs), tasks=len({p.task for p in pairs}), trees=len(trees))
-    return stage
+        if stage.complete:
+            return
+        rule = params.pairs
+        trees = load_trees(params)
+        pairs = build_pairs(trees, rule.pairs, rule.min_margin, rule.min_visits)
+        if not pairs:
+            raise QvlibError(
+                "no preference pairs in these trees; lower min_margin or min_visits, or raise "
+                "train_tasks or iterations"
+            )
+        write_table(stage, "pairs", [pair.record() for pair in pairs])
+        tasks = len({pair.task for pair in pairs})
+        stage.finish(pairs=len(pairs), tasks=tasks, trees=len(trees))
 
 
 def load_trees(params: Params) -> list[dict[str, Any]]:
     """The trees that make pairs, those of earlier rounds included, sorted by task."""
-    found = read_stage(params, "trees").records("trees")
-    if params.rounds > 1:
-        found += load_trees(params.round_before())
-    return sorted(found, key=lambda t: t["task"])
+    trees = read_stage(params, "trees").records("trees")
+    if params.search.rounds > 1:
+        trees += load_trees(params.round_before())
+    return sorted(trees, key=lambda tree: tree["task"])
 
 
 def load_pairs(params: Params) -> list[Pair]:

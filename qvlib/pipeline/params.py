@@ -1,8 +1,11 @@
-"""The parameters of a run: one flat, validated list that a YAML file, papermill and a notebook cell all speak.
+"""The parameters of a run: sections that functions take, one flat list for whoever types.
 
-The defaults are those of ``params/quick.yml``. Each parameter names the stage whose outcome it
-decides; the digest of a stage (its parameters and those of the stages before it) names its folder
-under ``runs_dir``, so that the same parameters always find the same work again.
+A YAML file, papermill and a notebook cell name parameters without their sections. A section belongs
+to what it configures: the chosen world, the chosen estimator and each arm bring their own, with
+their own defaults; what is not chosen has no parameters and decides nothing. Each parameter
+names the stage whose outcome it decides; the digest of a stage (its parameters and those of the
+stages before it) names its folder under ``runs_dir``, so that the same parameters always find the
+same work.
 """
 
 from __future__ import annotations
@@ -12,18 +15,22 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from qvlib import environments, estimators
+from qvlib.agents import arms as arm_list
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
 from qvlib.base.errors import QvlibError
+from qvlib.base.settings import Settings, setting
 from qvlib.models.names import is_remote
 
 STAGES: dict[str, tuple[str, ...]] = {
-    # stage: the stages it builds on
+    # stage: the stages it builds on; episodes/<arm> builds on what the arm needs
     "data": (),
     "agent": ("data",),
     "other_agent": ("data",),
@@ -32,497 +39,605 @@ STAGES: dict[str, tuple[str, ...]] = {
     "q_model": ("pairs",),
     "control": ("pairs", "q_model"),
     "rft": ("trees",),
-    "episodes": ("q_model", "control", "other_agent"),  # and rft, where it is set
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
 }
+EPISODES = "episodes/"
+DEFAULT_ENVIRONMENT = "webshop"
 
 
-def _in(
-    stage: str | tuple[str, ...] | None,
-    default: Any,
-    meaning: str,
-    *,
-    worlds: tuple[str, ...] = (),
-    later: bool = False,
-    **limits: Any,
-) -> Any:
-    """``worlds``: the only environments whose outcomes the parameter decides; () = any.
+class RunSettings(Settings):
+    """Where and how a run works. Of these only the seed and the precision decide what comes out."""
 
-    later: it came when work was on disk that was made as by its default, which so keeps its digest.
-    """
-    stages = (stage,) if isinstance(stage, str) else stage or ()
-    extra = {
-        "stage": stages[0] if stages else None,
-        "stages": stages,
-        "worlds": worlds,
-        "later": later,
-    }
-    return Field(default, description=meaning, json_schema_extra=extra, **limits)
-
-
-_ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-
-
-class Params(BaseModel):
-    """All parameters, with their meanings. ``qvlib params FILE`` prints them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
-
-    # The run
-    name: str = _in(
-        None,
+    name: str = setting(
         "quick",
         "folder of the rendered results, results/<name>",
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
     )
-    runs_dir: str = _in(
-        None, "runs", "folder of the working files; stages are found again by their parameters"
+    runs_dir: str = setting(
+        "runs", "folder of the working files; stages are found again by their parameters"
     )
-    results_dir: str = _in(None, "results", "folder of the rendered results")
-    seed: int = _in("agent", 0, "every random draw derives from (seed, task, node, k)", ge=0)
-    seeds: int = _in(
-        None,
-        1,
-        "whole chains, from cloning to episodes: seed, seed + 1, ...; their results are pooled",
-        ge=1,
+    results_dir: str = setting("results", "folder of the rendered results")
+    seed: int = setting(
+        0, "every random draw derives from (seed, task, node, k)", decides="agent", ge=0
     )
-    device: str = _in(None, "cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
-    dtype: Literal["float32", "float64", "bfloat16"] = _in(
-        "agent",
+    seeds: int = setting(
+        1, "whole chains, from cloning to episodes: seed, seed + 1, ...; results are pooled", ge=1
+    )
+    device: str = setting("cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "float64", "bfloat16"] = setting(
         "float32",
-        "precision of models; float64 makes tables equal across batch sizes and processors; with bfloat16 the Q "
-        "model is in float32",
+        "precision of models; float64 gives equal tables for any batch size and processor; "
+        "with bfloat16 the Q model is in float32",
+        decides="agent",
     )
-    processes: int = _in(
-        None, 0, "processes on the CPU, each with one thread; 0 = one per core", ge=0
+    executor: Literal["processes", "ray"] = setting(
+        "processes", "where stages do their work: processes of this machine, or Ray"
     )
-    batch_size: int = _in(None, 64, "trees or episodes that advance together", ge=1)
-    wandb_mode: Literal["auto", "offline", "online", "disabled"] = _in(
-        None, "auto", "auto = online if WANDB_API_KEY is set, else offline"
+    processes: int = setting(
+        0, "workers at once, each with one thread on a CPU; 0 = one per core (ray: per CPU)", ge=0
     )
-    wandb_project: str = _in(None, "qvlib", "wandb project")
+    ray_address: str = setting("", "address of a Ray cluster; empty = one on this machine")
+    gpus_per_worker: float = setting(
+        0.0, "share of a GPU that each Ray worker takes; 0 = none", ge=0
+    )
+    batch_size: int = setting(64, "trees or episodes that advance together", ge=1)
+    bootstrap: int = setting(10000, "bootstrap resamples of a 95 % interval", ge=100)
+    wandb_mode: Literal["auto", "offline", "online", "disabled"] = setting(
+        "auto", "auto = online if WANDB_API_KEY is set, else offline"
+    )
+    wandb_project: str = setting("qvlib", "wandb project")
 
-    # The world
-    environment: Literal["webshop", "hotpotqa", "textworld", "scienceworld"] | _ImportPath = _in(
-        "data", "webshop", "the environment by name, or module:factory of your own"
-    )
-    data_dir: str = _in(
-        "data",
-        "",
-        "folder with the official data files; empty = the embedded catalogue or encyclopaedia, or generated games",
-    )
-    catalogue_products: int = _in(
-        "data",
-        2400,
-        "products of the embedded catalogue, or articles of the embedded encyclopaedia",
-        ge=200,
-    )
-    catalogue_seed: int = _in(
-        "data", 0, "seed of the embedded catalogue or encyclopaedia, or of generated games", ge=0
-    )
-    goals: Literal["synthetic", "human", "all"] = _in("data", "synthetic", "which goals make tasks")
-    games: Literal["cooking", "treasure_hunter", "coin_collector"] = _in(
-        "data", "cooking", "what TextWorld's generated games are about", worlds=("textworld",)
-    )
-    game_count: int = _in(
-        "data",
-        120,
-        "TextWorld's generated games, 1 to 3 s each, or ScienceWorld's variations",
-        worlds=("textworld", "scienceworld"),
-        ge=3,
-    )
-    title_nouns: str = _in(
-        "data", "auto", "auto (table beside the data, else spacy), spacy, or a table's path"
-    )
-    repair_rules: bool = _in("data", False, "repair the original's bugs that change a reward")
-    max_steps: int = _in(
-        "data", 10, "actions after which an episode is cut off (paper: 10, HotPotQA 7)", ge=1
-    )
-    dev_share: float = _in(
-        "data",
-        0.1,
-        "share of the products, groups of questions or games that are dev",
-        gt=0,
-        lt=0.5,
-    )
-    test_share: float = _in(
-        "data",
-        0.3,
-        "share of the products, groups of questions or games that are test",
-        gt=0,
-        lt=0.8,
-    )
 
-    # The agent
-    agent: str = _in(
-        "agent",
+class AgentSettings(Settings):
+    """The agent: a small model cloned on the spot, or a model that is named."""
+
+    stage: ClassVar[str | None] = "agent"
+
+    agent: str = setting(
         "small",
-        "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub name, api:MODEL",
+        "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub "
+        "name, api:MODEL",
     )
-    agent_width: int = _in("agent", 128, "hidden size of the small agent", ge=16)
-    agent_layers: int = _in("agent", 2, "layers of the small agent", ge=1)
-    agent_heads: int = _in("agent", 4, "attention heads of the small agent", ge=1)
-    vocabulary: int = _in("agent", 2048, "tokens of the small agent's byte-level BPE", ge=300)
-    demonstrations: int = _in(
-        "agent",
-        3000,
-        "episodes of the scripted agent that errs, which the agent is cloned from",
-        ge=1,
+    agent_width: int = setting(128, "hidden size of the small agent", ge=16)
+    agent_layers: int = setting(2, "layers of the small agent", ge=1)
+    agent_heads: int = setting(4, "attention heads of the small agent", ge=1)
+    vocabulary: int = setting(2048, "tokens of the small agent's byte-level BPE", ge=300)
+    demonstrations: int = setting(
+        3000, "episodes of the demonstrator (a script that errs) for behaviour cloning", ge=1
     )
-    demonstrator_errors: float = _in(
-        "agent",
-        1.0,
-        "how often the scripted agent errs, relative to its habits; 0 = never",
+    demonstrator_errors: float = setting(
+        1.0, "error rate of the demonstrator, relative to its own; 0 = it never errs", ge=0
+    )
+    clone_epochs: int = setting(1, "epochs of behaviour cloning", ge=1)
+    clone_lr: float = setting(3.0e-3, "peak learning rate of behaviour cloning, cosine to 0", gt=0)
+    clone_batch: int = setting(
+        8, "decisions in a batch of behaviour cloning; of transcripts, episodes", ge=1
+    )
+    warm_start: bool = setting(
+        False, "fine-tune named models on the demonstrations first, for clone_epochs epochs"
+    )
+    warm_lr: float = setting(2.0e-4, "peak learning rate of a warm start, linear to 0", gt=0)
+    warm_batch: int = setting(4, "episodes in a batch of a warm start", ge=1)
+    warm_rank: int = setting(
+        16, "LoRA rank of a warm start, merged afterwards; 0 = full fine-tuning", ge=0
+    )
+    prompt_tokens: int = setting(
+        2048, "longest prompt of a chat; beyond it whole old observations are left out", ge=64
+    )
+    instructions: bool = setting(True, "tell a chat model the rules of the environment")
+    thoughts: bool = setting(False, "ask a chat model for a thought before each action")
+    examples: int = setting(
+        0, "demonstrated episodes shown in a chat before the task (in-context examples)", ge=0
+    )
+    cache_tokens: int = setting(
+        0,
+        "tokens of chat prompts whose key-value caches are kept between steps",
+        decides=None,
         ge=0,
-        later=True,
     )
-    clone_epochs: int = _in("agent", 1, "passes over the demonstrations", ge=1)
-    clone_lr: float = _in("agent", 3.0e-3, "peak learning rate of cloning, cosine to 0", gt=0)
-    clone_batch: int = _in(
-        "agent", 8, "decisions a batch of cloning; where prompts are transcripts, episodes", ge=1
+
+
+class ServerSettings(Settings):
+    """The chat server behind agents ``api:MODEL``."""
+
+    api_base_url: str = setting(
+        "https://api.openai.com/v1", "address of the server, OpenAI-compatible", decides="agent"
     )
-    api_base_url: str = _in(
-        "agent", "https://api.openai.com/v1", "chat server of agents api:MODEL, OpenAI-compatible"
-    )
-    api_n: Literal["auto", "each"] = _in(
-        "agent",
+    api_n: Literal["auto", "each"] = setting(
         "auto",
         "auto = all draws of a state in one request where the server can; each = one by one",
+        decides="agent",
     )
-    api_key_variable: str = _in(
-        None,
-        "OPENAI_API_KEY",
-        "environment variable that holds the server's key; empty = none is sent",
+    api_extra: dict[str, Any] = setting(
+        {}, "further fields of each request's JSON; null leaves a field out", decides="agent"
     )
-    api_cache: str = _in(
-        None,
+    api_key_variable: str = setting(
+        "OPENAI_API_KEY", "environment variable that holds the key; empty = none is sent"
+    )
+    api_cache: str = setting(
         "",
-        "file of the server's replies, with which a run repeats without it; empty = replies-MODEL.jsonl in runs_dir",
+        "file of the server's replies, with which a run repeats without it; empty = "
+        "replies-MODEL.jsonl in runs_dir",
     )
-    api_offline: bool = _in(None, False, "answer from that file alone")
-    api_in_flight: int = _in(None, 16, "requests under way at once", ge=1)
-    api_timeout: float = _in(None, 60.0, "seconds a request may be silent", gt=0)
-    api_retries: int = _in(None, 6, "further tries of a request that fails", ge=0)
-    api_price_prompt: float = _in(None, 0.0, "USD per million prompt tokens", ge=0)
-    api_price_completion: float = _in(None, 0.0, "USD per million completion tokens", ge=0)
-    warm_start: bool = _in(
-        "agent",
-        False,
-        "fine-tune models that are named on the demonstrations first, clone_epochs times",
-    )
-    warm_lr: float = _in("agent", 2.0e-4, "peak learning rate of a warm start, linear to 0", gt=0)
-    warm_batch: int = _in("agent", 4, "episodes a batch of a warm start", ge=1)
-    warm_rank: int = _in(
-        "agent",
-        16,
-        "rank of the LoRA of a warm start, merged afterwards; 0 = full fine-tuning",
+    api_offline: bool = setting(False, "answer from that file alone")
+    api_in_flight: int = setting(16, "requests under way at once", ge=1)
+    api_timeout: float = setting(60.0, "seconds a request may be silent", gt=0)
+    api_retries: int = setting(6, "further tries of a request that fails", ge=0)
+    api_price_prompt: float = setting(0.0, "USD per million prompt tokens", ge=0)
+    api_price_completion: float = setting(0.0, "USD per million completion tokens", ge=0)
+
+
+class OtherAgentSettings(Settings):
+    """The second agent, reranked by the Q model of the first."""
+
+    stage: ClassVar[str | None] = "other_agent"
+
+    other_agent: str = setting("small", "the second agent: small, or a model as for agent")
+    other_width: int = setting(96, "hidden size of the second agent", ge=16)
+    other_layers: int = setting(2, "layers of the second agent", ge=1)
+    other_demonstrations: int = setting(
+        1500,
+        "demonstrations of the second agent, others than the first's; 0 = no second agent",
         ge=0,
-    )
-    prompt_tokens: int = _in(
-        "agent",
-        2048,
-        "longest prompt of a chat; whole old observations are left out beyond it",
-        ge=64,
-    )
-    instructions: bool = _in(
-        "agent",
-        True,
-        "tell a chat model the rules of the environment; a fine-tuned one can do without",
-        later=True,
-    )
-    thoughts: bool = _in("agent", False, "ask a chat model for a thought before each action")
-    examples: int = _in("agent", 0, "demonstrated episodes shown in a chat before the task", ge=0)
-    cache_tokens: int = _in(
-        None,
-        0,
-        "tokens of chat prompts whose key-value caches are kept for the steps that follow",
-        ge=0,
-    )
-    other_agent: str = _in(
-        "other_agent", "small", "the second agent: small, or a causal model as for agent"
-    )
-    other_width: int = _in("other_agent", 96, "hidden size of the second agent", ge=16)
-    other_layers: int = _in("other_agent", 2, "layers of the second agent", ge=1)
-    other_demonstrations: int = _in(
-        "other_agent", 1500, "demonstrations of the second agent, others than the first's", ge=0
     )
 
-    # Its sampling, everywhere
-    temperature: float = _in("trees", 1.0, "sampling temperature (paper: 1)", gt=0)
-    top_p: float = _in("trees", 0.9, "nucleus of sampling (paper's code: 0.9)", gt=0, le=1)
-    max_action_tokens: int = _in("trees", 24, "longest action in tokens", ge=1)
-    filter_actions: bool = _in(
-        "trees", True, "drop refused and no-effect actions before they are used, in every arm"
+
+SAMPLED = ("trees", "episodes")
+SEARCHED = ("trees", "search")
+
+
+class SamplingSettings(Settings):
+    """How agents are sampled, everywhere."""
+
+    temperature: float = setting(1.0, "sampling temperature (paper: 1)", decides=SAMPLED, gt=0)
+    top_p: float = setting(
+        0.9, "top-p of nucleus sampling (paper's code: 0.9)", decides=SAMPLED, gt=0, le=1
+    )
+    max_action_tokens: int = setting(24, "longest action in tokens", decides=SAMPLED, ge=1)
+    filter_actions: bool = setting(
+        True, "draw again what is refused or has no effect, in every arm", decides=SAMPLED
     )
 
-    # Search
-    train_tasks: int = _in("trees", 120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
-    iterations: int = _in("trees", 30, "MCTS iterations a task (paper: 30)", ge=1)
-    expand_n: int = _in("trees", 5, "actions sampled at an expansion (paper: 5)", ge=1)
-    exploration: float = _in(
-        "trees", math.sqrt(2), "c of UCT: V + c sqrt(ln N(parent) / N) (paper: sqrt 2)", ge=0
-    )
-    uct: Literal["mean", "published_code"] = _in(
-        "trees",
-        "mean",
-        "mean = as in the paper; published_code divides the mean by the visits again",
-    )
-    reroot_after: int = _in(
-        "trees",
-        0,
-        "go on from the best child after so many iterations, again and again; 0 = never",
-        ge=0,
-    )
-    rounds: int = _in(
-        "trees",
+
+class SearchSettings(Settings):
+    """Monte Carlo tree search."""
+
+    stage: ClassVar[str | None] = "trees"
+
+    train_tasks: int = setting(120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
+    iterations: int = setting(30, "MCTS iterations per task (paper: 30)", ge=1)
+    rounds: int = setting(
         1,
-        "rounds of collecting; from the second on by the agent reranked with the round before's Q model",
+        "rounds of collecting; from the second on by the agent reranked with the Q model of "
+        "the round before",
         ge=1,
     )
-    discount: float = _in(
-        "trees",
-        0.95,
-        "what is left of a reward that is one step further away; 1 = all of it (paper)",
-        gt=0,
-        le=1,
+    expand_n: int = setting(5, "actions sampled at an expansion (paper: 5)", decides=SEARCHED, ge=1)
+    exploration: float = setting(
+        math.sqrt(2),
+        "exploration constant c of UCT: V + c sqrt(ln N(parent) / N) (paper: sqrt 2)",
+        decides=SEARCHED,
+        ge=0,
     )
-    stop_at_success: bool = _in(
-        "trees", True, "end a search when a node has reward 1 (paper's code)"
+    uct: Literal["mean", "published_code"] = setting(
+        "mean",
+        "mean = UCT as in the paper; published_code divides the mean by the visits again",
+        decides=SEARCHED,
     )
-    invalid_value: float = _in(
-        "trees", -1.0, "value of a refused action (paper's code: -1)", ge=-1, le=0
+    reroot_after: int = setting(
+        0,
+        "iterations after which the search goes on from the best child; 0 = never",
+        decides=SEARCHED,
+        ge=0,
     )
-    timeout_value: float = _in(
-        "trees", -0.5, "value of reaching max_steps (paper's code: -0.5, HotPotQA -1)", ge=-1, le=0
+    discount: float = setting(
+        0.95, "discount factor per step; 1 = undiscounted (paper)", decides=SEARCHED, gt=0, le=1
+    )
+    stop_at_success: bool = setting(
+        True, "end a search when a node has reward 1 (paper's code)", decides=SEARCHED
+    )
+    invalid_value: float = setting(
+        -1.0, "value of a refused action (paper's code: -1)", decides=SEARCHED, ge=-1, le=0
     )
 
-    # Preference pairs
-    pairs: Literal["best_path", "all_nodes", "all_siblings"] = _in(
-        "pairs",
+
+class PairSettings(Settings):
+    """Preference pairs of siblings."""
+
+    stage: ClassVar[str | None] = "pairs"
+
+    pairs: Literal["best_path", "all_nodes", "all_siblings"] = setting(
         "all_nodes",
-        "best_path = best against worst sibling along the best trajectory (paper); all_siblings = every two",
+        "best_path = best against worst sibling along the best trajectory (paper); all_nodes = "
+        "at every node; all_siblings = every two siblings",
     )
-    min_margin: float = _in("pairs", 0.05, "least difference of the two values", ge=0)
-    min_visits: int = _in("pairs", 1, "least visits of both siblings", ge=0)
-    heldout_share: float = _in(
-        "pairs", 0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1
+    min_margin: float = setting(0.05, "least difference of the two values", ge=0)
+    min_visits: int = setting(1, "least visits of both siblings", ge=0)
+    heldout_share: float = setting(
+        0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1
     )
 
-    # The Q model
-    beta: float = _in("q_model", 0.1, "beta of DPO (paper: 0.1 WebShop, 0.05 HotPotQA)", gt=0)
-    log_prob: Literal["sum", "mean"] = _in(
-        "q_model", "sum", "log-probability of an action over its tokens (paper: sum)"
+
+class QModelSettings(Settings):
+    """Which estimator of a step's value is fitted, to what model, and its control."""
+
+    stage: ClassVar[str | None] = "q_model"
+
+    estimator: str = setting(
+        "step_dpo", "estimator of a step's value, by name or module:ESTIMATOR of your own"
     )
-    q_base: str = _in(
-        "q_model",
-        "",
-        "the model that is tuned to be the Q model, named as for agent; empty = the agent's own",
+    q_base: str = setting(
+        "", "the model that becomes the Q model, named as for agent; empty = the agent's own"
     )
-    trainer: Literal["loop", "trl"] = _in(
-        "q_model", "loop", "loop = plain PyTorch for small models; trl = DPOTrainer"
-    )
-    lora_rank: int = _in(
-        "q_model", 0, "rank of the LoRA of trainer trl; 0 = full fine-tuning", ge=0
-    )
-    dpo_lr: float = _in("q_model", 1.0e-4, "learning rate of DPO (paper: 1e-6 for 1.3 B)", gt=0)
-    dpo_schedule: Literal["linear", "constant"] = _in(
-        "q_model",
-        "linear",
-        "learning rate after a tenth of warm-up: linear to 0, or constant (paper)",
-    )
-    dpo_epochs: int = _in("q_model", 1, "passes over the pairs (paper: 1)", ge=1)
-    dpo_batch: int = _in("q_model", 8, "pairs a batch (paper: 64)", ge=1)
-    control_shuffles: int = _in(
-        "control",
+    control_shuffles: int = setting(
         2,
-        "controls trained on the same pairs with shuffled winners; every second is the opposite of the one before",
+        "controls trained on the same pairs with shuffled winners; every second is the "
+        "opposite of the one before",
+        decides="control",
         ge=1,
     )
 
-    # The baseline RFT
-    rft: bool = _in(
-        "rft",
-        False,
-        "also play the arm rft: the agent fine-tuned as in a warm start, on the best episodes of its own trees",
-    )
-    rft_min_reward: float = _in(
-        "rft",
-        0.5,
-        "least terminal reward of an episode that RFT learns from; 1 = successes alone",
+
+class EvaluationSettings(Settings):
+    """The test tasks, and how scores choose."""
+
+    stage: ClassVar[str | None] = "episodes"
+
+    test_tasks: int = setting(300, "held-out test tasks", ge=1)
+    test_skip: int = setting(
+        0,
+        "test tasks left out before them, such as those that earlier choices were judged on",
         ge=0,
-        le=1,
     )
-    rft_epochs: int = _in("rft", 3, "passes of RFT over them", ge=1)
-    rft_lr: float = _in(
-        "rft",
-        2.0e-4,
-        "peak learning rate of RFT, linear to 0; batch and rank are those of a warm start",
-        gt=0,
+    rerank_temperature: float = setting(
+        0.0, "0 = argmax of Q; else a draw from softmax(Q / T)", decides=("rerank", "trial"), ge=0
+    )
+    prior_weight: float = setting(
+        0.0,
+        "weight of the agent's own log-probability beside Q",
+        decides=("rerank", "trial"),
+        ge=0,
+    )
+    extra_arms: tuple[str, ...] = setting(
+        (), "arms of your own beside the list's, each module:ARM", decides=None
     )
 
-    # Evaluation
-    test_tasks: int = _in("episodes", 300, "held-out tasks", ge=1)
-    test_skip: int = _in(
-        "episodes",
-        0,
-        "held-out tasks left out before them, such as those that earlier choices were judged on",
-        ge=0,
-    )
-    rerank_temperature: float = _in(
-        ("episodes", "trial"), 0.0, "0 = argmax of Q; else softmax(Q / T)", ge=0
-    )
-    prior_weight: float = _in(
-        ("episodes", "trial"), 0.0, "share of the agent's own log-probability added to Q", ge=0
-    )
-    mcts_iterations: int = _in("episodes", 10, "iterations of the MCTS upper bound", ge=1)
-    best_of: int = _in(
-        "episodes",
-        0,
-        "whole episodes of the arm best_of_n, whose best counts (paper's Best-of-N: 5); 0 = no such arm",
-        ge=0,
-        later=True,
-    )
-    bootstrap: int = _in(None, 10000, "bootstrap resamples of a 95 % interval", ge=100)
 
-    # Ablations
-    rule_tasks: int = _in(
-        "rules",
+class AblationSettings(Settings):
+    """Scoring rules and grids, on dev tasks."""
+
+    rule_tasks: int = setting(
         0,
         "dev tasks on which each scoring rule is tried beside its own control; 0 = none",
+        decides="rules",
         ge=0,
     )
-    rule_n: int = _in("rules", 10, "candidates of the scoring rules", ge=1)
-    grid: str = _in(None, "", "file of the grid of ablations, params/grids/*.yml; empty = none")
-    trial_tasks: int = _in("trial", 200, "dev tasks of a cell of the grid", ge=1)
-    trial_n: int = _in("trial", 10, "candidates of a cell of the grid", ge=1)
-    trial_temperature: float = _in(
-        "trial", 0.0, "temperature of a cell's candidates; 0 = that of the agent", ge=0
+    rule_n: int = setting(10, "candidates of the scoring rules", decides="rules", ge=1)
+    grid: str = setting("", "file of the grid of ablations, params/grids/*.yml; empty = none")
+    trial_tasks: int = setting(200, "dev tasks of a cell of the grid", decides="trial", ge=1)
+    trial_n: int = setting(10, "candidates of a cell of the grid", decides="trial", ge=1)
+    trial_temperature: float = setting(
+        0.0,
+        "sampling temperature of a cell's candidates; 0 = that of the agent",
+        decides="trial",
+        ge=0,
     )
+
+
+FIXED: dict[str, type[Settings]] = {
+    "run": RunSettings,
+    "world": Settings,  # the chosen world's
+    "agent": AgentSettings,
+    "server": ServerSettings,
+    "other_agent": OtherAgentSettings,
+    "sampling": SamplingSettings,
+    "search": SearchSettings,
+    "pairs": PairSettings,
+    "q_model": QModelSettings,
+    "estimator": Settings,  # the chosen estimator's
+    "evaluation": EvaluationSettings,
+    "ablations": AblationSettings,
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    """All parameters of a run, by section: ``params.search.iterations``.
+
+    sections: (name, settings): the fixed ones, then one for each arm that has settings, by its
+    name. given: what was typed, flat; the rest are the defaults of what was chosen.
+    """
+
+    sections: tuple[tuple[str, Settings], ...]
+    given: Mapping[str, Any] = field(compare=False, repr=False)
+
+    def __getattr__(self, name: str) -> Settings:
+        for section, settings in self.__dict__.get("sections", ()):
+            if section == name:
+                return settings
+        raise AttributeError(f"Params has no section {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A section's class may come from the user's project: the receiver finds it by the name.
+        return make, (dict(self.given),)
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.flat(), sort_keys=True))
+
+    def flat(self) -> dict[str, Any]:
+        """Every parameter by its name, as it is typed."""
+        return {
+            name: value
+            for _, settings in self.sections
+            for name, value in settings.model_dump(mode="json").items()
+        }
+
+    def choices(self) -> dict[str, Any]:
+        """The parameters that say which others there are."""
+        return {name: value for name, value in self.flat().items() if name in _CHOOSING}
+
+    def defaults(self) -> Params:
+        """The defaults of the same world, estimator and arms."""
+        return make({name: self.given[name] for name in _CHOOSING if name in self.given})
+
+    def unusual(self) -> dict[str, Any]:
+        """The parameters that differ from the defaults: what a reader must know of a run."""
+        usual = self.defaults().flat() | make({}).choices()
+        return {name: value for name, value in self.flat().items() if value != usual[name]}
+
+    def replace(self, **changes: Any) -> Params:
+        """The same with some parameters changed, by their flat names."""
+        return self.changed(changes)
+
+    def changed(self, changes: Mapping[str, Any], source: str = "parameters") -> Params:
+        """``replace``; errors name the source.
+
+        With another world or estimator what was given for the present one alone is dropped.
+        """
+        known = _where(_classes({**self.given, **changes}, source))
+        kept = {name: value for name, value in self.given.items() if name in known}
+        return make({**kept, **changes}, source)
+
+    def arms(self) -> tuple[arm_list.Arm, ...]:
+        """The arms of the evaluation, in the order of the list, as the parameters have them."""
+        return tuple(arm for arm in _arms(self.given) if arm.active(self))
+
+    def arm(self, name: str) -> arm_list.Arm:
+        """The arm of that name."""
+        return next(arm for arm in _arms(self.given) if arm.name == name)
 
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
-        return {
-            k: getattr(self, k)
-            for k, f in type(self).model_fields.items()
-            if stage in f.json_schema_extra["stages"]
-            and self.environment in (f.json_schema_extra["worlds"] or (self.environment,))
-            and not (f.json_schema_extra["later"] and getattr(self, k) == f.default)
+        kinds = (stage,)
+        if stage.startswith(EPISODES):
+            arm = self.arm(stage.removeprefix(EPISODES))
+            kinds = ("episodes", stage, *arm.decided_by)
+        fields = {
+            name: value
+            for _, settings in self.sections
+            for kind in kinds
+            for name, value in settings.deciding(kind).items()
         }
+        if stage.startswith(EPISODES) and arm.origin:
+            fields["arm"] = arm.origin  # another module's arm of the same name is another arm
+        return fields
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""
+        if stage.startswith(EPISODES):
+            before = self.arm(stage.removeprefix(EPISODES)).needs
+        else:
+            before = STAGES[stage]
         order: dict[str, None] = {}
-        for s in (*STAGES[stage], *(("rft",) if stage == "episodes" and self.rft else ())):
-            order.update(dict.fromkeys((*self.upstream(s), s)))
+        for name in before:
+            order.update(dict.fromkeys((*self.upstream(name), name)))
         return tuple(order)
 
-    def has(self, stage: str) -> bool:
-        """Whether a run with these parameters has a stage that another may lack."""
-        return {
-            "other_agent": self.other_demonstrations > 0,
-            "rft": self.rft,
-            "rules": self.rule_tasks > 0,
-            "trial": bool(self.grid),
-        }.get(stage, True)
+    def stages(self) -> tuple[str, ...]:
+        """All stages of a run with these parameters, in the order they are made."""
+        optional = {
+            "other_agent": self.other_agent.other_demonstrations > 0,
+            "rft": any("rft" in arm.needs for arm in self.arms()),
+            "rules": self.ablations.rule_tasks > 0,
+            "trial": bool(self.ablations.grid),
+        }
+        played = [f"{EPISODES}{arm.name}" for arm in self.arms()]
+        fixed = [stage for stage in STAGES if optional.get(stage, True)]
+        last = [stage for stage in fixed if stage in ("rules", "trial")]
+        return (*(stage for stage in fixed if stage not in last), *played, *last)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
         """All parameters that decide a stage's outcome, by the stage they belong to."""
         decides = {s: self.stage_fields(s) for s in (*self.upstream(stage), stage)}
         if (
-            stage == "other_agent"
-        ):  # the same recipe as the agent's, with its own size and demonstrations
-            decides["agent"] = self.stage_fields("agent")
-        if "trees" in decides and self.rounds > 1:
+            "other_agent" in decides
+        ):  # the agent's recipe, with a size and demonstrations of its own
+            decides.setdefault("agent", self.stage_fields("agent"))
+        if "trees" in decides and self.search.rounds > 1:
             decides["round before"] = {"q_model": self.round_before().digest("q_model")}
         return decides
 
     def each_seed(self) -> list[Params]:
         """The parameters of each chain of the run."""
-        return [
-            self.model_copy(update={"seed": self.seed + i, "seeds": 1}) for i in range(self.seeds)
-        ]
+        seeds = range(self.run.seed, self.run.seed + self.run.seeds)
+        return [self.replace(seed=seed, seeds=1) for seed in seeds]
 
     def round_before(self) -> Params:
         """The parameters whose Q model guides this round of collecting."""
-        return self.model_copy(update={"rounds": self.rounds - 1})
+        return self.replace(rounds=self.search.rounds - 1)
 
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""
-        text = json.dumps(self.deciding(stage), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return _digest(self.deciding(stage))
+
+    def fingerprint(self) -> str:
+        """Eight hex digits of all that decides the run's outcome: of every stage."""
+        return _digest({stage: self.digest(stage) for stage in self.stages()})
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+_CHOOSING = ("environment", "estimator", "extra_arms")
 
 
 def make(values: Mapping[str, Any], source: str = "parameters") -> Params:
-    """Validate a mapping.
+    """Validate a flat mapping; what it leaves out has the default of the world, estimator or arm.
 
     Raises:
-        QvlibError: an unknown key (with the nearest real one) or an ill-typed value.
+        QvlibError: an unknown key (with the nearest real one), one of a world or an estimator that
+            is not chosen, or an ill-typed value.
     """
-    known = Params.model_fields
+    classes = _classes(values, source)
+    where = _where(classes)
     for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`qvlib params` lists the real ones"
-            raise QvlibError(f"{source}: unknown parameter {key!r}; {hint}")
-    try:
-        # YAML has no way to say that 2 is meant as 2.0; every other conversion stays refused.
-        params = Params(
-            **{k: float(v) if _is_float(k) and type(v) is int else v for k, v in values.items()}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        key, got = str(first["loc"][0]), first.get("input")
-        note = (
-            f" (write {float(got):.1e}: YAML reads {got!r} as text)"
-            if isinstance(got, str) and _is_number(got)
-            else ""
-        )
-        raise QvlibError(
-            f"{source}: parameter {key!r}: {first['msg']}, got {got!r}{note}; "
-            f"it means: {known[key].description}"
-        ) from None
+        if key not in where:
+            raise QvlibError(f"{source}: {_unknown(key, where, values)}")
+    typed: dict[str, dict[str, Any]] = {section: {} for section in classes}
+    typed["world"]["environment"] = values.get("environment", DEFAULT_ENVIRONMENT)
+    for key, value in values.items():
+        typed[where[key]][key] = _as_written(classes[where[key]], key, value)
+    sections = []
+    for section, settings in classes.items():
+        try:
+            sections.append((section, settings(**typed[section])))
+        except ValidationError as error:
+            raise QvlibError(f"{source}: {_ill_typed(error, settings)}") from None
+    params = Params(tuple(sections), dict(values))
     for key, wrong in _inconsistent(params):
         raise QvlibError(f"{source}: parameter {key!r}: {wrong}")
     return params
 
 
-def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
-    """Parameters that do not fit each other or what they are for, with the remedy; of addresses and keys the value is not told."""
-    for key, check in (("api_key_variable", wrong_key_variable), ("api_base_url", wrong_base_url)):
-        if wrong := check(getattr(params, key)):
-            yield key, wrong
-    widths = {
-        "agent_width": params.agent == "small",
-        "other_width": params.other_agent == "small" and params.other_demonstrations > 0,
+def type_of(key: str) -> Any:
+    """The type of a parameter, whichever world, estimator or arm has it; None if none has."""
+    worlds = (environments.world_of(name).settings for name in environments.WORLDS)
+    fitted = (estimators.estimator_of(name).settings for name in estimators.ESTIMATORS)
+    arms = (arm.settings for arm in arm_list.ARMS if arm.settings is not None)
+    for cls in (*FIXED.values(), *worlds, *fitted, *arms):
+        if key in cls.names():
+            return cls.model_fields[key].annotation
+    return None
+
+
+def _classes(values: Mapping[str, Any], source: str) -> dict[str, type[Settings]]:
+    """Section -> its class, for the world, the estimator and the arms that the values choose."""
+    chosen = {}
+    for key, find in (
+        ("environment", environments.world_of),
+        ("estimator", estimators.estimator_of),
+    ):
+        name = values.get(key, _default(key))
+        if not isinstance(name, str):
+            raise QvlibError(f"{source}: parameter {key!r}: a name, got {name!r:.100}")
+        try:
+            chosen[key] = find(name).settings
+        except QvlibError as error:
+            raise QvlibError(f"{source}: {error}") from None
+    classes = {**FIXED, "world": chosen["environment"], "estimator": chosen["estimator"]}
+    return classes | {arm.name: arm.settings for arm in _arms(values) if arm.settings is not None}
+
+
+def _arms(values: Mapping[str, Any]) -> tuple[arm_list.Arm, ...]:
+    return arm_list.arms_of(tuple(values.get("extra_arms", ())))
+
+
+def _where(classes: Mapping[str, type[Settings]]) -> dict[str, str]:
+    """Parameter -> section."""
+    return {name: section for section, cls in classes.items() for name in cls.names()}
+
+
+def _default(key: str) -> Any:
+    if key == "environment":
+        return DEFAULT_ENVIRONMENT
+    section = next(s for s in FIXED.values() if key in s.names())
+    return section.model_fields[key].default
+
+
+def _as_written(cls: type[Settings], key: str, value: Any) -> Any:
+    """YAML cannot say that 2 is meant as 2.0 or a list as a tuple; all else stays refused."""
+    annotation = cls.model_fields[key].annotation
+    if annotation is float and type(value) is int:
+        return float(value)
+    if isinstance(value, list) and getattr(annotation, "__origin__", None) is tuple:
+        return tuple(value)
+    return value
+
+
+def _unknown(key: Any, where: Mapping[str, str], values: Mapping[str, Any]) -> str:
+    owners = {
+        "environment": {name: environments.world_of(name) for name in environments.WORLDS},
+        "estimator": {name: estimators.estimator_of(name) for name in estimators.ESTIMATORS},
     }
-    for key, used in widths.items():
-        if used and getattr(params, key) % (2 * params.agent_heads):
+    for choice, known in owners.items():
+        of = [name for name, owner in known.items() if key in owner.settings.names()]
+        if of:
+            return (
+                f"parameter {key!r} belongs to {choice} {' and '.join(of)}, and {choice} is "
+                f"{values.get(choice, _default(choice))}; leave it out"
+            )
+    near = difflib.get_close_matches(str(key), where, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`qvlib params` lists the real ones"
+    return f"unknown parameter {key!r}; {hint}"
+
+
+def _ill_typed(error: ValidationError, cls: type[Settings]) -> str:
+    first = error.errors()[0]
+    key, got = str(first["loc"][0]), first.get("input")
+    note = ""
+    if isinstance(got, str) and _is_number(got):
+        note = f" (write {float(got):.1e}: YAML reads {got!r} as text)"
+    return (
+        f"parameter {key!r}: {first['msg']}, got {got!r}{note}; "
+        f"it means: {cls.model_fields[key].description}"
+    )
+
+
+def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
+    """Parameters that do not fit each other, with the remedy; values of keys are not told."""
+    server, agent, other = params.server, params.agent, params.other_agent
+    checks = (("api_key_variable", wrong_key_variable), ("api_base_url", wrong_base_url))
+    for key, check in checks:
+        if wrong := check(getattr(server, key)):
+            yield key, wrong
+    second = other.other_demonstrations > 0
+    widths = (
+        ("agent_width", agent.agent_width, agent.agent == "small"),
+        ("other_width", other.other_width, other.other_agent == "small" and second),
+    )
+    for key, width, used in widths:
+        if used and width % (2 * agent.agent_heads):
             yield (
                 key,
                 (
-                    f"{getattr(params, key)} is no multiple of twice agent_heads = {params.agent_heads}, since each head is of an even "
-                    "size; change one of them"
+                    f"{width} is no multiple of twice agent_heads = {agent.agent_heads}, since "
+                    "each head is of an even size; change one of them"
                 ),
             )
-    if params.q_base == "small" or is_remote(params.q_base):
+    base = params.q_model.q_base
+    if base == "small" or is_remote(base):
         yield (
             "q_base",
             (
-                f"{params.q_base} cannot be tuned to be the Q model; leave it empty for the agent's own model, or name a model "
-                "that lies here or on the hub"
+                f"{base} cannot be tuned to be the Q model; leave it empty for the agent's own "
+                "model, or name a model that lies here or on the hub"
             ),
         )
-    served = [params.agent, *([params.other_agent] if params.other_demonstrations else [])]
-    if params.prior_weight and any(map(is_remote, served)):
+    served = [agent.agent, *([other.other_agent] if second else [])]
+    if params.evaluation.prior_weight and any(map(is_remote, served)):
         yield (
             "prior_weight",
-            "an agent behind a server tells no log-probabilities to weigh; set it to 0",
+            ("an agent behind a server tells no log-probabilities to weigh; set it to 0"),
         )
 
 
 def load(path: str | Path, **overrides: Any) -> Params:
-    """Read a YAML parameter file.
+    """Read a YAML parameter file; ``overrides`` come instead of what it says.
+
+    Where they choose another world or estimator, what the file says of its own alone is dropped.
 
     Raises:
         QvlibError: no such file, not a flat mapping, or what ``make`` refuses.
@@ -540,26 +655,8 @@ def load(path: str | Path, **overrides: Any) -> Params:
         raise QvlibError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise QvlibError(f"{path}: a parameter file is a flat list of `key: value` lines")
-    return make({**values, **overrides}, str(path))
-
-
-def from_notebook(namespace: Mapping[str, Any]) -> Params:
-    """The parameters a notebook's ``parameters`` cell (or papermill) set, from its ``globals()``.
-
-    Every plain value in the namespace is taken for a parameter, so that a mistyped
-    ``papermill -p`` stops here instead of being ignored.
-    """
-    plain = (str, int, float, bool, list, dict, type(None))
-    found = {
-        k: v
-        for k, v in namespace.items()
-        if not k.startswith("_") and k not in ("In", "Out") and isinstance(v, plain)
-    }
-    return make(found, "notebook parameters")
-
-
-def _is_float(key: str) -> bool:
-    return key in Params.model_fields and Params.model_fields[key].annotation is float
+    params = make(values, str(path))
+    return params.changed(overrides, str(path)) if overrides else params
 
 
 def _is_number(text: str) -> bool:

@@ -1,165 +1,181 @@
-"""Fitting the Q model and its controls to the preference pairs."""
+"""The stages of the Q model and of its controls: the chosen estimator, fitted to the pairs."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.executors.processes import rank, stream
-from qvlib.base.settings import Settings
-from qvlib.core.preferences import Pair, hold_out, shuffle_winners
-from qvlib.core.types import QModel
+from qvlib.base.executors.processes import rank
+from qvlib.core.preferences import hold_out, shuffle_winners
 from qvlib.estimators import Problem, estimator_of
-from qvlib.pipeline.cards import model_card
-from qvlib.pipeline.common import (
-    on_own_device,
-    one_thread,
-    processes,
-    save_folder,
-    write_table,
-)
-from qvlib.pipeline.models import load, load_reference
+from qvlib.pipeline.agents import OnFailure
+from qvlib.pipeline.cards import dropped_pairs, model_card
+from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.data import data_folders
 from qvlib.pipeline.pairs import load_pairs, load_trees
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import world
-from qvlib.report.sentences import dropped
+from qvlib.pipeline.work import (
+    Failed,
+    Made,
+    Parcel,
+    guarded,
+    on_own_device,
+    one_thread,
+    workers,
+)
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
-ESTIMATOR = "step_dpo"
 
+def train_q(run: Params | Context) -> Stage:
+    """Fit the Q model of each chain to its preference pairs, and the controls beside it.
 
-def train_q(params: Params) -> Stage:
-    """Fit the Q model of each chain to its preference pairs, and the controls beside it; gives the first chain's Q model.
+    ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the
+    same pairs with each winner drawn by a coin: ``model-<k>/`` and ``curve-<k>.parquet`` for each
+    shuffle. A printed line tells how many pairs did not fit the model's context, if any. Gives the
+    first chain's Q model.
 
-    ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the same
-    pairs with each winner drawn by a coin, ``model-<k>/`` and ``curve-<k>.parquet`` for each shuffle. A printed line tells
-    how many pairs did not fit the model's context, if any.
-
-    Several processes that a launcher started (``qvlib train``) fit each model together; the first alone writes.
+    Several processes that a launcher started (``qvlib train``) fit each model together; the first
+    alone writes.
 
     Raises:
-        QvlibError: no pairs to train on, or several processes and a trainer or a batch that they cannot share.
+        QvlibError: no pairs to train on, or several processes and a trainer that they cannot share.
     """
-    params = on_own_device(params)
-    fit(
-        [(one, stage) for one in params.each_seed() for stage in ("q_model", "control")],
-        processes(params),
-    )
-    stage = read_stage(params, "q_model")
-    if dropped(stage.facts) and rank()[0] == 0:
-        print(dropped(stage.facts))
+    if isinstance(run, Params):
+        run = on_own_device(run)
+    context = context_of(run)
+    fit([(chain, stage) for chain in chains(context) for stage in ("q_model", "control")])
+    stage = read_stage(context.params.each_seed()[0], "q_model")
+    if dropped_pairs(stage.facts) and rank()[0] == 0:
+        print(dropped_pairs(stage.facts))
     return stage
 
 
-def fit_q(params: Params) -> Stage:
-    """The Q model of one chain, without its controls."""
-    fit([(params, "q_model")], 1)
-    return read_stage(params, "q_model")
+def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None) -> None:
+    """Fit the models of stages that are not done, each model a part of the work.
+
+    on_failure: told of a model that cannot be fitted, while others go on; without it, raised.
+    """
+    missing = [(each, stage) for each, stage in todo if not is_complete(each.params, stage)]
+    total = sum(len(_names(each.params, stage)) for each, stage in todo)
+    left = sum(len(_names(each.params, stage)) for each, stage in missing)
+    if not missing:
+        return
+    params = missing[0][0].params
+    if rank()[1] > 1:
+        _fit_together(missing)
+        return
+    with ExitStack() as stack:
+        stages, parts = {}, []
+        for each, which in missing:
+            stage = stack.enter_context(open_stage(each.params, which))
+            if not stage.complete:
+                names = _names(each.params, which)
+                stages[stage.path.name] = stage, dict.fromkeys(names), each.params
+                parts += [(each, which, name, stage.path / f"{name}-trl") for name in names]
+        executor = stack.enter_context(workers(params))
+        for each, _ in missing:
+            made_before = ("agent", "trees", "pairs")
+            executor.place(
+                [*data_folders(each.params), *(stage_path(each.params, s) for s in made_before)]
+            )
+        bar = tqdm(total=total, initial=total - left, desc="fitting Q models", unit="model")
+        with bar:
+            work = fit_model if on_failure is None else _guarded
+            for made in executor.stream(work, parts, key=lambda made: made.part):
+                folder, _, name = made.part.partition("/")
+                stage, facts, fitted_for = stages[folder]
+                if isinstance(made, Failed):
+                    on_failure(fitted_for, made.message)
+                    continue
+                made.keep(stage)
+                facts[name] = dict(made.facts)
+                if all(value is not None for value in facts.values()):
+                    _finish(stage, facts)
+                bar.update()
 
 
-def fit(stages: Sequence[tuple[Params, str]], processes: int) -> None:
-    """Fit the models of stages that are not done, each stage in its own process where there are several."""
-    todo = [one for one in stages if not is_complete(*one)]
-    count = {"q_model": lambda p: 1, "control": lambda p: p.control_shuffles}
-    total = sum(count[stage](p) for p, stage in stages)
-    found = (
-        stream(_fit_stage, todo) if processes > 1 else chain(*(_fit_stage(*one) for one in todo))
-    )
-    with tqdm(
-        total=total,
-        initial=total - sum(count[stage](p) for p, stage in todo),
-        desc="fitting Q models",
-        unit="model",
-    ) as bar:
-        for _ in found:
-            bar.update()
+def _names(params: Params, which: str) -> list[str]:
+    """The models of a stage."""
+    if which == "q_model":
+        return ["model"]
+    return [f"model-{k}" for k in range(params.q_model.control_shuffles)]
 
 
-def _fit_stage(params: Params, which: str) -> Iterator[str]:
-    """Fit the models of a stage; yields their names."""
+def _finish(stage: Stage, facts: dict[str, dict]) -> None:
+    if list(facts) == ["model"]:
+        stage.finish(**facts["model"])
+    else:
+        stage.finish(controls=list(facts.values()))
+
+
+def _guarded(context: Context, which: str, name: str, scratch: Path) -> Iterator[Made | Failed]:
+    part = f"{stage_path(context.params, which).name}/{name}"
+    return guarded(fit_model, part, context, which, name, scratch)
+
+
+def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterator[Made]:
+    """Fit one model; yields what was made.
+
+    Raises:
+        QvlibError: all pairs are held out, or what the estimator raises.
+    """
+    params = context.params
     one_thread(params)
-    train, held = hold_out(load_pairs(params), params.heldout_share, params.seed)
+    train, held_out = hold_out(load_pairs(params), params.pairs.heldout_share, params.run.seed)
     if not train:
         raise QvlibError(
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
-    with _opened(params, which) as stage:
-        environment, lm = world(params), load_reference(params)
+    label = "DPO"
+    if which == "control":
+        shuffle = int(name.removeprefix("model-"))
+        train, label = shuffle_winners(train, params.run.seed, shuffle), f"control {shuffle}"
+    estimator = estimator_of(params.q_model.estimator)
+    problem = Problem(
+        environment=context.environment,
+        reference=context.reference(),
+        train=train,
+        held_out=held_out,
+        trees=lambda: load_trees(params),
+        seed=params.run.seed,
+        label=label,
+        scratch=scratch,
+    )
+    fitted = estimator.fit(problem, params.estimator)
+    part = f"{stage_path(params, which).name}/{name}"
+    if rank()[0] != 0:  # several processes have fitted it together, and the first has it
+        yield Made(part, facts=fitted.facts)
+        return
+    with tempfile.TemporaryDirectory(prefix="qvlib-") as temporary:
+        folder = Path(temporary) / "model"
+        fitted.save(folder)
+        facts = {"control": which == "control", **fitted.facts}
+        card = model_card(params, facts, fitted.card)
+        (folder / "README.md").write_text(card)
+        tables = {name.replace("model", "curve"): fitted.curve}
+        yield Made(part, {name: Parcel(folder)}, tables, fitted.facts)
 
-        def problem(pairs: Sequence[Pair], name: str, label: str) -> Problem:
-            scratch = stage.path / f"{name}-{params.trainer}"
-            return Problem(
-                environment,
-                lm,
-                pairs,
-                held,
-                lambda: load_trees(params),
-                params.seed,
-                label,
-                scratch,
-            )
 
-        if which == "q_model":
-            facts = _fit(params, stage, problem(train, "model", "DPO"), "model")
-            yield "model"
-        else:
-            facts = {"controls": []}
-            for k in range(params.control_shuffles):
-                shuffled = shuffle_winners(train, params.seed, k)
-                name = f"model-{k}"
-                facts["controls"].append(
-                    _fit(params, stage, problem(shuffled, name, f"control {k}"), name)
-                )
-                yield name
-        if stage.writable:
-            stage.finish(**facts)
-    if rank()[1] > 1:
-        import torch
+def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
+    """Fit in the processes of a launcher: all fit each model together, the first alone writes."""
+    import torch
 
+    for each, which in missing:
+        with ExitStack() as stack:
+            writes = rank()[0] == 0
+            stage = stack.enter_context(open_stage(each.params, which)) if writes else None
+            folder = stage_path(each.params, which)
+            facts = {}
+            for name in _names(each.params, which):
+                for made in fit_model(each, which, name, folder / f"{name}-trl"):
+                    facts[name] = dict(made.facts)
+                    if stage is not None:
+                        made.keep(stage)
+            if stage is not None:
+                _finish(stage, facts)
         torch.distributed.barrier()  # what the first process wrote is there for the others
-
-
-def _opened(params: Params, which: str) -> AbstractContextManager[Stage]:
-    """The stage, which of several processes the first alone opens for writing."""
-    return (
-        open_stage(params, which)
-        if rank()[0] == 0
-        else nullcontext(Stage(stage_path(params, which), {}))
-    )
-
-
-def _fit(params: Params, stage: Stage, problem: Problem, name: str) -> dict[str, Any]:
-    """Fit the estimator and save it and its curve; returns facts about it."""
-    fitted = estimator_of(ESTIMATOR).fit(problem, settings_of(params))
-    if stage.writable:
-        write_table(stage, name.replace("model", "curve"), fitted.curve)
-        card = model_card(params, {"control": name != "model", **fitted.facts}, fitted.card)
-        save_folder(stage, name, fitted.save, card)
-    return fitted.facts
-
-
-def settings_of(params: Params) -> Settings:
-    """The estimator's settings among the parameters."""
-    section = estimator_of(ESTIMATOR).settings
-    return section(**{name: getattr(params, name) for name in section.names()})
-
-
-def load_q(
-    params: Params,
-    name: str = "model",
-    stage: str = "q_model",
-    agent: Any = None,
-    reference: Any = None,
-) -> QModel:
-    """A trained Q model with its reference, which is loaded unless it is given or is the model of ``agent``."""
-    return estimator_of(ESTIMATOR).load(
-        read_stage(params, stage).path / name,
-        reference or load_reference(params, agent),
-        settings_of(params),
-        lambda folder, dtype: load(params, folder, dtype),
-    )

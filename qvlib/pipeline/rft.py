@@ -1,100 +1,81 @@
-"""The baseline RFT: the agent fine-tuned on the best episodes of its own search trees, by the code of the warm start."""
+"""The stage of the baseline RFT: the agent fine-tuned on the best episodes of its own trees."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
-from qvlib.base.errors import QvlibError
-from qvlib.core.trees import best_trajectory
-from qvlib.pipeline.agents import decisions, must_be_tunable
-from qvlib.pipeline.common import one_thread, save_model, write_table
-from qvlib.pipeline.models import load_model
+from qvlib.agents.rft import best_episodes
+from qvlib.core.episodes import decisions
+from qvlib.pipeline.agents import fine_tuned, must_be_tunable
+from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.data import data_folders
 from qvlib.pipeline.pairs import load_trees
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.world import world
-from qvlib.runs.stage import Stage, open_stage
+from qvlib.pipeline.work import Made, one_thread, workers
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
 
-def train_rft(params: Params) -> Stage:
-    """Fine-tune the agent on its trees' best episodes: ``model/``, ``curve.parquet``, and the episodes, ``demonstrations.parquet``.
+def train_rft(run: Params | Context) -> Stage:
+    """Fine-tune each chain's agent on its trees' best episodes: ``model/``, ``curve.parquet``.
 
-    The trees are those that make the preference pairs, so that both learn from the same search.
-
-    Raises:
-        QvlibError: the agent is behind a server, or no tree holds an episode of at least ``rft_min_reward``.
-    """
-    from qvlib.agents.fine_tuning import fine_tune, transcripts
-
-    must_be_tunable(params.agent, "rft")
-    with open_stage(params, "rft") as stage:
-        if stage.complete:
-            return stage
-        one_thread(params)
-        environment, trees = world(params), load_trees(params)
-        shown = best_episodes(trees, params.rft_min_reward)
-        write_table(stage, "demonstrations", shown)
-        tasks = {task.id: task for task in environment.tasks("train")}
-        made = list(decisions(environment, [tasks[record["task"]] for record in shown], shown))
-        lm = load_model(params)
-        rows = list(transcripts(lm, ((d.state, d.action) for d in made)))
-        tuned, curve, dropped = fine_tune(
-            lm,
-            rows,
-            lr=params.rft_lr,
-            epochs=params.rft_epochs,
-            batch=params.warm_batch,
-            seed=params.seed,
-            lora_rank=params.warm_rank,
-            folder=stage.path / "training",
-            label="RFT",
-        )
-        write_table(
-            stage,
-            "curve",
-            [
-                {"step": row["step"], "steps": len(curve), "action_loss": row["loss"]}
-                for row in curve
-            ],
-        )
-        save_model(stage, tuned.model, tuned.tokenizer)
-        stage.finish(
-            trees=len(trees),
-            demonstrations=len(shown),
-            decisions=len(made),
-            too_long=dropped,
-            demonstrator_reward=float(np.mean([record["reward"] for record in shown])),
-        )
-    return stage
-
-
-def best_episodes(trees: Sequence[Mapping[str, Any]], min_reward: float) -> list[dict[str, Any]]:
-    """The best episode of each tree that has one of at least ``min_reward``: task, group, reward, actions.
+    The episodes are in ``demonstrations.parquet``; the trees are those that make the preference
+    pairs, so that both learn from the same search. Gives the first chain's.
 
     Raises:
-        QvlibError: no tree has one.
+        QvlibError: the agent is behind a server, or no tree holds an episode of at least
+            ``rft_min_reward``.
     """
-    best = [(tree, best_trajectory(tree)) for tree in trees]
-    shown = [
-        {
-            "task": tree["task"],
-            "group": tree["group"],
-            "reward": found[0],
-            "actions": list(found[1]),
-        }
-        for tree, found in best
-        if found is not None and found[0] >= min_reward
+    context = context_of(run)
+    must_be_tunable(context.params.agent.agent, "rft")
+    missing = [each for each in chains(context) if not is_complete(each.params, "rft")]
+    if missing:
+        with ExitStack() as stack:
+            executor = stack.enter_context(workers(context.params))
+            stages, parts = {}, []
+            for each in missing:
+                stage = stack.enter_context(open_stage(each.params, "rft"))
+                if not stage.complete:
+                    stages[stage.path.name] = stage
+                    parts.append((each, stage.path / "training"))
+                made_before = (stage_path(each.params, s) for s in ("agent", "trees"))
+                executor.place([*data_folders(each.params), *made_before])
+            for made in executor.stream(_tune, parts, key=lambda made: made.part):
+                made.keep(stages[made.part])
+                stages[made.part].finish(**made.facts)
+    return read_stage(context.params.each_seed()[0], "rft")
+
+
+def _tune(context: Context, scratch: Path) -> Iterator[Made]:
+    params, how = context.params, context.params.rft
+    one_thread(params)
+    environment, trees = context.environment, load_trees(params)
+    episodes = best_episodes(trees, how.rft_min_reward)
+    tasks = {task.id: task for task in environment.tasks("train")}
+    pairs = [
+        decision
+        for record in episodes
+        for decision in decisions(environment, tasks[record["task"]], record["actions"])
     ]
-    if not any(found is not None for _, found in best):
-        raise QvlibError(
-            f"rft: no episode in {len(trees)} trees has ended; raise iterations, max_steps or train_tasks"
-        )
-    if not shown:
-        top = max(found[0] for _, found in best if found is not None)
-        raise QvlibError(
-            f"rft: the best episode in {len(trees)} trees has a reward of {top:.3f}, under rft_min_reward = {min_reward:g}; "
-            "lower it, or raise iterations or train_tasks"
-        )
-    return shown
+    facts = {
+        "trees": len(trees),
+        "demonstrations": len(episodes),
+        "decisions": len(pairs),
+        "demonstrator_reward": float(np.mean([record["reward"] for record in episodes])),
+    }
+    yield from fine_tuned(
+        context,
+        context.model(),
+        pairs,
+        stage_path(params, "rft").name,
+        scratch,
+        "RFT",
+        {"demonstrations": episodes},
+        facts,
+        lr=how.rft_lr,
+        epochs=how.rft_epochs,
+        seed=params.run.seed,
+    )

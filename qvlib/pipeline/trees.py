@@ -1,82 +1,94 @@
-"""Collecting search trees, in one round or several."""
+"""The stage of the search trees, in one round of collecting or several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from qvlib.base.executors.processes import slices, stream
+from qvlib.agents.mcts import search_config, selection
+from qvlib.base.executors.processes import slices
 from qvlib.core.lockstep import lockstep
-from qvlib.core.mcts import SearchConfig, Select, published_uct_select, search, uct_select
+from qvlib.core.mcts import search
 from qvlib.core.reranker import Reranked
 from qvlib.core.trees import tree_record
-from qvlib.core.types import Agent, Environment, Task
-from qvlib.pipeline.agents import sampler
-from qvlib.pipeline.common import for_each_seed, processes
-from qvlib.pipeline.models import load_model
-from qvlib.pipeline.pairs import make_pairs
+from qvlib.core.types import Agent, Task
+from qvlib.pipeline.context import Context, before, chains, context_of
+from qvlib.pipeline.data import data_folders
+from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.q import fit_q, load_q
-from qvlib.pipeline.world import uses, world
-from qvlib.runs.stage import Stage, open_stage
+from qvlib.pipeline.q import fit
+from qvlib.pipeline.work import part_count, workers
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
 
-def search_config(params: Params) -> SearchConfig:
-    """The search of collecting."""
-    return SearchConfig(
-        **{name: getattr(params, name) for name in SearchConfig.__dataclass_fields__}
-    )
-
-
-def search_select(params: Params) -> Select:
-    """How that search selects: UCT of the paper, or of its published code."""
-    rules = {"mean": uct_select, "published_code": published_uct_select}
-    return rules[params.uct](params.exploration)
-
-
-@for_each_seed
-def collect(params: Params) -> Stage:
-    """Search the training tasks; a tree a line in ``trees.jsonl``, a node a row in ``trees.parquet``.
+def collect(run: Params | Context) -> Stage:
+    """Search the training tasks of each chain: ``trees.jsonl``, a tree a line, ``trees.parquet``.
 
     Rounds before this one, and the Q model that guides it, are made first where they are missing.
+    Gives the first chain's trees.
     """
-    environment = world(params)
-    if params.rounds > 1:
-        before = params.round_before()
-        collect(before), make_pairs(before), fit_q(before)
-    with open_stage(params, "trees") as stage:
+    context = context_of(run)
+    for chain in chains(context):
+        collect_chain(chain)
+    return read_stage(context.params.each_seed()[0], "trees")
+
+
+def collect_chain(context: Context) -> None:
+    """The trees of one chain."""
+    params = context.params
+    if is_complete(params, "trees"):
+        return
+    folders = [*data_folders(params), stage_path(params, "agent")]
+    if params.search.rounds > 1:
+        earlier = before(context)
+        collect_chain(earlier)
+        make_chain_pairs(earlier)
+        fit([(earlier, "q_model")])
+        folders.append(stage_path(earlier.params, "q_model"))
+    with ExitStack() as stack:
+        stage = stack.enter_context(open_stage(params, "trees"))
         if stage.complete:
-            return stage
-        tasks = uses(params, environment).search
+            return
+        executor = stack.enter_context(workers(params))
+        executor.place(folders)
+        tasks = context.uses.search
         done = stage.done("trees")
         todo = [task for task in tasks if task.id not in done]
-        parts = slices(todo, processes(params))
-        with tqdm(total=len(tasks), initial=len(done), desc=_title(params), unit="task") as bar:
-            for record in stream(_search, [(params, part) for part in parts]):
+        parts = [(context, part) for part in slices(todo, part_count(executor, params))]
+        bar = tqdm(total=len(tasks), initial=len(done), desc=_title(params), unit="task")
+        with bar:
+            for record in executor.stream(_search, parts, key=lambda record: record["task"]):
                 stage.append("trees", {"run": stage.path.name, **record})
                 bar.update()
         stage.to_parquet("trees", ["task", "node"], explode="nodes")
         stage.finish(tasks=len(tasks))
-    return stage
 
 
 def _title(params: Params) -> str:
-    return "searching" if params.rounds == 1 else f"searching, round {params.rounds}"
+    number = params.search.rounds
+    return "searching" if number == 1 else f"searching, round {number}"
 
 
-def _search(params: Params, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+def _search(context: Context, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """Search tasks; yields their trees as records."""
-    environment = world(params)
-    config, select = search_config(params), search_select(params)
-    jobs = (search(environment, task, config, params.seed, select=select) for task in tasks)
-    yield from map(tree_record, lockstep(jobs, _collector(params, environment), params.batch_size))
+    params = context.params
+    config, select = search_config(params.search), selection(params.search)
+    jobs = (
+        search(context.environment, task, config, params.run.seed, select=select) for task in tasks
+    )
+    agent = collector(context)
+    yield from map(tree_record, lockstep(jobs, agent, params.run.batch_size))
 
 
-def _collector(params: Params, environment: Environment) -> Agent:
-    """The agent; in a later round, what it would execute of ``expand_n`` candidates, drawn softly so that children differ."""
-    agent = sampler(params, environment, load_model(params))
-    if params.rounds == 1:
+def collector(context: Context) -> Agent:
+    """Who is searched with: the agent; in a later round what it would execute by Q.
+
+    Drawn softly from twice ``expand_n`` candidates, so that children differ.
+    """
+    agent, settings = context.sampler(), context.params.search
+    if settings.rounds == 1:
         return agent
-    return Reranked(agent, load_q(params.round_before()), 2 * params.expand_n, temperature=1.0)
+    return Reranked(agent, before(context).q_model(), 2 * settings.expand_n, temperature=1.0)

@@ -1,27 +1,29 @@
-"""Arms on dev tasks: each scoring rule beside its control and its twin without Q; one cell of a grid."""
+"""Players on dev tasks: each scoring rule beside its control and its twin; one cell of a grid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from qvlib.agents.arm import Player
 from qvlib.agents.listed import Listed
+from qvlib.agents.reranking import best, is_policy
 from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import episode
 from qvlib.core.reranker import Reranked
-from qvlib.core.types import Agent, Environment, QModel
+from qvlib.core.types import Agent, QModel
 from qvlib.models.names import is_remote
-from qvlib.pipeline.agents import sampler
-from qvlib.pipeline.common import for_each_seed
-from qvlib.pipeline.episodes import play_arms
-from qvlib.pipeline.models import load_model
+from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.episodes import play_stage
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.q import load_q
-from qvlib.pipeline.world import uses, world
-from qvlib.runs.stage import Stage
+from qvlib.runs.stage import Stage, read_stage
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a score chooses: from sampled candidates or from all admissible actions too; argmax or softmax; a prior."""
+    """How a score chooses: from sampled or all admissible actions; argmax or softmax; a prior.
+
+    log_prob: another way to score with a ``LogRatio``, where the Q model is one.
+    """
 
     name: str
     listed: bool = False
@@ -35,11 +37,9 @@ class Rule:
 
     def twin(self, sampled: Agent, n: int) -> Agent:
         """The same choice without Q: the likeliest where the prior counts, else a random one."""
-        return (
-            Reranked(sampled, None, n, prior_weight=1.0)
-            if self.prior_weight
-            else Reranked(sampled, None, n, temperature=1.0)
-        )
+        if self.prior_weight:
+            return Reranked(sampled, None, n, prior_weight=1.0)
+        return Reranked(sampled, None, n, temperature=1.0)
 
 
 RULES = (
@@ -53,76 +53,65 @@ RULES = (
 )
 
 
-@for_each_seed
-def try_rules(params: Params) -> Stage:
-    """Play every scoring rule with its control and its twin on dev tasks: ``episodes.parquet``."""
-    return play_arms(
-        params,
-        "rules",
-        rule_arms,
-        rule_names(params),
-        uses(params, world(params)).dev[: params.rule_tasks],
-    )
+def try_rules(run: Params | Context) -> Stage:
+    """Play every scoring rule of each chain with its control and its twin on dev tasks."""
+    context = context_of(run)
+    for chain in chains(context):
+        params = chain.params
+        tasks = chain.uses.dev[: params.ablations.rule_tasks]
+        play_stage(chain, "rules", rule_players, rule_names(params), tasks)
+    return read_stage(context.params.each_seed()[0], "rules")
+
+
+def rules_of(params: Params) -> tuple[Rule, ...]:
+    """The scoring rules that a run's estimator allows."""
+    return tuple(rule for rule in RULES if is_policy(params) or not rule.log_prob)
 
 
 def rule_names(params: Params) -> list[str]:
-    """``sample``, and for each rule ``<rule>:q``, ``<rule>:twin`` and ``<rule>:control/<shuffle>``."""
-    controls = [f"control/{k}" for k in range(params.control_shuffles)]
-    return [
-        "sample",
-        *(f"{rule.name}:{what}" for rule in RULES for what in ("q", "twin", *controls)),
-    ]
+    """``sample``, and per rule ``<rule>:q``, ``<rule>:twin`` and ``<rule>:control/<shuffle>``."""
+    controls = [f"control/{k}" for k in range(params.q_model.control_shuffles)]
+    variants = ("q", "twin", *controls)
+    return ["sample", *(f"{rule.name}:{what}" for rule in rules_of(params) for what in variants)]
 
 
-def rule_arms(params: Params, environment: Environment) -> dict[str, Agent]:
-    """The agent of each name of ``rule_names``."""
-    if is_remote(params.agent):
+def rule_players(context: Context) -> dict[str, Player]:
+    """The player of each name of ``rule_names``.
+
+    Raises:
+        QvlibError: the agent is behind a server.
+    """
+    params = context.params
+    if is_remote(params.agent.agent):
         raise QvlibError(
-            f"rule_tasks: scoring rules weigh log-probabilities, which {params.agent} does not tell; set rule_tasks to 0"
+            "rule_tasks: scoring rules weigh log-probabilities, which "
+            f"{params.agent.agent} does not tell; set rule_tasks to 0"
         )
-    lm = load_model(params)
-    q = load_q(params, agent=lm)
-    controls = {
-        f"control/{k}": load_q(params, f"model-{k}", "control", reference=q.reference)
-        for k in range(params.control_shuffles)
-    }
-    sample = sampler(params, environment, lm)
-    listed = Listed(sample, environment, lm)
-    found: dict[str, Agent] = {"sample": sample}
-    for rule in RULES:
+    n = params.ablations.rule_n
+    controls = {f"control/{k}": context.control(k) for k in range(params.q_model.control_shuffles)}
+    sample = context.sampler()
+    listed = Listed(sample, context.environment, context.model())
+    agents: dict[str, Agent] = {"sample": sample}
+    for rule in rules_of(params):
         agent = listed if rule.listed else sample
-        found[f"{rule.name}:twin"] = rule.twin(agent, params.rule_n)
-        for what, model in {"q": q, **controls}.items():
-            model = replace(model, rule=rule.log_prob) if rule.log_prob else model
-            found[f"{rule.name}:{what}"] = rule.agent(agent, model, params.rule_n)
-    return {name: found[name] for name in rule_names(params)}
+        agents[f"{rule.name}:twin"] = rule.twin(agent, n)
+        for what, model in {"q": context.q_model(), **controls}.items():
+            scorer = replace(model, rule=rule.log_prob) if rule.log_prob else model
+            agents[f"{rule.name}:{what}"] = rule.agent(agent, scorer, n)
+    return {name: Player(agents[name], episode) for name in rule_names(params)}
 
 
-def try_cell(params: Params) -> Stage:
-    """Play ``sample`` and the reranked agent of a cell of a grid on dev tasks: ``episodes.parquet``."""
-    return play_arms(
-        params,
-        "trial",
-        trial_arms,
-        ["sample", "q"],
-        uses(params, world(params)).dev[: params.trial_tasks],
-    )
+def try_cell(run: Params | Context) -> Stage:
+    """Play ``sample`` and the reranked agent of a cell of a grid on dev tasks."""
+    context = context_of(run)
+    tasks = context.uses.dev[: context.params.ablations.trial_tasks]
+    play_stage(context, "trial", trial_players, ["sample", "q"], tasks)
+    return read_stage(context.params, "trial")
 
 
-def trial_arms(params: Params, environment: Environment) -> dict[str, Agent]:
+def trial_players(context: Context) -> dict[str, Player]:
     """One sample of the agent as it is; the reranked agent with the cell's candidates."""
-    lm = load_model(params)
-    candidates = params.model_copy(
-        update={"temperature": params.trial_temperature or params.temperature}
-    )
-    q = load_q(params, agent=lm)
-    return {
-        "sample": sampler(params, environment, lm),
-        "q": Reranked(
-            sampler(candidates, environment, lm),
-            q,
-            params.trial_n,
-            params.rerank_temperature,
-            params.prior_weight,
-        ),
-    }
+    how = context.params.ablations
+    candidates = context.sampler(temperature=how.trial_temperature or None)
+    reranked = best(context, candidates, context.q_model(), how.trial_n)
+    return {"sample": Player(context.sampler(), episode), "q": Player(reranked, episode)}

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from qvlib import pipeline
+from qvlib.agents.arms import MAIN
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import accuracy, build_pairs
 from qvlib.core.statistics import bootstrap_mean
-from qvlib.pipeline.params import Params
+from qvlib.pipeline.context import Context
+from qvlib.pipeline.params import EPISODES, Params
 from qvlib.report import numbers
 from qvlib.report.formats import difference, relative
 from qvlib.report.sentences import rule_verdict
@@ -27,13 +29,13 @@ SCORERS = {"q": "Q", "control": "control", "twin": "no Q"}  # of a scoring rule,
 MARGINS, VISITS = (0.0, 0.1, 0.3), (1, 2)
 
 
-def pair_rules(params: Params) -> pd.DataFrame:
+def pair_rules(context: Context) -> pd.DataFrame:
     """Pairs by rule and filters, and how the run's Q model orders those of the held-out trees."""
-    trees, held = pipeline.load_trees(params), held_out_trees(params)
+    trees, held = pipeline.load_trees(context.params), held_out_trees(context.params)
     choices = list(product(("best_path", "all_nodes"), VISITS, MARGINS))
     held_out = [build_pairs(held, rule, margin, visits) for rule, visits, margin in choices]
     q = _score(
-        params,
+        context,
         {(p.task, p.path, a) for pairs in held_out for p in pairs for a in (p.chosen, p.rejected)},
     )
     rows = []
@@ -83,10 +85,10 @@ def rule_table(params: Params) -> pd.DataFrame:
     wide = rows.pivot(index=["group", "seed", "task"], columns="arm", values="reward")
     groups, chains = wide.index.get_level_values("group"), wide.index.get_level_values("seed")
     table = []
-    for rule in pipeline.RULES:
+    for rule in pipeline.rules_of(params):
         row = {
             "rule": rule.name,
-            "candidates": params.rule_n,
+            "candidates": params.ablations.rule_n,
             "tasks": wide.index.get_level_values("task").nunique(),
             "reward": wide[f"{rule.name}:q"].mean(),
         }
@@ -94,7 +96,7 @@ def rule_table(params: Params) -> pd.DataFrame:
             gain, low, high = bootstrap_mean(
                 wide[f"{rule.name}:{scorer}"] - wide["sample"],
                 groups,
-                params.bootstrap,
+                params.run.bootstrap,
                 chains=chains,
             )
             row |= {f"{scorer}_gain": gain, f"{scorer}_low": low, f"{scorer}_high": high}
@@ -153,8 +155,7 @@ def candidates(params: Params) -> pd.DataFrame:
     """
     steps = [
         [(c["action"], c["q"]) for c in step["candidates"]]
-        for record in read_stage(params, "episodes").records("episodes")
-        if record["arm"] == numbers.MAIN
+        for record in read_stage(params, f"{EPISODES}{MAIN}").records("episodes")
         for step in record["trace"]
     ]
     return pd.DataFrame(
@@ -173,10 +174,10 @@ def candidates(params: Params) -> pd.DataFrame:
 
 
 def _score(
-    params: Params, wanted: set[tuple[str, tuple[str, ...], str]]
+    context: Context, wanted: set[tuple[str, tuple[str, ...], str]]
 ) -> dict[tuple[str, tuple[str, ...], str], float]:
     """Q of actions, each after a path of a training task; a state is rebuilt and scored once."""
-    environment, q_model = pipeline.world(params), pipeline.load_q(params)
+    environment, q_model = context.environment, context.q_model()
     tasks = {t.id: t for t in environment.tasks("train")}
     after: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for task, path, action in sorted(wanted):

@@ -47,7 +47,11 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         gain("Q-reranked, n = 10", gains["q_n10"], "one sample"),
         gain("Q-reranked, n = 5", metrics["gains_over_greedy"]["q_n5"], "greedy"),
         gain("Q-reranked, n = 10", metrics["gains_over_greedy"]["q_n10"], "greedy"),
-        gain("the tuned model as the policy", gains["tuned_policy"], "one sample"),
+        *(
+            [gain("the tuned model as the policy", gains["tuned_policy"], "one sample")]
+            if "tuned_policy" in gains
+            else []
+        ),
         *(
             [
                 gain(
@@ -315,6 +319,13 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
         f"scripted agent whose own mean reward is {facts['demonstrator_reward']:.3f}; loss at the "
         f"end {loss:.3f} nats a token.{dropped}"
     )
+
+
+def after(actions: int) -> str:
+    """Where in an episode a state is: how many actions lead to it."""
+    if not actions:
+        return "In the first state"
+    return f"After {actions} action{'s' * (actions > 1)}"
 
 
 def excerpt(text: str, most: int = 700) -> str:

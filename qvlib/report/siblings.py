@@ -13,6 +13,7 @@ from qvlib.core.episodes import replay
 from qvlib.core.preferences import is_held_out
 from qvlib.core.trees import children_by_parent, paths
 from qvlib.core.types import Environment, QModel
+from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 
 MOST_STATES = 400  # that are scored: enough to see how Q agrees
@@ -21,7 +22,7 @@ MOST_STATES = 400  # that are scored: enough to see how Q agrees
 def held_out_trees(params: Params) -> list[dict[str, Any]]:
     """The trees, of all rounds, whose pairs the Q model was not trained on, sorted by task."""
     trees = pipeline.load_trees(params)
-    return [t for t in trees if is_held_out(t["task"], params.heldout_share, params.seed)]
+    return [t for t in trees if is_held_out(t["task"], params.pairs.heldout_share, params.run.seed)]
 
 
 def score(
@@ -75,8 +76,8 @@ def agreement(siblings: pd.DataFrame) -> dict[str, float]:
     return {"pairs": int(total), "agreement": right / total if total else float("nan")}
 
 
-def score_held_out(params: Params) -> pd.DataFrame:
+def score_held_out(context: Context) -> pd.DataFrame:
     """``score`` of the run's Q model on the trees that were held out of its training."""
-    return score(
-        pipeline.world(params), pipeline.load_q(params), held_out_trees(params), params.min_visits
-    )
+    trees = held_out_trees(context.params)
+    least = context.params.pairs.min_visits
+    return score(context.environment, context.q_model(), trees, least)

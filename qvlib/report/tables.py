@@ -9,9 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib import environments
+from qvlib.agents.arms import GREEDY
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
+from qvlib.environments import names_of
+from qvlib.pipeline.context import Context
+from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
 from qvlib.report import numbers
 from qvlib.report.formats import interval, number, relative, signed
@@ -19,20 +22,21 @@ from qvlib.report.formats import interval, number, relative, signed
 REWARD, SHARE = "{:.3f}".format, "{:.1%}".format
 
 
-def write_tables(params: Params) -> dict[str, pd.DataFrame]:
+def write_tables(context: Context) -> dict[str, pd.DataFrame]:
     """Write the report's tables as ``results/<name>/tables/<table>.csv`` and ``.md``; returns them.
 
     ``summary.md`` is what a run prints at its end.
     """
+    params = context.params
     written = {
         "arms": numbers.arm_table(params),
         "gains": numbers.gain_table(params),
-        "gains_over_greedy": numbers.gain_table(params, numbers.GREEDY),
+        "gains_over_greedy": numbers.gain_table(params, GREEDY),
         "splits": numbers.split_table(params),
         "stages": numbers.stage_table(params),
         "by_seed": numbers.seed_table(params),
     }
-    failed = numbers.failures(params)
+    failed = numbers.failures(context)
     if failed:
         written["failures"] = failed[0]
     display = {
@@ -63,7 +67,7 @@ def save(
         display: the table as the Markdown has it, where that is another.
         note: a last line of the Markdown.
     """
-    folder = resolve(params.results_dir) / params.name / "tables"
+    folder = resolve(params.run.results_dir) / params.run.name / "tables"
     write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
     text = markdown(table if display is None else display)
     return write_atomic(folder / f"{name}.md", f"{text}\n\n{note}\n" if note else f"{text}\n")
@@ -134,14 +138,18 @@ def caption(params: Params) -> str:
     splits = numbers.split_table(params).to_dict("records")
     sizes = ", ".join(f"{s['split']} {s['tasks']:,} ({s['ids']})" for s in splits)
     second = (
-        "The second agent's gain is over its own sample. " if params.other_demonstrations else ""
+        "The second agent's gain is over its own sample. "
+        if params.other_agent.other_demonstrations
+        else ""
     )
-    seeds = [str(chain.seed) for chain in params.each_seed()]
-    over = environments.words(params).groups + (" and seeds" if len(seeds) > 1 else "")
+    seeds = [str(chain.run.seed) for chain in params.each_seed()]
+    over = names_of(world_of(params), params.world).groups + (
+        " and seeds" if len(seeds) > 1 else ""
+    )
     return (
-        f"Run {params.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. "
+        f"Run {params.run.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. "
         f"Tasks (hash of their ids): {sizes}. {second}"
-        f"Intervals: 95 %, bootstrap over {over}, {params.bootstrap:,} resamples."
+        f"Intervals: 95 %, bootstrap over {over}, {params.run.bootstrap:,} resamples."
     )
 
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def wandb_mode(params: Params) -> str:
     """``online``, ``offline`` or ``disabled``; auto is online where a key is set."""
-    if params.wandb_mode == "auto":
+    if params.run.wandb_mode == "auto":
         return "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return params.wandb_mode
+    return params.run.wandb_mode
 
 
 def run_name(params: Params, notebook: str) -> str:
     """The same parameters always give the same name."""
-    return f"{params.name}-{notebook}-{params.digest('episodes')}"
+    return f"{params.run.name}-{notebook}-{params.fingerprint()}"
 
 
 def log_run(
@@ -34,7 +34,7 @@ def log_run(
     tables: Mapping[str, pd.DataFrame] | None = None,
     figures: Mapping[str, str | Path] | None = None,
 ) -> None:
-    """Log a notebook's results as one wandb run, grouped by ``params.name``.
+    """Log a notebook's results as one wandb run, grouped by ``params.run.name``.
 
     A network or service problem costs one printed line, never the notebook.
 
@@ -48,7 +48,7 @@ def log_run(
     os.environ.setdefault("WANDB_SILENT", "true")  # settings alone leave the login line
     import wandb
 
-    folder = resolve(params.runs_dir)  # wandb makes its own folder `wandb` in it
+    folder = resolve(params.run.runs_dir)  # wandb makes its own folder `wandb` in it
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -64,11 +64,11 @@ def log_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
-            project=params.wandb_project,
+            project=params.run.wandb_project,
             name=run_name(params, notebook),
-            group=params.name,
+            group=params.run.name,
             job_type=notebook,
-            config=params.model_dump(),
+            config=params.flat(),
             dir=str(folder),
             mode=mode,
             settings=settings,

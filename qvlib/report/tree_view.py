@@ -129,7 +129,7 @@ def save(params: Params, name: str, text: str) -> Path:
         if name.endswith(".html")
         else f"{text}\n"
     )
-    return write_atomic(resolve(params.results_dir) / params.name / "figures" / name, page)
+    return write_atomic(resolve(params.run.results_dir) / params.run.name / "figures" / name, page)
 
 
 def _candidates(step: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,18 +14,17 @@ from typing import Any
 
 from qvlib import __version__
 from qvlib.base.executors.processes import cores
-from qvlib.pipeline.params import Params
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
 
 
-def provenance(params: Params) -> dict[str, Any]:
+def provenance(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Code, packages, machine and seeds of this process, ready for a manifest."""
     return {
         "git": git_state(),
         "packages": package_versions(),
-        "machine": machine(params.device),
-        "seeds": seeds(params),
+        "machine": machine(parameters["device"]),
+        "seeds": seeds(parameters),
     }
 
 
@@ -33,9 +33,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def seeds(params: Params) -> dict[str, int]:
+def seeds(parameters: Mapping[str, Any]) -> dict[str, int]:
     """Every parameter that is a seed."""
-    return {k: v for k, v in params.model_dump().items() if k == "seed" or k.endswith("_seed")}
+    return {k: v for k, v in parameters.items() if k == "seed" or k.endswith("_seed")}
 
 
 def package_versions() -> dict[str, str | None]:

@@ -12,16 +12,15 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import append_line, mend_tail, read_lines, write_atomic, write_json
 from qvlib.base.paths import display_path, resolve
-from qvlib.pipeline.params import Params
 from qvlib.runs.provenance import now, peak_memory, provenance
 
 if TYPE_CHECKING:
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Stage",
     "is_complete",
+    "notebook_of",
     "open_stage",
     "read_stage",
+    "seconds_of",
     "seconds_spent",
     "stage_path",
     "write_atomic",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 MADE_BY = {
-    # stage: (what it is called, the notebook that makes it)
+    # stage: (what it is called, the notebook that makes it); episodes/<arm> under "episodes"
     "data": ("the data are not prepared", "01_agent"),
     "agent": ("the agent is not trained", "01_agent"),
     "other_agent": ("the second agent is not trained", "01_agent"),
@@ -52,6 +53,32 @@ MADE_BY = {
     "rules": ("the scoring rules are not tried", "06_ablations"),
     "trial": ("the cell of the grid is not tried", "06_ablations"),
 }
+
+
+def notebook_of(stage: str) -> str:
+    """The notebook that makes a stage."""
+    return MADE_BY[stage.partition("/")[0]][1]
+
+
+class Recipe(Protocol):
+    """The parameters of a run, as far as a stage's folder needs them."""
+
+    run: Any  # runs_dir, device
+
+    def digest(self, stage: str) -> str:
+        """Eight hex digits of all that decides the stage's outcome."""
+
+    def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
+        """All parameters that decide it, by the stage they belong to."""
+
+    def flat(self) -> dict[str, Any]:
+        """Every parameter by its name."""
+
+    def stages(self) -> Sequence[str]:
+        """The stages that a run with these parameters has."""
+
+    def each_seed(self) -> Sequence[Recipe]:
+        """The parameters of each chain."""
 
 
 @dataclass
@@ -160,25 +187,21 @@ class Stage:
             )
 
 
-def stage_path(params: Params, stage: str) -> Path:
+def stage_path(params: Recipe, stage: str) -> Path:
     """The folder of a stage."""
-    return resolve(params.runs_dir) / f"{stage}-{params.digest(stage)}"
+    folder = f"{stage.replace('/', '-')}-{params.digest(stage)}"
+    return resolve(params.run.runs_dir) / folder
 
 
 @contextmanager
-def open_stage(
-    params: Params, stage: str, *, data_hashes: Mapping[str, str] | None = None
-) -> Iterator[Stage]:
+def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
     """Open a stage's folder for writing, alone, creating or resuming it.
 
     Leaving early, by an error or Ctrl-C, keeps the stage resumable; so does ``kill -9``.
 
-    Args:
-        data_hashes: name -> hash of the data the stage reads.
-
     Raises:
-        QvlibError: another process works in the folder, or it was made with other
-            parameters or other data, or cannot be read or written.
+        QvlibError: another process works in the folder, or it was made with other parameters, or
+            cannot be read or written.
     """
     path = stage_path(params, stage)
     try:
@@ -189,12 +212,12 @@ def open_stage(
             "set runs_dir to a writable folder"
         ) from None
     with _locked(path):
-        manifest = _verified(path, params, stage, data_hashes)
+        manifest = _verified(path, params, stage)
         opened = Stage(
             path, manifest or _new_manifest(params, stage), writable=True, _opened=time.time()
         )
         if not opened.complete:
-            _start_session(opened, params, data_hashes)
+            _start_session(opened, params)
         try:
             yield opened
         except BaseException:
@@ -207,16 +230,16 @@ def open_stage(
             opened.writable = False
 
 
-def read_stage(params: Params, stage: str) -> Stage:
+def read_stage(params: Recipe, stage: str) -> Stage:
     """A complete stage, to read from.
 
     Raises:
         QvlibError: it is not there or not complete; the message names the notebook that makes it.
     """
     path = stage_path(params, stage)
-    manifest = _verified(path, params, stage, None)
+    manifest = _verified(path, params, stage)
     if manifest is None or manifest["status"] != "complete":
-        missing, notebook = MADE_BY[stage]
+        missing, notebook = MADE_BY[stage.partition("/")[0]]
         raise QvlibError(
             f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters "
             f"({display_path(path)})"
@@ -224,7 +247,7 @@ def read_stage(params: Params, stage: str) -> Stage:
     return Stage(path, manifest)
 
 
-def is_complete(params: Params, stage: str) -> bool:
+def is_complete(params: Recipe, stage: str) -> bool:
     """Whether a stage is there and finished."""
     try:
         return read_stage(params, stage).complete
@@ -232,28 +255,28 @@ def is_complete(params: Params, stage: str) -> bool:
         return False
 
 
-def seconds_spent(params: Params, notebook: str) -> float:
+def seconds_spent(params: Recipe, notebook: str) -> float:
     """Seconds that the stages of a notebook have taken so far, in all sessions.
 
     Stages made side by side count once.
     """
+    return seconds_of(
+        (chain, stage)
+        for chain in params.each_seed()
+        for stage in chain.stages()
+        if notebook_of(stage) == notebook
+    )
+
+
+def seconds_of(stages: Iterable[tuple[Recipe, str]]) -> float:
+    """Seconds that stages have taken so far, in all sessions; those side by side count once."""
     spans = []
-    for chain in params.each_seed():
-        for stage, (_, maker) in MADE_BY.items():
-            path = stage_path(chain, stage)
-            manifest = (
-                _verified(path, chain, stage, None)
-                if maker == notebook and chain.has(stage)
-                else None
-            )
-            if manifest is not None:
-                spans.append(
-                    (
-                        manifest["started"],
-                        manifest["finished"] or now(),
-                        _seconds(Stage(path, manifest)),
-                    )
-                )
+    for params, stage in stages:
+        path = stage_path(params, stage)
+        manifest = _verified(path, params, stage)
+        if manifest is not None:
+            finished, seconds = manifest["finished"] or now(), _seconds(Stage(path, manifest))
+            spans.append((manifest["started"], finished, seconds))
     total, until, longest = 0.0, "", 0.0
     for started, finished, seconds in sorted(spans):
         if started >= until:
@@ -271,7 +294,7 @@ def _seconds(stage: Stage) -> float:
     return round(seconds, 3)
 
 
-def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
+def _new_manifest(params: Recipe, stage: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "digest": params.digest(stage),
@@ -283,14 +306,14 @@ def _new_manifest(params: Params, stage: str) -> dict[str, Any]:
         "facts": {},
         "data_hashes": None,
         "decided_by": params.deciding(stage),
-        "parameters": params.model_dump(),
+        "parameters": params.flat(),
     }
 
 
-def _start_session(stage: Stage, params: Params, data_hashes: Mapping[str, str] | None) -> None:
+def _start_session(stage: Stage, params: Recipe) -> None:
     manifest = stage.manifest
     manifest["seconds"] = _seconds(stage)
-    made_by = provenance(params)
+    made_by = provenance(params.flat())
     if manifest["sessions"] and any(
         manifest.get(key) != made_by[key] for key in ("git", "packages")
     ):
@@ -299,8 +322,6 @@ def _start_session(stage: Stage, params: Params, data_hashes: Mapping[str, str] 
             {key: manifest.get(key) for key in ("git", "packages")}
         )
     manifest.update(session_started=time.time(), sessions=manifest["sessions"] + 1, **made_by)
-    if data_hashes is not None:
-        manifest["data_hashes"] = dict(data_hashes)
     write_json(stage.path / "manifest.json", manifest)
 
 
@@ -310,10 +331,8 @@ def _end_session(stage: Stage) -> None:
         write_json(stage.path / "manifest.json", stage.manifest)
 
 
-def _verified(
-    path: Path, params: Params, stage: str, data_hashes: Mapping[str, str] | None
-) -> dict[str, Any] | None:
-    """The folder's manifest, if it has one and it fits the parameters and data."""
+def _verified(path: Path, params: Recipe, stage: str) -> dict[str, Any] | None:
+    """The folder's manifest, if it has one and it fits the parameters."""
     file = path / "manifest.json"
     remedy = f"delete the folder {display_path(path)} to make the stage anew"
     try:
@@ -342,14 +361,6 @@ def _verified(
             f"{display_path(file)} was made with {difference}, "
             f"so the folder was copied or edited; {remedy}"
         )
-    known = manifest["data_hashes"]
-    if known and data_hashes is not None:
-        for name in sorted({*known, *data_hashes}):
-            if known.get(name) != data_hashes.get(name):
-                raise QvlibError(
-                    f"{display_path(file)} was made from another {name} than there is now; "
-                    f"restore that file, or {remedy}"
-                )
     return manifest
 
 

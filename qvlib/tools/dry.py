@@ -19,6 +19,7 @@ from typing import Any
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State
 from qvlib.models.names import SMALL, has_files, is_remote
+from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 
 SIZE = {
@@ -100,24 +101,20 @@ def dry(params: Params, folder: Path) -> Params:
     Raises:
         QvlibError: a model of a family that is not known here.
     """
-    small = params.model_copy(
-        update={
-            **CHANGES,
-            "name": f"{params.name}-dry",
-            "runs_dir": str(folder),
-            "other_demonstrations": 40 if params.other_demonstrations else 0,
-        }
-    )
-    if params.agent == SMALL:
-        small = small.model_copy(update={"dpo_lr": params.dpo_lr, "demonstrations": 80})
-    names = {key: getattr(params, key) for key in ("agent", "other_agent", "q_base")}
-    return small.model_copy(
-        update={
-            key: str(_model(small, _family(name), folder))
-            for key, name in names.items()
-            if name and has_files(name)
-        }
-    )
+    given = params.flat()
+    changes = {name: value for name, value in CHANGES.items() if name in given}
+    if params.agent.agent == SMALL:
+        changes |= {"demonstrations": 80} | {n: given[n] for n in ("dpo_lr",) if n in given}
+    if params.other_agent.other_demonstrations:
+        changes["other_demonstrations"] = 40
+    small = params.replace(**changes, name=f"{params.run.name}-dry", runs_dir=str(folder))
+    names = {key: given[key] for key in ("agent", "other_agent", "q_base")}
+    models = {
+        key: str(_model(small, _family(name), folder))
+        for key, name in names.items()
+        if name and has_files(name)
+    }
+    return small.replace(**models)
 
 
 def run(params: Params, folder: Path) -> Any:
@@ -136,15 +133,8 @@ def run(params: Params, folder: Path) -> Any:
 
     small = dry(params, folder)
     with ExitStack() as stack:
-        small = small.model_copy(update=_agents(small, folder, stack))
-        for stage in (
-            pipeline.train_agents,
-            pipeline.collect,
-            pipeline.make_pairs,
-            pipeline.train_q,
-            pipeline.play,
-        ):
-            stage(small)
+        small = small.replace(**_agents(small, folder, stack))
+        pipeline.until("episodes", small)
         return numbers.arm_table(small)
 
 
@@ -153,16 +143,22 @@ def _agents(params: Params, folder: Path, stack: ExitStack) -> dict[str, str]:
 
     Taught models; for those that are served, the address of a server of one.
     """
+    from qvlib import pipeline
     from qvlib.pipeline.models import load
     from qvlib.tools.dry_server import serving
 
     names = {
-        "agent": params.agent,
-        **({"other_agent": params.other_agent} if params.other_demonstrations else {}),
+        "agent": params.agent.agent,
+        **(
+            {"other_agent": params.other_agent.other_agent}
+            if params.other_agent.other_demonstrations
+            else {}
+        ),
     }
     changed = {key: str(_taught(params, name)) for key, name in names.items() if has_files(name)}
     if any(map(is_remote, names.values())):
-        model = load(params, _taught(params, _model(params, SERVED, folder)))
+        taught = _taught(params, _model(params, SERVED, folder))
+        model = load(pipeline.context_of(params), taught)
         changed["api_base_url"] = stack.enter_context(serving(model))
     return changed
 
@@ -174,22 +170,24 @@ def _taught(params: Params, model: str | Path) -> Path:
     """
     import torch
 
+    from qvlib import pipeline
     from qvlib.base.seeding import generator
     from qvlib.estimators.data import action_log_probs
     from qvlib.models.training import descend
     from qvlib.pipeline.models import load
 
-    digest = params.model_copy(update={"agent": str(model)}).digest("agent")
+    digest = params.replace(agent=str(model)).digest("agent")
     taught = Path(f"{model}-taught-{digest}")
     if taught.is_dir():
         return taught
-    lm = load(params, model)
-    prompts = [(lm.prompt(state), action) for state, action in _decisions(params)]
+    context = pipeline.context_of(params)
+    lm = load(context, model)
+    prompts = [(lm.prompt(state), action) for state, action in _decisions(context)]
     rows = [(ids, lm.action_ids(prompt, action)) for (prompt, ids), action in prompts]
     optimizer = torch.optim.AdamW(lm.model.parameters(), lr=RATE)
     lm.model.train()
     for lesson in range(LESSONS):
-        chosen = generator(params.seed, "lesson", lesson).integers(len(rows), size=CLASS)
+        chosen = generator(params.run.seed, "lesson", lesson).integers(len(rows), size=CLASS)
         loss = -action_log_probs(lm.model, [rows[i] for i in chosen], "mean", lm.end).mean()
         descend(lm.model, optimizer, [loss], longest=None)
     lm.save(taught)
@@ -209,6 +207,7 @@ def _model(params: Params, family: str, folder: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from qvlib import pipeline
     from qvlib.base.seeding import generator
     from qvlib.models.local import quiet
     from qvlib.models.tokenizers import byte_level_bpe
@@ -221,7 +220,7 @@ def _model(params: Params, family: str, folder: Path) -> Path:
         return path
     special = [END, *(f"<|{role}|>" for role in ROLES)]
     tokenizer = byte_level_bpe(
-        _texts(params),
+        _texts(pipeline.context_of(params)),
         VOCABULARY,
         end=END,
         special=special,
@@ -237,7 +236,7 @@ def _model(params: Params, family: str, folder: Path) -> Path:
         **SIZE,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(params.seed, "weights", family).integers(2**31)))
+        torch.manual_seed(int(generator(params.run.seed, "weights", family).integers(2**31)))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with quiet():
         model.save_pretrained(path)
@@ -245,24 +244,20 @@ def _model(params: Params, family: str, folder: Path) -> Path:
     return path
 
 
-def _texts(params: Params) -> Iterator[str]:
+def _texts(context: Context) -> Iterator[str]:
     """What a model of this world reads and writes: demonstrated episodes."""
-    from qvlib import environments
-
-    yield environments.instructions(params)
-    for state, action in _decisions(params):
+    yield context.world.instructions
+    for state, action in _decisions(context):
         task = "" if state.history else f"Task: {state.task.instruction}\n"
         yield f"{task}Observation: {state.observation}\nAction: {action}"
 
 
-def _decisions(params: Params) -> Iterator[tuple[State, str]]:
+def _decisions(context: Context) -> Iterator[tuple[State, str]]:
     """States of demonstrated episodes, and what was done in each."""
-    from qvlib import environments, pipeline
     from qvlib.core.episodes import decisions, demonstrate
 
-    environment = pipeline.world(params)
+    environment, run = context.environment, context.params.run
     tasks = environment.tasks("train")[:TASKS]
-    agent = environments.demonstrator(params, environment)
-    records = demonstrate(environment, tasks, agent, params.seed, params.batch_size)
+    records = demonstrate(environment, tasks, context.demonstrator(), run.seed, run.batch_size)
     for task, record in zip(tasks, records, strict=True):
         yield from decisions(environment, task, record["actions"])

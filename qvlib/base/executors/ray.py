@@ -70,6 +70,7 @@ class Ray(Executor):
         self._cluster: _Cluster | None = None
         self._noticed = False
         self._live: set[_Actor] = set()
+        self._idle: deque[_Actor] = deque()  # of streams before; what they keep serves again
         self._placed: dict[Path, tuple[Any, Packed]] = {}
 
     @property
@@ -102,7 +103,7 @@ class Ray(Executor):
                     self._end([actor])
                     if actor.part is not None:
                         book.died(actor.part)
-                    failed += not started
+                    failed += not (started or actor.reused)
                     if failed >= ATTEMPTS and not any(actor.ready for actor in actors):
                         raise QvlibError(
                             f"workers cannot start on the Ray cluster: {actor.why}; install the "
@@ -111,7 +112,9 @@ class Ray(Executor):
                 elif not started:
                     failed = 0
         finally:
-            self._end(actors)
+            spare = [actor for actor in actors if not book.open and actor.ready]
+            self._idle.extend(spare)
+            self._end([actor for actor in actors if actor not in spare])
 
     def place(self, folders: Sequence[Path]) -> None:
         """See ``Executor.place``; a cluster of this machine alone has all folders.
@@ -128,6 +131,7 @@ class Ray(Executor):
         """End all workers, and the cluster or the connection to it, if this executor made it."""
         if self._cluster is not None:
             self._end(self._live)
+            self._idle.clear()
             self._cluster.close()
             self._cluster = None
             self._placed.clear()  # what the cluster held
@@ -165,8 +169,13 @@ class Ray(Executor):
         """
         while hire and len(actors) < min(self.workers, book.open):
             placed = [packed for _, packed in self._placed.values()]
-            actors.append(_Actor(self._connected(), self._gpus, placed))
-            self._live.add(actors[-1])
+            if self._idle:
+                actor = self._idle.popleft()
+                actor.enter(self._connected(), placed, reused=True)
+            else:
+                actor = _Actor(self._connected(), self._gpus, placed)
+                self._live.add(actor)
+            actors.append(actor)
         for actor in actors:
             if actor.ready and actor.part is None and book.waiting:
                 actor.part = book.take()
@@ -250,10 +259,18 @@ class _Actor:
         self._ray = cluster.ray
         actor = cluster.ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus, max_restarts=0)
         self._handle = actor.remote(os.getcwd(), str(project_root()), _paths(), _variables())
-        self.asked = deque([self._handle.enter.remote(cluster.node, list(placed))])
         self.part: int | None = None
-        self.ready = self.gone = False
+        self.gone = False
         self.why = ""
+        self.enter(cluster, placed)
+
+    def enter(self, cluster: _Cluster, placed: Sequence[Packed], reused: bool = False) -> None:
+        """Have it put in place what it will read; then it is ready for a part.
+
+        reused: it has done parts before, and may have died since.
+        """
+        self.ready, self.reused = False, reused
+        self.asked = deque([self._handle.enter.remote(cluster.node, list(placed))])
 
     def begin(self, work: Callable, arguments: tuple) -> None:
         """Give it its part."""

@@ -17,7 +17,7 @@ class HotPotQASettings(WorldSettings):
     timeout_value: float = setting(
         -1.0,
         "value of a state that is cut off at max_steps (paper's code: -1)",
-        decides="trees",
+        decides=("trees", "search"),
         ge=-1,
         le=0,
     )

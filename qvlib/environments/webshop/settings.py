@@ -17,7 +17,7 @@ class WebShopSettings(WorldSettings):
     timeout_value: float = setting(
         -0.5,
         "value of a state that is cut off at max_steps (paper's code: -0.5)",
-        decides="trees",
+        decides=("trees", "search"),
         ge=-1,
         le=0,
     )

@@ -6,29 +6,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qvlib.agents.arm import CONTROL, NO_Q, OTHER, RERANKED
+from qvlib.agents.arms import ARMS, BASE, GREEDY
 from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, label, panels
 
 KINDS = {  # what an arm is: colour, marker, filled
-    "Q-reranked": (BLUE, "o", True),
-    "no Q": (GREY, "s", True),
-    "control, shuffled winners": (ORANGE, "X", True),
-    "other use": (DARK, "D", False),
+    RERANKED: (BLUE, "o", True),
+    NO_Q: (GREY, "s", True),
+    CONTROL: (ORANGE, "X", True),
+    OTHER: (DARK, "D", False),
 }
 
 
 def kind(arm: str) -> str:
     """What an arm is, for its marker."""
-    if arm.startswith("control"):
-        return "control, shuffled winners"
-    if "q_n" in arm:
-        return "Q-reranked"
-    return "other use" if arm in ("mcts", "best_of_n", "tuned_policy") else "no Q"
+    return next((each.kind for each in ARMS if each.name == arm), OTHER)
 
 
 def reward_by_arm(arms: pd.DataFrame) -> Figure:
     """Mean reward of each arm with its 95 % interval; takes ``numbers.arm_table``."""
     figure, axes = _dots(arms, "reward", "reward_low", "reward_high", "{:.3f}")
-    base = arms.set_index("arm")["reward"].get("sample")
+    base = arms.set_index("arm")["reward"].get(BASE)
     if base is not None:
         axes.axvline(base, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
     axes.set_xlim(left=0)
@@ -45,9 +43,7 @@ def gains(table: pd.DataFrame) -> Figure:
     figure, axes = _dots(table, "gain", "low", "high", "{:+.3f}")
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
     against = (
-        "greedy decoding"
-        if table["against"].iloc[0] == "greedy"
-        else "one sample of the same agent"
+        "greedy decoding" if table["against"].iloc[0] == GREEDY else "one sample of the same agent"
     )
     label(
         axes,

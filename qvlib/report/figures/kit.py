@@ -22,7 +22,7 @@ LINE = {"color": BLUE, "marker": "o", "markersize": 5, "linewidth": 1.4, "capsiz
 
 def save(figure: Figure, params: Params, name: str) -> Path:
     """Write ``results/<name>/figures/<name>.png``; returns its path."""
-    folder = resolve(params.results_dir) / params.name / "figures"
+    folder = resolve(params.run.results_dir) / params.run.name / "figures"
     return write_atomic(folder / f"{name}.png", png(figure))
 
 

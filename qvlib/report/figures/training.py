@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, panels, smooth
 
 BINS = 8  # of equally many sibling actions
+OF_DPO = {"loss", "margin", "accuracy", "log_prob_chosen", "log_prob_rejected"}
 
 
 def cloning(curves: Mapping[str, pd.DataFrame]) -> Figure:
@@ -28,7 +29,12 @@ def cloning(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def training(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
-    """Loss, margin, accuracy and both log-probabilities of DPO, training and held-out pairs."""
+    """Loss, margin, accuracy and both log-probabilities of DPO, training and held-out pairs.
+
+    Of an estimator that tells others: each number of its curve, four at most.
+    """
+    if not set(curve) >= OF_DPO:
+        return _of_another(curve, control)
     figure, axes = panels(2, 2, (7.2, 5.0))
     drawn = (("Q model", curve, BLUE, "-", "o"), ("control", control, ORANGE, "--", "X"))
     for panel, column, title, unit in (
@@ -57,6 +63,22 @@ def training(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
     label(axes[3], "Log-probability under the policy", "batch (count)", "nats an action")
     axes[0].legend(frameon=False, fontsize=7)
     axes[3].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
+    """The numbers of a curve, a panel each; an estimator that is not trained has none."""
+    told = [name for name in curve.select_dtypes("number") if name not in ("step", "epoch")][:4]
+    figure, axes = panels(1, max(1, len(told)), (7.2, 2.6))
+    for panel, column in zip(axes, told, strict=False):
+        for name, rows, style in (("Q model", curve, "-o"), ("control", control, "--X")):
+            colour = BLUE if rows is curve else ORANGE
+            panel.plot(rows["step"], rows[column], style, color=colour, markersize=4, label=name)
+        label(panel, column.replace("_", " "), "step (count)")
+    if told:
+        axes[0].legend(frameon=False, fontsize=7)
+    else:
+        label(axes[0], "No training curve", "")
     return figure
 
 

@@ -6,18 +6,12 @@ Every number of the report is made here, from the stages' own files. Rewards are
 
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
-    BASE,
-    BOUND,
-    GREEDY,
-    MAIN,
-    ORDER,
-    SECOND,
-    SECOND_Q,
     by_task,
     load_by_task,
     load_episodes,
     refused_share,
     shuffle_means,
+    test_episodes,
     unparsable_share,
 )
 from qvlib.report.numbers.gains import (
@@ -34,13 +28,6 @@ from qvlib.report.numbers.origins import split_table, stage_table, uses_table
 from qvlib.report.numbers.pairs import preferences, sources
 
 __all__ = [
-    "BASE",
-    "BOUND",
-    "GREEDY",
-    "MAIN",
-    "ORDER",
-    "SECOND",
-    "SECOND_Q",
     "arm_rows",
     "arm_table",
     "by_task",
@@ -59,6 +46,7 @@ __all__ = [
     "sources",
     "split_table",
     "stage_table",
+    "test_episodes",
     "unparsable_share",
     "uses_table",
     "write_metrics",

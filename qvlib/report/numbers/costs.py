@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
+from qvlib.agents.arm import Arm
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
-from qvlib.report.numbers.episodes import COSTS, SECOND, SECOND_Q
-from qvlib.report.numbers.origins import stage_table
+from qvlib.report.numbers.episodes import COSTS
+from qvlib.report.numbers.origins import PER_ROUND, all_rounds
 from qvlib.report.numbers.pairs import trees
+from qvlib.runs.stage import seconds_of
 
 COUNTED = ("tokens", "prompt_tokens", "env_steps")
 
@@ -34,35 +34,38 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
         for c in COUNTED
     }
     totals |= {c: totals[f"collecting_{c}"] + totals[f"evaluating_{c}"] for c in COUNTED}
-    if params.api_price_prompt or params.api_price_completion:
-        asked = [collected] * is_remote(params.agent) + [
-            played[rows["arm"].isin(arms)]
-            for arms, model in _sampled_by(params, rows["arm"].unique())
-            if is_remote(model)
-        ]
+    if params.server.api_price_prompt or params.server.api_price_completion:
+        asked = [collected] * is_remote(params.agent.agent)
+        asked += [played[rows["arm"] == arm.name] for arm in params.arms() if served(params, arm)]
         totals["usd"] = sum(_usd(params, frame) for frame in asked) / 1e6
-    seconds = (
-        stage_table(params)
-        .drop_duplicates(["stage", "digest"])
-        .groupby("stage", sort=False)["seconds"]
-        .sum()
-    )
-    totals |= {f"{stage}_seconds": float(s) for stage, s in seconds.items()}
-    return totals | {"seconds": round(float(seconds.sum()), 1)}
+    seconds: dict[str, float] = {}
+    for kind, stages in _by_kind(params).items():
+        seconds[kind] = round(seconds_of(stages), 3)
+    totals |= {f"{kind}_seconds": spent for kind, spent in seconds.items()}
+    return totals | {"seconds": round(sum(seconds.values()), 1)}
+
+
+def _by_kind(params: Params) -> dict[str, list[tuple[Params, str]]]:
+    """Kind of stage -> the stages of all chains and rounds, each once; arms are played together."""
+    kinds: dict[str, dict[str, tuple[Params, str]]] = {}
+    for chain in params.each_seed():
+        before = [(early, s) for early in all_rounds(chain)[:-1] for s in PER_ROUND]
+        own = [(chain, s) for s in chain.stages() if s not in ("rules", "trial")]
+        for made_with, stage in (*before, *own):
+            kind = stage.partition("/")[0]
+            kinds.setdefault(kind, {})[made_with.digest(stage)] = made_with, stage
+    return {kind: list(stages.values()) for kind, stages in kinds.items()}
+
+
+def served(params: Params, arm: Arm) -> bool:
+    """Whether a server proposes the actions of an arm."""
+    models = {"agent": params.agent.agent, "other_agent": params.other_agent.other_agent}
+    return is_remote(models.get(arm.sampled, ""))
 
 
 def _usd(params: Params, asked: pd.DataFrame) -> float:
     """What a server asks for replies, in millionths of a USD."""
     return (
-        float(asked["prompt_tokens"].sum()) * params.api_price_prompt
-        + float(asked["tokens"].sum()) * params.api_price_completion
+        float(asked["prompt_tokens"].sum()) * params.server.api_price_prompt
+        + float(asked["tokens"].sum()) * params.server.api_price_completion
     )
-
-
-def _sampled_by(params: Params, arms: Sequence[str]) -> list[tuple[list[str], str]]:
-    """(arms, the model that is sampled in them); the tuned ones are local."""
-    second = [arm for arm in arms if arm in (SECOND, SECOND_Q)]
-    return [
-        ([arm for arm in arms if arm not in (*second, "tuned_policy", "rft")], params.agent),
-        (second, params.other_agent),
-    ]

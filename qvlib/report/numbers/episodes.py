@@ -5,30 +5,13 @@ from __future__ import annotations
 import pandas as pd
 from pyarrow.parquet import read_schema
 
+from qvlib.agents.arms import rank
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import DRAWN
-from qvlib.pipeline.params import Params
+from qvlib.pipeline.params import EPISODES, Params
 from qvlib.runs.stage import read_stage
 
-ORDER = (
-    "sample",
-    "greedy",
-    "random_n5",
-    "likely_n5",
-    "rft",
-    "q_n5",
-    "q_n10",
-    "tuned_policy",
-    "mcts",
-    "best_of_n",
-    "other_agent_sample",
-    "other_agent_q_n5",
-    "control_q_n5",
-    "control_q_n10",
-)
 COSTS = ("env_steps", *DRAWN)
-BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
-SECOND, SECOND_Q = "other_agent_sample", "other_agent_q_n5"
 
 
 def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +50,6 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows in the order in which arms are told; an arm that has no place comes last."""
-    rank = {arm: place for place, arm in enumerate(ORDER)}
     return rows.sort_values(
         "arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True
     )
@@ -75,7 +57,14 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 def load_by_task(params: Params) -> pd.DataFrame:
     """``by_task`` of the run's episodes."""
-    return by_task(load_episodes(params, "episodes"))
+    return by_task(test_episodes(params))
+
+
+def test_episodes(params: Params, *more: str) -> pd.DataFrame:
+    """The episodes of all arms on the test tasks; ``more``: further columns."""
+    stages = [f"{EPISODES}{arm.name}" for arm in params.arms()]
+    tables = [load_episodes(params, stage, *more) for stage in stages]
+    return pd.concat(tables, ignore_index=True)
 
 
 def shuffle_means(params: Params) -> dict[str, list[float]]:
@@ -83,7 +72,7 @@ def shuffle_means(params: Params) -> dict[str, list[float]]:
 
     So one sees how much the luck of the coins decides.
     """
-    frame = load_episodes(params, "episodes")
+    frame = test_episodes(params)
     frame = frame[frame["arm"].str.startswith("control")]
     frame[["arm", "shuffle"]] = frame["arm"].str.split("/", expand=True)
     means = (
@@ -94,11 +83,11 @@ def shuffle_means(params: Params) -> dict[str, list[float]]:
     return {arm: [float(mean) for mean in part] for arm, part in means.groupby(level="arm")}
 
 
-def load_episodes(params: Params, stage: str) -> pd.DataFrame:
-    """The episodes of a stage, of all chains; ``seed`` tells whose."""
-    columns = ["arm", "task", "group", "reward", *COSTS]
+def load_episodes(params: Params, stage: str, *more: str) -> pd.DataFrame:
+    """The episodes of a stage, of all chains; ``seed`` tells whose. ``more``: further columns."""
+    columns = ["arm", "task", "group", "reward", *COSTS, *more]
     paths = {
-        chain.seed: read_stage(chain, stage).path / "episodes.parquet"
+        chain.run.seed: read_stage(chain, stage).path / "episodes.parquet"
         for chain in params.each_seed()
     }
     return pd.concat(

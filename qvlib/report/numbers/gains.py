@@ -6,27 +6,23 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from qvlib import environments, pipeline
+from qvlib.agents.arms import BASE, BOUND, GREEDY, MAIN
 from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 from qvlib.report.numbers.episodes import (
-    BASE,
-    BOUND,
-    GREEDY,
-    MAIN,
-    SECOND,
-    SECOND_Q,
     in_order,
     load_by_task,
     refused_share,
+    test_episodes,
     unparsable_share,
 )
-from qvlib.runs.stage import read_stage
+from qvlib.report.numbers.origins import played_tasks
 
 
 def arm_table(params: Params) -> pd.DataFrame:
     """Reward, success, cost of each arm, with the hash of the test tasks."""
-    return _stamped(params, arm_rows(load_by_task(params), params.bootstrap))
+    return _stamped(params, arm_rows(load_by_task(params), params.run.bootstrap))
 
 
 def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
@@ -35,11 +31,18 @@ def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
     The second agent's gain is over its own sample, which says what the Q model adds to it.
     """
     rows = load_by_task(params)
-    second = rows["arm"].isin([SECOND, SECOND_Q])
-    gains = [gain_rows(rows[~second], params.bootstrap, against)]
-    if against == BASE and second.any():
-        gains.append(gain_rows(rows[second], params.bootstrap, SECOND))
+    apart = others(params)
+    gains = [gain_rows(rows[~rows["arm"].isin(apart)], params.run.bootstrap, against)]
+    for base in dict.fromkeys(apart.values()) if against == BASE else ():
+        family = [base, *(arm for arm, own in apart.items() if own == base)]
+        gains.append(gain_rows(rows[rows["arm"].isin(family)], params.run.bootstrap, base))
     return _stamped(params, in_order(pd.concat(gains, ignore_index=True)))
+
+
+def others(params: Params) -> dict[str, str]:
+    """Arms of other agents than the run's own -> the arm that their gain is over."""
+    apart = {arm.name: arm.against for arm in params.arms() if arm.against != BASE}
+    return apart | {base: base for base in apart.values()}
 
 
 def seed_table(params: Params) -> pd.DataFrame:
@@ -59,24 +62,16 @@ def seed_table(params: Params) -> pd.DataFrame:
     return table.reset_index().rename_axis(columns=None)
 
 
-def failures(params: Params) -> tuple[pd.DataFrame, str] | None:
+def failures(context: Context) -> tuple[pd.DataFrame, str] | None:
     """Where the test episodes of all chains fail, by arm, and what the columns mean.
 
     None where the environment does not tell.
     """
-    analysis = environments.failures(params)
-    if analysis is None:
+    if context.world.failures is None:
         return None
-    tell, explained = analysis
-    frames = [
-        pd.read_parquet(
-            read_stage(chain, "episodes").path / "episodes.parquet",
-            columns=["arm", "task", "actions"],
-        )
-        for chain in params.each_seed()
-    ]
-    table = tell(pipeline.world(params), pd.concat(frames, ignore_index=True).to_dict("records"))
-    return in_order(table), explained
+    tell, explained = context.world.failures
+    played = test_episodes(context.params, "actions")[["arm", "task", "actions"]]
+    return in_order(tell(context.environment, played.to_dict("records"))), explained
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -146,4 +141,4 @@ def _interval(name: str, mean: float, low: float, high: float) -> dict[str, floa
 
 
 def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(test_tasks_hash=read_stage(params, "episodes").facts["test"]["ids"])
+    return table.assign(test_tasks_hash=played_tasks(params)["ids"])

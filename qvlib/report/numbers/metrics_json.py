@@ -7,16 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib import environments
+from qvlib.agents.arms import BASE, GREEDY
+from qvlib.agents.reranking import OTHER_Q_N5, OTHER_SAMPLE
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
+from qvlib.environments import names_of
+from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
-    BASE,
-    GREEDY,
-    SECOND,
-    SECOND_Q,
     load_by_task,
     refused_share,
     shuffle_means,
@@ -35,22 +34,22 @@ def metrics(params: Params) -> dict[str, Any]:
     preference accuracy on held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
-    arms = arm_rows(rows, params.bootstrap)
+    arms = arm_rows(rows, params.run.bootstrap)
     means = arms.set_index("arm")["reward"]
-    seeds = [chain.seed for chain in params.each_seed()]
+    seeds = [chain.run.seed for chain in params.each_seed()]
     report = {
-        "run": params.name,
-        "environment": params.environment,
-        "groups": environments.words(params).groups,
-        "seed": params.seed,
+        "run": params.run.name,
+        "environment": params.world.environment,
+        "groups": names_of(world_of(params), params.world).groups,
+        "seed": params.run.seed,
         "seeds": seeds,
-        "digest": params.digest("episodes"),
-        "bootstrap": params.bootstrap,
+        "digest": params.fingerprint(),
+        "bootstrap": params.run.bootstrap,
         "arms": {
             row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")
         },
-        "gains": _gain_entries(gain_rows(rows, params.bootstrap, BASE)),
-        "gains_over_greedy": _gain_entries(gain_rows(rows, params.bootstrap, GREEDY)),
+        "gains": _gain_entries(gain_rows(rows, params.run.bootstrap, BASE)),
+        "gains_over_greedy": _gain_entries(gain_rows(rows, params.run.bootstrap, GREEDY)),
         "control_shuffles": shuffle_means(params),
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),
@@ -60,17 +59,17 @@ def metrics(params: Params) -> dict[str, Any]:
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
-    second = rows[rows["arm"].isin([SECOND, SECOND_Q])]
+    second = rows[rows["arm"].isin([OTHER_SAMPLE.name, OTHER_Q_N5.name])]
     if len(second):
-        gains = _gain_entries(gain_rows(second, params.bootstrap, SECOND))
-        report["other_agent_gain"] = gains[SECOND_Q]
+        gains = _gain_entries(gain_rows(second, params.run.bootstrap, OTHER_SAMPLE.name))
+        report["other_agent_gain"] = gains[OTHER_Q_N5.name]
     return report
 
 
 def write_metrics(params: Params) -> dict[str, Any]:
     """Write ``metrics.json`` of the run and return what it holds."""
     report = metrics(params)
-    write_json(resolve(params.results_dir) / params.name / "metrics.json", report)
+    write_json(resolve(params.run.results_dir) / params.run.name / "metrics.json", report)
     return report
 
 

@@ -7,20 +7,22 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib import environments, pipeline
-from qvlib.pipeline.params import STAGES, Params
+from qvlib.agents.arms import BASE
+from qvlib.environments import names_of
+from qvlib.pipeline.context import Context
+from qvlib.pipeline.data import split_row, uses
+from qvlib.pipeline.params import EPISODES, Params
 from qvlib.runs.stage import read_stage
 
+PER_ROUND = ("trees", "pairs", "q_model")
+"""The stages that each round of collecting has."""
 
-def uses_table(params: Params) -> pd.DataFrame:
+
+def uses_table(context: Context) -> pd.DataFrame:
     """Which tasks the run uses for what, with a hash of their ids and the number of groups."""
-    environment = pipeline.world(params)
-    dealt = pipeline.uses(params, environment)
-    searched = [
-        task
-        for earlier in all_rounds(params)
-        for task in pipeline.uses(earlier, environment).search
-    ]
+    params, dealt = context.params, context.uses
+    rounds = (uses(earlier, context.environment) for earlier in all_rounds(params))
+    searched = [task for of_round in rounds for task in of_round.search]
     demonstrated = {
         "agent": ("demonstrations", dealt.demonstrations),
         "other_agent": ("demonstrations of the second agent", dealt.other_demonstrations),
@@ -31,17 +33,21 @@ def uses_table(params: Params) -> pd.DataFrame:
         if tasks and "demonstrations" in read_stage(params, stage).facts
     }
     used |= {"search": searched, "test": dealt.test}
-    table = pd.DataFrame([pipeline.split_row(name, tasks) for name, tasks in used.items()])
-    return table.set_axis(
-        ["used for", "tasks", environments.words(params).groups, "hash of ids"], axis=1
-    )
+    table = pd.DataFrame([split_row(name, tasks) for name, tasks in used.items()])
+    groups = names_of(context.world, params.world).groups
+    return table.set_axis(["used for", "tasks", groups, "hash of ids"], axis=1)
 
 
 def split_table(params: Params) -> pd.DataFrame:
     """Size and id hash of the splits, and of the test tasks that are played."""
     splits = read_stage(params, "data").facts["splits"]
-    played = {**read_stage(params, "episodes").facts["test"], "split": "test played"}
+    played = {**played_tasks(params), "split": "test played"}
     return pd.DataFrame([*splits, played])
+
+
+def played_tasks(params: Params) -> dict[str, Any]:
+    """Size and id hash of the test tasks that are played, the same for every arm."""
+    return read_stage(params, f"{EPISODES}{BASE}").facts["test"]
 
 
 def stage_table(params: Params) -> pd.DataFrame:
@@ -51,20 +57,15 @@ def stage_table(params: Params) -> pd.DataFrame:
     """
     rows = []
     for chain in params.each_seed():
-        earlier = [
-            (before, stage)
-            for before in all_rounds(chain)[:-1]
-            for stage in ("trees", "pairs", "q_model")
-        ]
-        for made_with, stage in (*earlier, *((chain, stage) for stage in STAGES)):
-            if stage in ("rules", "trial") or not params.has(stage):
-                continue
+        earlier = [(before, stage) for before in all_rounds(chain)[:-1] for stage in PER_ROUND]
+        own = [(chain, stage) for stage in chain.stages() if stage not in ("rules", "trial")]
+        for made_with, stage in (*earlier, *own):
             manifest = read_stage(made_with, stage).manifest
             commits = map(_commit, (*manifest.get("earlier", ()), manifest))
             rows.append(
                 {
                     "stage": stage,
-                    "seed": chain.seed,
+                    "seed": chain.run.seed,
                     "digest": manifest["digest"],
                     "seconds": manifest["seconds"],
                     "sessions": manifest["sessions"],
@@ -77,7 +78,7 @@ def stage_table(params: Params) -> pd.DataFrame:
 
 def all_rounds(chain: Params) -> list[Params]:
     """The parameters of a chain's rounds of collecting, the first round first."""
-    return [*(all_rounds(chain.round_before()) if chain.rounds > 1 else ()), chain]
+    return [*(all_rounds(chain.round_before()) if chain.search.rounds > 1 else ()), chain]
 
 
 def _commit(made_by: Mapping[str, Any]) -> str:

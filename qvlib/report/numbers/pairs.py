@@ -50,7 +50,7 @@ def sources(params: Params) -> dict[str, int]:
     total = Counter(trees=0, tasks=0, states=0, ties=0)
     for chain in params.each_seed():
         counts = read_stage(chain, "pairs").facts | compared(
-            trees(chain), chain.min_margin, chain.min_visits
+            trees(chain), chain.pairs.min_margin, chain.pairs.min_visits
         )
         total.update({key: counts[key] for key in total})
     return dict(total)

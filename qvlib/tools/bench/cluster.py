@@ -144,17 +144,17 @@ def steady(start: float, workers: list[list[Part]]) -> Measured:
 
 def search_part(params: Any, number: int) -> Iterator[tuple[int, Any]]:
     """The work: yields (number, tree) for each tree, and last (number, what was spent)."""
+    from qvlib.agents.mcts import search_config, selection
     from qvlib.core.lockstep import lockstep
     from qvlib.core.mcts import search
     from qvlib.core.trees import tree_record
-    from qvlib.pipeline import search_config, search_select
 
     start, cpu = time.monotonic(), time.process_time()
     environment, lm, agent = _loaded(params)
     lm.forget()
-    config, select = search_config(params), search_select(params)
+    config, select = search_config(params.search), selection(params.search)
     tasks = environment.tasks("dev")[:TASKS]
-    jobs = (search(environment, task, config, params.seed, select=select) for task in tasks)
+    jobs = (search(environment, task, config, params.run.seed, select=select) for task in tasks)
     for tree in lockstep(jobs, agent, TASKS):
         yield number, tree_record(tree)
     spent = time.process_time() - cpu
@@ -167,11 +167,10 @@ def _loaded(params: Any) -> tuple[Any, Any, Any]:
     import torch
 
     from qvlib import pipeline
-    from qvlib.core.filtering import Filtered
 
     torch.set_num_threads(1)
-    environment, lm = pipeline.world(params), pipeline.load_model(params)
-    return environment, lm, Filtered(lm.agent(params.temperature, params.top_p), environment)
+    context = pipeline.Context(params)
+    return context.environment, context.model(), context.sampler()
 
 
 def _row(name: str, workers: int, measured: dict[Key, list[Measured]]) -> dict[str, Any]:

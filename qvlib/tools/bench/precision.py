@@ -55,12 +55,13 @@ def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
     Raises:
         QvlibError: the model's package is not installed, or the model given is none.
     """
-    from qvlib.pipeline import models, world
+    from qvlib.pipeline import context_of, models
     from qvlib.pipeline.params import make
 
     with tempfile.TemporaryDirectory() as folder:
         params = make({**WORLD, "runs_dir": folder})
-        lm, shop = models.load(params, model), world(params)
+        context = context_of(params)
+        lm, shop = models.load(context, model), context.environment
         pairs = list(
             islice(
                 (pair for episode in _episodes(shop, "train") for pair in _pairs(lm, episode[:2])),

@@ -40,10 +40,10 @@ def run(repeats: int) -> tuple[Rows, dict[str, Any]]:
     Raises:
         QvlibError: the agent of ``params/quick.yml`` is not trained.
     """
-    from qvlib.pipeline.common import processes
-    from qvlib.pipeline.params import Params
+    from qvlib.pipeline import make
+    from qvlib.pipeline.work import processes
 
-    bench, cores = Bench(), processes(Params())
+    bench, cores = Bench(), processes(make({}))
     searched: dict[str, Searched] = {}
     seconds = interleaved(
         {
@@ -114,13 +114,14 @@ class Bench:
     """The agent, environment and search of ``params/quick.yml``, and all prompts that were met."""
 
     def __init__(self) -> None:
-        from qvlib import pipeline
-        from qvlib.pipeline.params import Params
+        from qvlib.agents.mcts import search_config, selection
+        from qvlib.pipeline import context_of, make
 
-        self.params = Params()
-        self.environment, self.lm = pipeline.world(self.params), pipeline.load_model(self.params)
-        self.config = pipeline.search_config(self.params)
-        self.select = pipeline.search_select(self.params)
+        self.params = make({})
+        context = context_of(self.params)
+        self.environment, self.lm = context.environment, context.model()
+        self.config = search_config(self.params.search)
+        self.select = selection(self.params.search)
         self.prompts: set[tuple[int, ...]] = set()
 
     def search(self, way: str, every: int, first: int = 0) -> Searched:
@@ -136,10 +137,11 @@ class Bench:
         tasks = self.environment.tasks("dev")[:TREES][first::every]
         counting = Counting(self.lm, singly=way == ONE_CALL)
         agent = Filtered(
-            LocalAgent(counting, self.params.temperature, self.params.top_p), self.environment
+            LocalAgent(counting, self.params.sampling.temperature, self.params.sampling.top_p),
+            self.environment,
         )
         jobs = (
-            search(self.environment, task, self.config, self.params.seed, select=self.select)
+            search(self.environment, task, self.config, self.params.run.seed, select=self.select)
             for task in tasks
         )
         trees = {

@@ -120,11 +120,11 @@ def _pairs(
     if table.exists():
         rows = pd.read_csv(table)
         rows = rows[
-            (rows["rule"] == params.pairs)
-            & (rows["min margin"] == params.min_margin)
-            & (rows["min visits"] == max(1, params.min_visits))
+            (rows["rule"] == params.pairs.pairs)
+            & (rows["min margin"] == params.pairs.min_margin)
+            & (rows["min visits"] == max(1, params.pairs.min_visits))
         ]
         if len(rows):
-            return float(rows["pairs a tree"].iloc[0]), params.pairs
+            return float(rows["pairs a tree"].iloc[0]), params.pairs.pairs
     preferences = metrics["preferences"]
     return (preferences["pairs"] + preferences["held_out_pairs"]) / trees, given["pairs"]

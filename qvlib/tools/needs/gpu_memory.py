@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qvlib.base.errors import QvlibError
+from qvlib.estimators.step_dpo import StepDPOSettings
 from qvlib.models.names import SMALL, SMOLLM2, files_of, is_remote
 from qvlib.pipeline.params import Params
 
@@ -39,6 +40,21 @@ KNOWN = {
 }
 
 
+def training(params: Params) -> StepDPOSettings:
+    """The settings of a training whose cost is known.
+
+    Raises:
+        QvlibError: they are another estimator's.
+    """
+    how = params.estimator
+    if not isinstance(how, StepDPOSettings):
+        raise QvlibError(
+            f"estimator {params.q_model.estimator!r}: only what training step_dpo takes is known; "
+            "leave estimator out for the needs of everything else"
+        )
+    return how
+
+
 def memory(params: Params) -> dict[str, dict[str, float]]:
     """Bytes on the GPU in each part of a run.
 
@@ -52,51 +68,58 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
     Raises:
         QvlibError: a model whose size is not known.
     """
-    if not params.q_base and is_remote(params.agent):
+    if not params.q_model.q_base and is_remote(params.agent.agent):
         raise QvlibError(
-            f"q_base is empty, and {params.agent} cannot be tuned here; name a local model, such "
-            f"as q_base: {SMOLLM2}"
+            f"q_base is empty, and {params.agent.agent} cannot be tuned here; name a local model, "
+            f"such as q_base: {SMOLLM2}"
         )
-    own = BYTES[params.dtype]
-    exact = BYTES["float32" if params.dtype == "bfloat16" else params.dtype]
+    own = BYTES[params.run.dtype]
+    exact = BYTES["float32" if params.run.dtype == "bfloat16" else params.run.dtype]
     names = [
-        ("agent", params.agent),
-        *([("other_agent", params.other_agent)] if params.other_demonstrations else []),
+        ("agent", params.agent.agent),
+        *(
+            [("other_agent", params.other_agent.other_agent)]
+            if params.other_agent.other_demonstrations
+            else []
+        ),
     ]
     agents = [(shape(params, name, which), own) for which, name in names if not is_remote(name)]
-    q = shape(params, params.q_base or params.agent)
-    lora = params.lora_rank if params.trainer == "trl" else 0
+    q = shape(params, params.q_model.q_base or params.agent.agent)
+    how = training(params)
+    lora = how.lora_rank if how.adapts else 0
     tuned = lora * q.adapter if lora else q.parameters
-    longest = params.prompt_tokens + params.max_action_tokens
-    call = max(longest, min(WINDOW, params.batch_size * longest))
+    longest = params.agent.prompt_tokens + params.sampling.max_action_tokens
+    call = max(longest, min(WINDOW, params.run.batch_size * longest))
 
     def keys(model: Shape, size: int, tokens: float) -> float:
         return 2.0 * model.layers * model.keys * size * tokens
 
     parts = {}
-    if not is_remote(params.agent):
+    if not is_remote(params.agent.agent):
         model, size = agents[0]
         parts["collecting"] = {
             "weights": float(model.parameters * size),
             "training": 0.0,
-            "working": keys(model, size, params.cache_tokens + (1 + params.expand_n) * call),
+            "working": keys(
+                model, size, params.agent.cache_tokens + (1 + params.search.expand_n) * call
+            ),
         }
     # tokens of a pass: pairs, each of two sequences
-    trained = max(2 * longest, min(WINDOW, params.dpo_batch * 2 * longest))
+    trained = max(2 * longest, min(WINDOW, how.dpo_batch * 2 * longest))
     parts["training Q"] = {
         "weights": (2.0 * q.parameters + (tuned if lora else 0)) * exact,
         "training": 3.0 * tuned * exact,
         "working": float(KEPT) * q.layers * q.hidden * exact * trained,
     }
-    policies = 1 + params.control_shuffles
-    reference = 0 if not params.q_base and own == exact else 1
+    policies = 1 + params.q_model.control_shuffles
+    reference = 0 if not params.q_model.q_base and own == exact else 1
     scorers = [(q, exact)] * (policies + reference)
     parts["playing"] = {
         "weights": sum(model.parameters * size for model, size in agents)
         + float(reference * q.parameters + policies * tuned) * exact,
         "training": 0.0,
         "working": sum(
-            keys(model, size, params.cache_tokens) for model, size in (*agents, *scorers)
+            keys(model, size, params.agent.cache_tokens) for model, size in (*agents, *scorers)
         )
         + max(keys(model, size, (1 + MOST) * call) for model, size in (*agents, *scorers)),
     }
@@ -121,11 +144,11 @@ def shape(params: Params, name: str, which: str = "agent") -> Shape:
     if name == SMALL:
         other = which == "other_agent"
         width, layers = (
-            (params.other_width, params.other_layers)
+            (params.other_agent.other_width, params.other_agent.other_layers)
             if other
-            else (params.agent_width, params.agent_layers)
+            else (params.agent.agent_width, params.agent.agent_layers)
         )
-        config: Any = config_of(params.vocabulary, width, layers, params.agent_heads)
+        config: Any = config_of(params.agent.vocabulary, width, layers, params.agent.agent_heads)
     else:
         try:
             config = AutoConfig.from_pretrained(files_of(name), local_files_only=True)

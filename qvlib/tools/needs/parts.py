@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 
+from qvlib.agents.arm import CONTROL, RERANKED, Arm
+from qvlib.agents.best_of_n import BEST_OF_N
+from qvlib.agents.mcts import MCTS
+from qvlib.agents.reranking import TUNED_POLICY
 from qvlib.base.errors import QvlibError
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
 from qvlib.tools.needs.counts import Measured, Work
+from qvlib.tools.needs.gpu_memory import training
 from qvlib.tools.needs.prompts import Lengths
 
 
@@ -32,49 +36,54 @@ class Tokens:
 
 def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
     """What each part of a run reads and writes, all chains and shuffles together."""
-    from qvlib.pipeline.episodes import arm_names
-
-    trees = params.rounds * params.train_tasks * params.seeds
-    search = _scaled(run.search, run, params, params.iterations / run.iterations)
+    trees = params.search.rounds * params.search.train_tasks * params.run.seeds
+    search = _scaled(run.search, run, params, params.search.iterations / run.iterations)
     rows = [_part("collecting", "agent", trees, search, length, params)]
     pairs = trees * run.pairs
     # The pass forward and the two-fold work backward in each epoch, and the reference once; both
     # replies after their prompt.
-    passes = 3 * params.dpo_epochs + 1
-    prompt = 2 * length.prompt if params.trainer == "trl" else length.prompt
-    trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.control_shuffles)
+    how = training(params)
+    passes = 3 * how.dpo_epochs + 1
+    prompt = 2 * length.prompt if how.trainer == "trl" else length.prompt
+    trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.q_model.control_shuffles)
     rows.append(Tokens("training Q and controls", "q_base", round(pairs), q=trained))
-    shuffles = Counter(name.split("/")[0] for name in arm_names(params))
-    for name, times in shuffles.items():
-        work = _arm(name, run, params)
-        who = "other_agent" if name.startswith("other_agent") else "agent"
-        tasks = params.test_tasks * params.seeds * times
-        rows.append(_part(f"arm {name}", who, tasks, work, length, params))
+    for arm in params.arms():
+        part, work = f"arm {arm.name}", _arm(arm, run, params)
+        tasks = params.evaluation.test_tasks * params.run.seeds * len(arm.names(params))
+        if arm is TUNED_POLICY:  # the Q model samples
+            sampled = work.prompts * length.prompt + work.replies * length.reply
+            rows.append(Tokens(part, "q_base", tasks, q=tasks * sampled))
+            continue
+        scored = arm.kind in (RERANKED, CONTROL)
+        rows.append(_part(part, arm.sampled or "agent", tasks, work, length, params, scored))
     return rows
 
 
-def _arm(name: str, run: Measured, params: Params) -> Work:
+def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     """A task of an arm; one that the run had not is as the same arm of its first agent."""
+    name = arm.name
     other = {"other_agent_sample": "sample", "other_agent_q_n5": "q_n5", "likely_n5": "random_n5"}
     if name not in run.arms and other.get(name) not in run.arms:
         raise QvlibError(
             f"results {run.name!r} have no arm {name!r}; give other results with --from"
         )
     work = run.arms.get(name) or run.arms[other[name]]
-    if name == "mcts":
-        return _scaled(work, run, params, params.mcts_iterations / run.arm_iterations)
-    if name == "best_of_n":  # whole episodes, each as long as those of the run
-        redrawn = 0.0 if params.filter_actions else work.replies * run.refused
+    if arm is MCTS:
+        return _scaled(work, run, params, params.mcts.mcts_iterations / run.arm_iterations)
+    if arm is BEST_OF_N:  # whole episodes, each as long as those of the run
+        redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
         longer = (
-            params.best_of / run.best_of * min(1.0, params.max_steps * run.best_of / work.steps)
+            params.best_of_n.best_of
+            / run.best_of
+            * min(1.0, params.world.max_steps * run.best_of / work.steps)
         )
         return Work(
             work.steps * longer,
             (work.prompts - redrawn) * longer,
             (work.replies - redrawn) * longer,
         )
-    steps = min(work.steps, params.max_steps)
-    if params.filter_actions:
+    steps = min(work.steps, params.world.max_steps)
+    if params.sampling.filter_actions:
         return Work(steps, work.prompts * steps / work.steps, work.replies * steps / work.steps)
     return Work(steps, steps, steps * _candidates(name))
 
@@ -92,21 +101,27 @@ def _scaled(work: Work, run: Measured, params: Params, longer: float) -> Work:
     of ``quick`` that gives 65 prompts and 123 replies; their own nodes and proposals count 58 and
     113.
     """
-    redrawn = 0.0 if params.filter_actions else work.replies * run.refused
+    redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
     prompts, replies = work.prompts - redrawn, work.replies - redrawn
     expansions = (replies - prompts) / (run.expand_n - 1) if run.expand_n > 1 else 0.0
     return Work(
         work.steps * longer,
         prompts * longer,
-        (replies + (params.expand_n - run.expand_n) * expansions) * longer,
+        (replies + (params.search.expand_n - run.expand_n) * expansions) * longer,
     )
 
 
-def _part(part: str, who: str, tasks: int, work: Work, length: Lengths, params: Params) -> Tokens:
-    if part == "arm tuned_policy":  # the Q model samples
-        sampled = work.prompts * length.prompt + work.replies * length.reply
-        return Tokens(part, "q_base", tasks, q=tasks * sampled)
-    each = is_remote(_model(params, who)) and params.api_n == "each"
+def _part(
+    part: str,
+    who: str,
+    tasks: int,
+    work: Work,
+    length: Lengths,
+    params: Params,
+    scored: bool = False,
+) -> Tokens:
+    """What a part samples, and where it is scored what the Q model and its reference read."""
+    each = is_remote(_model(params, who)) and params.server.api_n == "each"
     prompts = tasks * (work.replies if each else work.prompts)
     read = work.prompts * length.prompt + work.replies * length.action
     return Tokens(
@@ -116,19 +131,20 @@ def _part(part: str, who: str, tasks: int, work: Work, length: Lengths, params: 
         prompts,
         prompt=prompts * length.prompt,
         completion=tasks * work.replies * length.reply,
-        q=2 * tasks * read if "q_n" in part else 0.0,  # by the Q model and by its reference
+        q=2 * tasks * read if scored else 0.0,
     )
 
 
 def usd(params: Params, row: Tokens) -> float | None:
     """What a server bills for a part; None where no server does the work or no price is given."""
-    priced = params.api_price_prompt or params.api_price_completion
+    priced = params.server.api_price_prompt or params.server.api_price_completion
     if row.who == "q_base" or not is_remote(_model(params, row.who)) or not priced:
         return None
     return (
-        row.prompt * params.api_price_prompt + row.completion * params.api_price_completion
+        row.prompt * params.server.api_price_prompt
+        + row.completion * params.server.api_price_completion
     ) / 1e6
 
 
 def _model(params: Params, who: str) -> str:
-    return params.other_agent if who == "other_agent" else params.agent
+    return params.other_agent.other_agent if who == "other_agent" else params.agent.agent

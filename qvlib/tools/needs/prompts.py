@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from qvlib.base.paths import display_path, resolve
 from qvlib.models.names import SMALL, files_of, has_files, is_remote
@@ -40,7 +39,7 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
         QvlibError: the data are broken, or the environment has no demonstrator.
     """
     prompt, action, steps = _demonstrated(params)
-    if run and (run.agent, run.environment) == (params.agent, params.environment):
+    if run and (run.agent, run.environment) == (params.agent.agent, params.world.environment):
         prompt = run.prompt
         origin = [
             f"a prompt has {prompt:,.0f} tokens, as in arm greedy of that run",
@@ -54,55 +53,51 @@ def lengths(params: Params, run: Measured | None = None, reply: float | None = N
     elif run:
         reply = run.reply
         origin.append(f"a reply has {reply:,.1f} tokens, as in arm greedy of that run")
-    elif params.thoughts:
-        reply = params.max_action_tokens
+    elif params.agent.thoughts:
+        reply = params.sampling.max_action_tokens
         origin.append(
             f"a reply has {reply} tokens, the most that max_action_tokens allows, since thoughts "
             "are of no known length; --reply-tokens gives a measured one"
         )
     else:
-        reply = min(action + 1, params.max_action_tokens)
+        reply = min(action + 1, params.sampling.max_action_tokens)
         origin.append("a reply is an action and the token that ends it")
     return Lengths(prompt, action, reply, tuple(origin))
 
 
 def _demonstrated(params: Params) -> tuple[float, float, str]:
     """Mean tokens of a prompt and of an action, and over which steps, counted how."""
-    from qvlib import environments
     from qvlib.core.episodes import decisions, demonstrate
     from qvlib.models.chat import Chat
     from qvlib.models.prompts import compact
-    from qvlib.pipeline.models import examples
+    from qvlib.pipeline.context import context_of
 
-    here = not params.data_dir or resolve(params.data_dir).is_dir()
+    here = not params.world.data_dir or resolve(params.world.data_dir).is_dir()
     embedded = {"data_dir": "", "goals": "synthetic", "title_nouns": "auto"}
-    own = params if here else params.model_copy(update=embedded)
-    count, how = _counter(params.agent)
+    known = params.flat()
+    changes = {name: value for name, value in embedded.items() if name in known and not here}
+    count, how = _counter(params.agent.agent)
     prompts, actions = [], []
     with tempfile.TemporaryDirectory(prefix="qvlib-needs-") as folder:
-        if not own.data_dir:
-            environments.make_data(own, Path(folder))
-        environment = environments.make(own, Path(folder))
+        own = params.replace(**changes, runs_dir=folder)
+        context = context_of(own)
+        environment, told = context.environment, context.conversation
         tasks = environment.tasks("train")[:TASKS]
-        chat = Chat(
-            None,
-            environments.instructions(own),
-            lambda task: environment.reset(task).observation,
-            examples(own, environment),
-            own.thoughts,
-        )
-        demonstrator = environments.demonstrator(own, environment)
-        records = demonstrate(environment, tasks, demonstrator, own.seed, own.batch_size)
+        chat = Chat(None, context.world.instructions, told.first, told.examples, told.thoughts)
+        demonstrator, width = context.demonstrator(), own.run.batch_size
+        records = demonstrate(environment, tasks, demonstrator, own.run.seed, width)
         for task, record in zip(tasks, records, strict=True):
             for state, action in decisions(environment, task, record["actions"]):
                 messages = [message["content"] for message in chat.messages(state)]
-                text = compact(state).text if params.agent == SMALL else "\n".join(messages)
+                text = compact(state).text if params.agent.agent == SMALL else "\n".join(messages)
                 length = count(text)
-                bound = length if is_remote(params.agent) else params.prompt_tokens
+                bound = length if is_remote(params.agent.agent) else params.agent.prompt_tokens
                 prompts.append(min(length, bound))
                 actions.append(count(action))
-    where = display_path(resolve(own.data_dir)) if own.data_dir else "the embedded world"
-    where += "" if here else f", since {params.data_dir} is not here"
+    where = (
+        display_path(resolve(own.world.data_dir)) if own.world.data_dir else "the embedded world"
+    )
+    where += "" if here else f", since {params.world.data_dir} is not here"
     steps = (
         f"{len(prompts)} demonstrated steps in {where}, {how}, without what a chat template adds"
     )

@@ -29,7 +29,7 @@ def report(
 
     from qvlib.report.tables import markdown
 
-    same = run.agent == params.agent
+    same = run.agent == params.agent.agent
     pace = {"agent": speed or (run.speed if same else None), "q": q_speed}
     parts = tokens(params, run, length)
     hours = [_hours(part, pace) for part in parts]
@@ -97,23 +97,23 @@ def _notes(
 ) -> list[str]:
     other = (
         ""
-        if run.environment == params.environment
-        else f"; this file is of {params.environment}: give results of one with --from"
+        if run.environment == params.world.environment
+        else f"; this file is of {params.world.environment}: give results of one with --from"
     )
     notes = [
         "GPU: the formulas of qvlib/tools/needs/gpu_memory.py; GB are 10^9 bytes; what the "
         "framework itself takes is not counted",
         f"steps, prompts and replies a task: results {run.name} ({run.environment}, agent "
         f"{run.agent}{other}), its searches of {run.iterations} and {run.arm_iterations} "
-        f"iterations stretched to {params.iterations} and {params.mcts_iterations}, as often ended "
-        "by a success; a prompt and a reply there are as long as in its arm greedy",
+        f"iterations stretched to {params.search.iterations} and {params.mcts.mcts_iterations}, "
+        "as often ended by a success; a prompt and a reply there are as long as in its arm greedy",
         *length.origin,
         f"{run.pairs:.2f} pairs a tree, in that run by the rule {run.rule}"
-        + ("" if run.rule == params.pairs else f" (this file: {params.pairs})"),
+        + ("" if run.rule == params.pairs.pairs else f" (this file: {params.pairs.pairs})"),
         "Q's tokens: what the Q model and its reference read; in training, a pass forward, twice "
         "that backward, and the reference once",
     ]
-    if not params.filter_actions:
+    if not params.sampling.filter_actions:
         notes.insert(
             2,
             f"that run drew again what was refused ({run.refused:.0%} of its draws); this file "
@@ -135,15 +135,20 @@ def _notes(
             if who == "the agent":
                 note += "; results of a short run with this agent, given with --from, tell it too"
         notes.append(note)
-    if params.rounds > 1 or params.rule_tasks or params.grid or params.warm_start:
+    if (
+        params.search.rounds > 1
+        or params.ablations.rule_tasks
+        or params.ablations.grid
+        or params.agent.warm_start
+    ):
         notes.append(
             "not counted: warm starts, scoring rules, grids, and the Q model's work in rounds "
             "after the first"
         )
     if billed:
         notes.append(
-            f"USD: {params.api_price_prompt:g} a million prompt tokens, "
-            f"{params.api_price_completion:g} a million completion tokens, from the parameter "
-            "file: look up today's"
+            f"USD: {params.server.api_price_prompt:g} a million prompt tokens, "
+            f"{params.server.api_price_completion:g} a million completion tokens, from the "
+            "parameter file: look up today's"
         )
     return notes

@@ -1,0 +1,87 @@
+"""An arm of an evaluation, as a thing: what is played, what it is called, what it builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from qvlib.base.settings import Settings
+from qvlib.core.types import Agent, Environment, Job, QModel, Task
+
+NO_Q, RERANKED, CONTROL, OTHER = (
+    "no Q",
+    "Q-reranked",
+    "control, shuffled winners",
+    "other use",
+)
+Play = Callable[[Environment, Task, int], Job[dict[str, Any]]]
+"""(environment, task, seed) -> a job for ``lockstep`` that returns the record of an episode."""
+
+
+class Cast(Protocol):
+    """What an arm may ask for: everything is loaded when first asked for, once a process."""
+
+    params: Any  # the run's, by section: cast.params.evaluation.prior_weight
+    environment: Environment
+
+    def sampler(self, which: str = "agent", greedy: bool = False) -> Agent:
+        """An agent, sampled as the run says: ``agent``, ``other_agent``, ``rft``, ``q_model``."""
+
+    def q_model(self) -> QModel:
+        """The Q model of the run."""
+
+    def control(self, shuffle: int) -> QModel:
+        """A Q model that was trained on shuffled winners."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who proposes the actions, and how a task is played with them."""
+
+    agent: Agent
+    play: Play
+
+
+def _always(params: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to play the test tasks.
+
+    name: in tables, and of its folder of episodes. kind: what it is, for pictures (``NO_Q``,
+    ``RERANKED``, ``CONTROL``, ``OTHER``). says: what is executed at each step, in half a sentence.
+    players: the players of its variants by name: ``<name>`` alone, or ``<name>/0``, ``<name>/1``,
+        ..., whose rewards are averaged task by task.
+    needs: the stages it builds on. decided_by: further parameters that decide its episodes, by the
+        stage they name (``rerank``, ``search``). settings: parameters of its own.
+    active: whether a run with these parameters plays it. variants: how many there are.
+    against: the arm that its gain is over. sampled: whose model proposes, for the bill of a server;
+        "" where no server could.
+    """
+
+    name: str
+    kind: str
+    says: str
+    players: Callable[[Cast], Mapping[str, Player]]
+    needs: tuple[str, ...] = ("agent",)
+    decided_by: tuple[str, ...] = ()
+    settings: type[Settings] | None = None
+    active: Callable[[Any], bool] = _always
+    variants: Callable[[Any], int] | None = None
+    against: str = "sample"
+    sampled: str = "agent"
+    origin: str = ""
+
+    def names(self, params: Any) -> Sequence[str]:
+        """The names of its variants, as they stand in the records of episodes."""
+        if self.variants is None:
+            return (self.name,)
+        return tuple(f"{self.name}/{k}" for k in range(self.variants(params)))
+
+
+def arm(name: str, kind: str, says: str, player: Callable[[Cast], Player], **more: Any) -> Arm:
+    """An arm without variants."""
+    return Arm(name, kind, says, lambda cast: {name: player(cast)}, **more)

@@ -1,0 +1,53 @@
+"""The arm that searches with the environment at test time: an upper bound, not an agent."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, ClassVar
+
+from qvlib.agents.arm import OTHER, Cast, Player, arm
+from qvlib.base.settings import Settings, setting
+from qvlib.core.episodes import tree_episode
+from qvlib.core.mcts import SearchConfig, Select, published_uct_select, search, uct_select
+from qvlib.core.types import Environment, Job, Task
+
+
+class MctsSettings(Settings):
+    """Search at test time."""
+
+    stage: ClassVar[str | None] = "episodes/mcts"
+
+    mcts_iterations: int = setting(10, "iterations of search at test time", ge=1)
+
+
+def search_config(settings: Any, iterations: int | None = None) -> SearchConfig:
+    """The search that the settings describe, with another number of iterations where given."""
+    config = {f.name: getattr(settings, f.name) for f in fields(SearchConfig)}
+    return SearchConfig(**config | ({"iterations": iterations} if iterations else {}))
+
+
+def selection(settings: Any) -> Select:
+    """The rule by which it selects a leaf."""
+    rule = {"mean": uct_select, "published_code": published_uct_select}[settings.uct]
+    return rule(settings.exploration)
+
+
+def _player(cast: Cast) -> Player:
+    settings = cast.params.search
+    config = search_config(settings, cast.params.mcts.mcts_iterations)
+    select = selection(settings)
+
+    def play(environment: Environment, task: Task, seed: int) -> Job[dict[str, Any]]:
+        return tree_episode((yield from search(environment, task, config, seed, select=select)))
+
+    return Player(cast.sampler(), play)
+
+
+MCTS = arm(
+    "mcts",
+    OTHER,
+    "search with the environment at test time, best episode found: an upper bound, not an agent",
+    _player,
+    decided_by=("search",),
+    settings=MctsSettings,
+)

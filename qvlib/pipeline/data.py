@@ -1,0 +1,147 @@
+"""The data of a run: written or found once, then read; which tasks are used for what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qvlib import environments
+from qvlib.base.errors import QvlibError
+from qvlib.base.paths import resolve
+from qvlib.core.types import Environment, Task
+from qvlib.pipeline.params import Params
+from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage
+
+SPLITS = ("train", "dev", "test")
+
+
+def prepare_data(params: Params) -> Environment:
+    """The environment; on the first call its embedded data are written and its splits checked.
+
+    Raises:
+        QvlibError: whatever is wrong with the data files or the splits.
+    """
+    if is_complete(params, "data"):
+        return load_environment(params)
+    world = world_of(params)
+    with open_stage(params, "data") as stage:
+        if not params.world.data_dir and world.make_data is not None:
+            world.make_data(params.world, stage.path, params.run.processes)
+        environment = environments.make_environment(world, params.world, stage.path)
+        splits = {split: environment.tasks(split) for split in SPLITS}
+        check_disjoint(splits)
+        stage.manifest["data_hashes"] = environments.data_hashes(world, environment)
+        stage.finish(
+            splits=[split_row(split, tasks) for split, tasks in splits.items()],
+            skipped_goals=getattr(environment, "skipped", 0),
+        )
+    return environment
+
+
+def load_environment(params: Params) -> Environment:
+    """The environment on the data that ``prepare_data`` left; nothing is written.
+
+    Raises:
+        QvlibError: the data are not prepared, or the files have changed since.
+    """
+    stage, world = read_stage(params, "data"), world_of(params)
+    environment = environments.make_environment(world, params.world, stage.path)
+    if stage.manifest["data_hashes"] != environments.data_hashes(world, environment):
+        raise QvlibError(
+            f"the data files of {stage.path.name} have changed since the run began; restore them, "
+            "or delete that folder and those built on it"
+        )
+    return environment
+
+
+def world_of(params: Params) -> environments.World:
+    """What is known of the run's kind of environment."""
+    return environments.world_of(params.world.environment)
+
+
+def data_folders(params: Params) -> list[Path]:
+    """The folders that building the environment reads."""
+    stage: Stage = read_stage(params, "data")
+    return [stage.path, *([resolve(params.world.data_dir)] if params.world.data_dir else [])]
+
+
+def check_disjoint(splits: dict[str, Sequence[Task]]) -> None:
+    """Raise QvlibError if two splits share a task or a group (a product, a game)."""
+    names = list(splits)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            shared = {t.group for t in splits[a]} & {t.group for t in splits[b]}
+            if shared:
+                raise QvlibError(
+                    f"splits {a} and {b} share {len(shared)} groups, such as {min(shared)!r}; "
+                    "split by group, so that test tasks are unseen"
+                )
+
+
+def split_row(split: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Size of a split and a hash of its task ids, for tables."""
+    ids = "\n".join(sorted(t.id for t in tasks))
+    return {
+        "split": split,
+        "tasks": len(tasks),
+        "groups": len({t.group for t in tasks}),
+        "ids": hashlib.blake2b(ids.encode(), digest_size=4).hexdigest(),
+    }
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Which tasks of the splits a run uses for what; no task has two uses."""
+
+    demonstrations: Sequence[Task]
+    other_demonstrations: Sequence[Task]
+    search: Sequence[Task]
+    dev: Sequence[Task]
+    test: Sequence[Task]
+
+
+def uses(params: Params, environment: Environment) -> Uses:
+    """Deal the tasks out: searches from the end of train, a block a round, demonstrations first.
+
+    Raises:
+        QvlibError: a split is too small for what the parameters ask.
+    """
+    train, dev, test = (environment.tasks(split) for split in SPLITS)
+    first = params.agent.demonstrations
+    second = first + params.other_agent.other_demonstrations
+    per_round = params.search.train_tasks
+    searched = params.search.rounds * per_round
+    ablations, evaluation = params.ablations, params.evaluation
+    asked = {
+        "train": (
+            second + searched,
+            "demonstrations + other_demonstrations + rounds * train_tasks",
+        ),
+        "dev": (
+            max(ablations.rule_tasks, ablations.trial_tasks if ablations.grid else 0),
+            "rule_tasks or trial_tasks",
+        ),
+        "test": (evaluation.test_skip + evaluation.test_tasks, "test_skip + test_tasks"),
+    }
+    world = world_of(params)
+    for tasks, (split, (count, names)) in zip((train, dev, test), asked.items(), strict=True):
+        if count > len(tasks):
+            own = ":" in params.world.environment
+            share = f" or {split}_share" if split != "train" and not own else ""
+            more = environments.names_of(world, params.world).more
+            raise QvlibError(
+                f"{names} = {count}, but the {split} split has {len(tasks)} tasks; lower them, "
+                f"or {more}{share}"
+            )
+    start = len(train) - searched
+    last = evaluation.test_skip + evaluation.test_tasks
+    return Uses(
+        train[:first],
+        train[first:second],
+        train[start : start + per_round],
+        dev,
+        test[evaluation.test_skip : last],
+    )

@@ -1,0 +1,72 @@
+"""The parameters of a notebook: what its parameters cell set, and nothing else.
+
+A kernel holds more plain values than parameters: those of cells that ran before, of an IPython
+start-up file, names that a later cell took again. So the values are read from the source of the
+parameters cell, which begins with ``MARK``, and of the cell that papermill adds below it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qvlib.base.errors import QvlibError
+from qvlib.pipeline.params import Params, make
+
+MARK = "# Parameters"
+"""The first line of a parameters cell begins so; of papermill's it is this and nothing more."""
+
+
+def notebook_parameters(namespace: Mapping[str, Any]) -> Params:
+    """The parameters that the last run parameters cell, and papermill below it, have set.
+
+    namespace: the notebook's ``globals()``.
+
+    Raises:
+        QvlibError: no parameters cell was run, it does more than set names, or a name or value is
+            wrong.
+    """
+    values: dict[str, Any] = {}
+    for source in parameter_cells(namespace.get("In", ())):
+        values |= assigned(source, namespace)
+    return make(values, "notebook parameters")
+
+
+def parameter_cells(history: Sequence[str]) -> list[str]:
+    """The last parameters cell in a kernel's history and papermill's cells after it.
+
+    Where none but cells such as papermill's were run, the last of them that stand together: the
+    notebook's own may begin as papermill's does, or be missing.
+    """
+    marked = [i for i, source in enumerate(history) if source.startswith(MARK)]
+    if not marked:
+        raise QvlibError(
+            f"no parameters cell was run: run the cell that begins with {MARK!r}, then this one"
+        )
+    own = [i for i in marked if not _is_injected(history[i])]
+    if own:
+        return [history[i] for i in marked if i >= own[-1]]
+    first = next(i for i in reversed(marked) if i - 1 not in marked)
+    return [history[i] for i in marked if i >= first]
+
+
+def _is_injected(source: str) -> bool:
+    return source.splitlines()[0].strip() == MARK
+
+
+def assigned(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell of plain assignments sets, computed anew from its source."""
+    values: dict[str, Any] = {}
+    for node in ast.parse(source).body:
+        simple = isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not simple or not all(isinstance(target, ast.Name) for target in targets):
+            raise QvlibError(
+                f"notebook parameters: line {node.lineno} of the parameters cell is not "
+                "`name = value`; nothing else belongs there"
+            )
+        code = compile(ast.Expression(node.value), "<parameters>", "eval")
+        value = eval(code, dict(namespace), values)
+        values |= {target.id: value for target in targets}
+    return values

@@ -1,0 +1,183 @@
+"""How stages hand work out and take it back: workers yield, the driver alone writes."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qvlib.base import executors
+from qvlib.base.errors import QvlibError
+from qvlib.base.executors import Executor
+from qvlib.base.executors.processes import process_count, rank
+from qvlib.base.files import write_atomic
+from qvlib.models.names import is_remote
+from qvlib.pipeline.params import Params
+from qvlib.runs.stage import Stage
+
+
+@contextmanager
+def workers(params: Params) -> Iterator[Executor]:
+    """The run's workers. Those of Ray stay until the process ends: starting them takes long."""
+    run = params.run
+    if is_elsewhere(params):
+        yield _ray(run.processes, run.device, run.ray_address, run.gpus_per_worker)
+        return
+    with executors.make("processes", workers=processes(params), device=run.device) as executor:
+        yield executor
+
+
+@functools.cache
+def _ray(count: int, device: str, address: str, gpus: float) -> Executor:
+    executor = executors.make(
+        "ray", workers=count, device=device, ray_address=address, gpus_per_worker=gpus
+    )
+    atexit.register(executor.close)
+    return executor
+
+
+def is_elsewhere(params: Params) -> bool:
+    """Whether the work is not done on this machine's own processes."""
+    return params.run.executor == "ray" and rank()[1] == 1
+
+
+def part_count(executor: Executor, params: Params) -> int:
+    """Into how many parts work on many tasks is divided.
+
+    On this machine one a worker, whose memory of what it has met then serves longest; on a cluster
+    more, since a node that is lost takes its parts along.
+    """
+    return executor.workers * (4 if is_elsewhere(params) else 1)
+
+
+def processes(params: Params) -> int:
+    """Worker processes of this machine: one a core on a CPU.
+
+    One where a server does the work, whose limit of requests holds in each process, and where a
+    launcher has started several already.
+    """
+    served = is_remote(params.agent.agent) or is_remote(params.other_agent.other_agent)
+    if served or rank()[1] > 1:
+        return 1
+    return process_count(params.run.processes, params.run.device)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is with something that takes long."""
+
+    label: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A part of the work that went wrong where others go on."""
+
+    part: str
+    message: str
+
+
+def guarded(work: Callable[..., Iterable[Any]], part: str, *arguments: Any) -> Iterator[Any]:
+    """What ``work`` yields; what it raises becomes a last item, so that other parts go on."""
+    try:
+        yield from work(*arguments)
+    except (QvlibError, RuntimeError) as error:
+        yield Failed(part, str(error))
+
+
+class Parcel:
+    """The files of a folder; read only when it is sent to another process."""
+
+    def __init__(self, folder: Path | None, files: Mapping[str, bytes] | None = None) -> None:
+        self._folder, self._files = folder, files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parcel, (None, self._files if self._folder is None else _read(self._folder))
+
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder that is not there yet."""
+        if self._folder is not None:
+            shutil.copytree(self._folder, folder)
+            return
+        for name, content in (self._files or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a worker has made for a stage: folders and tables by name, facts for the manifest."""
+
+    part: str
+    folders: Mapping[str, Parcel] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def keep(self, stage: Stage) -> None:
+        """Write all but the facts into the stage's folder, each whole or not at all."""
+        for name, rows in self.tables.items():
+            write_table(stage, name, rows)
+        for name, parcel in self.folders.items():
+            temporary, final = stage.path / f".{name}.tmp", stage.path / name
+            for folder in (temporary, final):
+                shutil.rmtree(folder, ignore_errors=True)
+            parcel.write(temporary)
+            os.replace(temporary, final)
+
+
+def write_table(stage: Stage, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table made at once, whole or not at all."""
+    import pandas as pd
+
+    buffer = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(buffer, index=False)
+    write_atomic(stage.path / f"{name}.parquet", buffer.getvalue())
+
+
+def check_device(params: Params) -> None:
+    """Raise QvlibError where the GPU that is asked for is not there."""
+    device = params.run.device
+    if device == "cpu" or params.run.executor == "ray":  # a cluster's driver may have none
+        return
+    import torch
+
+    number = int(device.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        raise QvlibError(
+            f"device: {device}, but torch {torch.__version__} finds {torch.cuda.device_count()} "
+            "GPUs here; set device: cpu, or install a torch for CUDA and its driver"
+        )
+
+
+def on_own_device(params: Params) -> Params:
+    """The parameters with this process's own GPU, where a launcher started one process a GPU."""
+    if rank()[1] == 1 or params.run.device != "cuda":
+        return params
+    return params.replace(device=f"cuda:{os.environ['LOCAL_RANK']}")
+
+
+def one_thread(params: Params) -> None:
+    """On the CPU a process keeps to one core: threads that wait for each other cost more."""
+    set_threads(params, 1)
+
+
+def set_threads(params: Params, count: int) -> None:
+    """Threads of this process on the CPU; more pay where one process trains a large model."""
+    if params.run.device == "cpu":
+        import torch
+
+        torch.set_num_threads(count)
