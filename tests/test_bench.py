@@ -255,7 +255,7 @@ def test_parts_of_the_cluster_benchmark_are_the_same_work(monkeypatch, tmp_path)
 
 
 def tasks_of(params):
-    return pipeline.world(params).tasks("dev")[:2]
+    return pipeline.load_environment(params).tasks("dev")[:2]
 
 
 def test_a_worker_that_came_too_late_is_told():

@@ -28,7 +28,7 @@ MADE_BEFORE = ("data", "agent", "other_agent")
 
 
 def parameters(folder: Path, cluster: Any) -> Params:
-    """The smoke run on the cluster, two workers at once."""
+    """The smoke run on the cluster: two workers on the driver's node, the third on the other."""
     return load(
         ROOT / "params" / "smoke.yml",
         runs_dir=str(folder / "runs"),
@@ -36,7 +36,7 @@ def parameters(folder: Path, cluster: Any) -> Params:
         wandb_mode="disabled",
         executor="ray",
         ray_address=cluster.address,
-        processes=2,
+        processes=3,
     )
 
 
@@ -73,8 +73,8 @@ def check_nothing_is_lost_or_doubled(params: Params) -> None:
 @pytest.fixture(scope="module")
 def on_two_nodes(ray_cluster, tmp_path_factory):
     """(parameters, tables, seconds) of the run that nothing disturbed."""
-    params = parameters(tmp_path_factory.mktemp("two-nodes"), ray_cluster)
-    with another_node(ray_cluster, 1):
+    params = parameters(tmp_path_factory.mktemp("two-nodes"), ray_cluster())
+    with another_node(ray_cluster(), 1):
         begun = time.monotonic()
         made = run(params)
         return params, made, time.monotonic() - begun
@@ -96,15 +96,15 @@ def test_the_tables_of_two_nodes_are_those_of_one_machine(smoke, on_two_nodes):
 def test_a_node_that_is_killed_costs_nothing(smoke, on_two_nodes, ray_cluster, tmp_path, number):
     """One of the two nodes dies at a random moment; every second run begins with its agents."""
     before, undisturbed, seconds = on_two_nodes
-    params = parameters(tmp_path, ray_cluster)
+    params = parameters(tmp_path, ray_cluster())
     if number % 2 == 0:  # cloning takes half of the run: in these the kill comes after it
         for stage in MADE_BEFORE:
             shutil.copytree(stage_path(before, stage), stage_path(params, stage))
         seconds /= 2
     moment = seconds * random.Random(number).uniform(0.05, 0.9)
-    with another_node(ray_cluster, 1) as node:
+    with another_node(ray_cluster(), 1) as node:
         kill = threading.Timer(
-            moment, ray_cluster.remove_node, args=(node,), kwargs={"allow_graceful": False}
+            moment, ray_cluster().remove_node, args=(node,), kwargs={"allow_graceful": False}
         )
         kill.start()
         try:
