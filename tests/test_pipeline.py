@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from killing import tiny
+from tqdm import tqdm
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
@@ -15,6 +17,7 @@ from qvlib.core.types import Request, Task
 from qvlib.environments import webshop
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
+from qvlib.pipeline import agents
 from qvlib.pipeline.data import check_disjoint, uses
 from qvlib.pipeline.params import make
 from qvlib.report import numbers, sentences
@@ -231,3 +234,16 @@ def test_stages_of_one_context_build_nothing_more(undisturbed, builds):
     assert run.context.environment is run.environment
     assert len(run.episodes("q_n5")) == 2 and run.stage("trees").complete
     assert len(builds) == 1
+
+
+def test_each_agent_that_is_cloned_has_one_bar(tmp_path, monkeypatch):
+    drawn = []
+
+    def bar(item, position):
+        drawn.append((item.label, position))
+        return tqdm(total=item.steps, disable=True)
+
+    monkeypatch.setattr(agents, "_bar", bar)
+    pipeline.until("agent", tiny(tmp_path))
+    assert [position for _, position in drawn] == [0, 1]
+    assert len(set(drawn)) == 2

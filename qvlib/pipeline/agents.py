@@ -83,8 +83,9 @@ def make_agents(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | Non
         bars: dict[str, tqdm] = {}
         for item in _by_size(executor, parts, on_failure is not None) if parts else ():
             if isinstance(item, Progress):
-                bar = bars.setdefault(item.label, _bar(item, len(bars)))
-                bar.update(item.step - bar.n)
+                if item.label not in bars:
+                    bars[item.label] = _bar(item, len(bars))
+                bars[item.label].update(item.step - bars[item.label].n)
                 continue
             stage, made_for = stages[item.part]
             if isinstance(item, Failed):
