@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "again": "smoke",
         "smoke": "smoke",
         "undisturbed": "undisturbed",
-        "ray_cluster": "ray",
-    }  # one test compares the first two
+        "ray_cluster": "smoke",
+    }  # one test compares the first two, others a cluster's run with smoke
     for item in items:
         group = next(
             (group for name, group in runs.items() if name in item.fixturenames), item.path.name
