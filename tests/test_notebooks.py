@@ -241,8 +241,14 @@ def execute(path, parameters, folder, times=1):
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources)
-    client.execute(extra_arguments=runner.KERNEL_ARGUMENTS)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources=resources,
+        extra_arguments=runner.KERNEL_ARGUMENTS,
+    )
+    client.execute()
     return notebook.cells
 
 
@@ -290,17 +296,18 @@ def test_run_all_twice_in_one_kernel_with_a_world_of_ones_own(tmp_path, monkeypa
     given = {"runs_dir": str(tmp_path / "runs"), "results_dir": str(tmp_path / "results")}
     cells = execute(ROOT / "notebooks" / f"{OWN}.ipynb", given, tmp_path, times=2)
     half = len(cells) // 2
-    assert len(displayed(cells)) > 8 and displayed(cells[half:]) == displayed(cells[:half])
+    assert displayed(cells[:half]) and displayed(cells[half:]) == displayed(cells[:half])
 
 
 @pytest.mark.slow
 def test_a_changed_parameter_counts_in_the_kernel_that_has_run(smoke, monkeypatch):
     """As who changes a value in the parameters cell and runs all cells again."""
     kernel(monkeypatch)
-    given = {"runs_dir": str(smoke / "runs"), "wandb_mode": "disabled", "iterations": 4}
+    given = {**yaml.safe_load(SMOKE.read_text()), "runs_dir": str(smoke / "runs")}
+    given |= {"results_dir": str(smoke / "changed"), "wandb_mode": "disabled", "iterations": 4}
     notebook = load_notebook_node(str(ROOT / "notebooks" / "00_tour.ipynb"))
-    first = parameterize_notebook(notebook, {**given, "catalogue_products": 800}).cells
-    again = parameterize_notebook(notebook, {**given, "catalogue_products": 800}).cells
+    first = parameterize_notebook(notebook, given).cells
+    again = parameterize_notebook(notebook, given).cells
     again[2].source = again[2].source.replace("iterations = 4", "iterations = 2")
     both = nbformat.v4.new_notebook(cells=copy.deepcopy([*first, *again]))
     for i, cell in enumerate(both.cells):

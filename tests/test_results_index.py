@@ -176,6 +176,10 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
     assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()
+    assert "on the same cores" not in readme.read_text()
+    (run.parent / "times.json").write_text('{"run": 480, "cpus": 2, "beside": "tests"}')
+    write_front_page(readme, run.parent)
+    assert ", beside tests on the same cores: `make run` 8 min 0 s." in readme.read_text()
     assert readme.read_text().startswith("# x\n") and readme.read_text().endswith(
         "<!-- notebooks: end -->\nend\n"
     )

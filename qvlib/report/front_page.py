@@ -192,7 +192,8 @@ def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> s
         for name in ("run", "test")
         if name in measured
     )
+    beside = f", beside {measured['beside']} on the same cores" if "beside" in measured else ""
     return (
         f"Measured in a fresh clone on {measured['cpus']} cores, installation included "
-        f"(`.ci/fresh`): {commands}. {alone}"
+        f"(`.ci/fresh`){beside}: {commands}. {alone}"
     )
