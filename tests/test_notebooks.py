@@ -304,11 +304,11 @@ def test_a_changed_parameter_counts_in_the_kernel_that_has_run(smoke, monkeypatc
     """As who changes a value in the parameters cell and runs all cells again."""
     kernel(monkeypatch)
     given = {**yaml.safe_load(SMOKE.read_text()), "runs_dir": str(smoke / "runs")}
-    given |= {"results_dir": str(smoke / "changed"), "wandb_mode": "disabled", "iterations": 4}
+    given |= {"results_dir": str(smoke / "changed"), "wandb_mode": "disabled", "iterations": 20}
     notebook = load_notebook_node(str(ROOT / "notebooks" / "00_tour.ipynb"))
     first = parameterize_notebook(notebook, given).cells
     again = parameterize_notebook(notebook, given).cells
-    again[2].source = again[2].source.replace("iterations = 4", "iterations = 2")
+    again[2].source = again[2].source.replace("iterations = 20", "iterations = 2")
     both = nbformat.v4.new_notebook(cells=copy.deepcopy([*first, *again]))
     for i, cell in enumerate(both.cells):
         cell.id = f"cell-{i}"
