@@ -300,6 +300,7 @@ def test_run_all_twice_in_one_kernel_with_a_world_of_ones_own(tmp_path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="two runs in one notebook show equally many nodes: open")
 def test_a_changed_parameter_counts_in_the_kernel_that_has_run(smoke, monkeypatch):
     """As who changes a value in the parameters cell and runs all cells again."""
     kernel(monkeypatch)
