@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
 BIN = .venv/bin
+NONE = 5  # pytest's exit status where ARGS choose no test of a half
 
 .PHONY: run test lint lab pins smollm2 textworld clean
 
@@ -16,7 +17,8 @@ run: .venv/.installed
 
 test: .venv/.installed lint smollm2
 	@$(MAKE) --no-print-directory textworld || echo "TextWorld could not be installed, see above: its tests are skipped"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not cluster" $(ARGS) || test $$? -eq $(NONE)
+	$(BIN)/python -m pytest -m cluster -n 0 $(ARGS) || test $$? -eq $(NONE)
 
 # Style, types of the method, and who may import whom (pyproject.toml has the rules).
 lint: .venv/.installed

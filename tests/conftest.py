@@ -22,9 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "again": "smoke",
         "smoke": "smoke",
         "undisturbed": "undisturbed",
-        "ray_cluster": "smoke",
-    }  # one test compares the first two, others a cluster's run with smoke
+    }  # one test compares the first two
     for item in items:
+        if "ray_cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.cluster)
         group = next(
             (group for name, group in runs.items() if name in item.fixturenames), item.path.name
         )
@@ -60,11 +61,26 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Callable[[], Any]]:
-    """Gives a Ray cluster of two CPUs, started when it is first asked for."""
+    """Gives a Ray cluster of two CPUs, started when it is first asked for, and tried once."""
     from clusters import started
 
     with ExitStack() as stack:
-        yield functools.cache(lambda: stack.enter_context(started(2)))
+        tried = functools.cache(lambda: _attempt(stack, started(2)))
+
+        def cluster() -> Any:
+            made, error = tried()
+            if error is not None:
+                pytest.fail(f"no Ray cluster could be started here: {error}")
+            return made
+
+        yield cluster
+
+
+def _attempt(stack: ExitStack, context: Any) -> tuple[Any, Exception | None]:
+    try:
+        return stack.enter_context(context), None
+    except Exception as error:  # Ray raises no narrower one
+        return None, error
 
 
 @pytest.fixture(scope="session")

@@ -27,17 +27,19 @@ KILLS = 5
 MADE_BEFORE = ("data", "agent", "other_agent")
 
 
-def parameters(folder: Path, cluster: Any) -> Params:
-    """The smoke run on the cluster: two workers on the driver's node, the third on the other."""
+def parameters(folder: Path, **where: Any) -> Params:
     return load(
         ROOT / "params" / "smoke.yml",
         runs_dir=str(folder / "runs"),
         results_dir=str(folder / "results"),
         wandb_mode="disabled",
-        executor="ray",
-        ray_address=cluster.address,
-        processes=3,
+        **where,
     )
+
+
+def on(cluster: Any) -> dict[str, Any]:
+    """The cluster: two workers on the driver's node, the third on the other."""
+    return {"executor": "ray", "ray_address": cluster.address, "processes": 3}
 
 
 def run(params: Params) -> dict[str, str]:
@@ -73,7 +75,7 @@ def check_nothing_is_lost_or_doubled(params: Params) -> None:
 @pytest.fixture(scope="module")
 def on_two_nodes(ray_cluster, tmp_path_factory):
     """(parameters, tables, seconds, those once the agents are cloned) of an undisturbed run."""
-    params = parameters(tmp_path_factory.mktemp("two-nodes"), ray_cluster())
+    params = parameters(tmp_path_factory.mktemp("two-nodes"), **on(ray_cluster()))
     with another_node(ray_cluster(), 1):
         begun = time.time()
         made = run(params)
@@ -83,11 +85,10 @@ def on_two_nodes(ray_cluster, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_tables_of_two_nodes_are_those_of_one_machine(smoke, on_two_nodes):
+def test_the_tables_of_two_nodes_are_those_of_one_machine(on_two_nodes, tmp_path):
     params, made, *_ = on_two_nodes
-    alone = written(smoke / "results")
     assert {"arms.csv", "gains.csv", "grid.csv", "scoring_rules.csv", "pair_rules.csv"} <= set(made)
-    assert made == {name: alone[name] for name in made}
+    assert made == run(parameters(tmp_path, executor="processes"))
     check_nothing_is_lost_or_doubled(params)
     metrics = numbers.metrics(params)
     assert metrics["arms"]["q_n5"]["tasks"] == params.evaluation.test_tasks
@@ -95,10 +96,10 @@ def test_the_tables_of_two_nodes_are_those_of_one_machine(smoke, on_two_nodes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_node_that_is_killed_costs_nothing(smoke, on_two_nodes, ray_cluster, tmp_path, number):
+def test_a_node_that_is_killed_costs_nothing(on_two_nodes, ray_cluster, tmp_path, number):
     """One of the two nodes dies at a random moment; every second run begins with its agents."""
     before, undisturbed, seconds, once_cloned = on_two_nodes
-    params = parameters(tmp_path, ray_cluster())
+    params = parameters(tmp_path, **on(ray_cluster()))
     if number % 2 == 0:  # cloning is a good part of the run: in these the kill comes after it
         for stage in MADE_BEFORE:
             shutil.copytree(stage_path(before, stage), stage_path(params, stage))

@@ -299,8 +299,9 @@ class _Actor:
             raise value
 
     def end(self) -> None:
-        """End it at once."""
-        self._ray.kill(self._handle)
+        """End it at once, unless it ended with the connection: Ray would make a new one."""
+        if self._ray.is_initialized():
+            self._ray.kill(self._handle)
 
     def _message(self) -> tuple[str, Any] | None:
         """The next message; None where it died, or the message with its node."""
