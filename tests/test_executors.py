@@ -104,7 +104,7 @@ def test_a_failure_ends_the_others_and_is_told(executor, kind, error, message):
     started = time.monotonic()
     with pytest.raises(error, match=message):
         list(executor.stream(workings.fails, [(kind,), ("waits",)]))
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 300  # the other would go on for ten minutes
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -105,7 +105,7 @@ class Padded(tuple):
 
 def waits(part):
     yield os.getpid()
-    time.sleep(60)
+    time.sleep(600)
 
 
 def stops(part, count):

@@ -313,13 +313,7 @@ class _Actor:
             if self.ready:
                 raise RuntimeError(f"in a worker process:\n{error}") from None
             self.gone, self.why = True, _line(error)
-        except (
-            exceptions.RayActorError,
-            exceptions.NodeDiedError,
-            exceptions.ObjectLostError,
-            exceptions.TaskCancelledError,
-            exceptions.WorkerCrashedError,
-        ) as error:
+        except exceptions.RayError as error:  # its process, its node or its memory is gone
             self.gone, self.why = True, _line(error)
         return None
 
@@ -464,6 +458,6 @@ def _paths() -> list[str]:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says last, in a line."""
+    """What an error says last, in a short line."""
     lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[-1].strip()[:200] if lines else type(error).__name__
