@@ -291,7 +291,10 @@ class EvaluationSettings(Settings):
         ge=0,
     )
     rerank_temperature: float = setting(
-        0.0, "0 = argmax of Q; else a draw from softmax(Q / T)", decides=("rerank", "trial"), ge=0
+        0.0,
+        "0 = argmax of Q; else a draw from softmax(Q / T) over the samples, repeats counted",
+        decides=("rerank", "trial"),
+        ge=0,
     )
     prior_weight: float = setting(
         0.0,
