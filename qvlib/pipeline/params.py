@@ -458,7 +458,8 @@ class Params:
         ):  # the agent's recipe, with a size and demonstrations of its own
             decides.setdefault("agent", self.stage_fields("agent"))
         if "trees" in decides and self.search.rounds > 1:
-            decides["round before"] = {"q_model": self.round_before().digest("q_model")}
+            guide = {"q_model": self.round_before().digest("q_model")}
+            decides["round before"] = guide | self.stage_fields("guide")
         return decides
 
     def each_seed(self) -> list[Params]:
