@@ -340,7 +340,18 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
     after_trees = AFTER_TREES | episodes({"rft", "tuned_policy", *RERANKED})
-    for steering in ({"discount": 1.0}, {"timeout_value": -1.0}, {"uct": "published_code"}):
+    steerings = {
+        "discount": 1.0,
+        "timeout_value": -1.0,
+        "uct": "published_code",
+        "expand_at": "first_visit",
+        "unvisited_value": "reward",
+        "ended_leaves": "once",
+        "refused_actions": "go_on",
+        "wrong_end_value": -1.0,
+        "final_backup": True,
+    }
+    for steering in ({name: value} for name, value in steerings.items()):
         assert changed(**steering) == after_trees | episodes({"mcts"})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from qvlib.base.errors import QvlibError
@@ -53,23 +54,56 @@ def _row(node: Node) -> dict[str, Any]:
 
 
 def check_tree(tree: Mapping[str, Any]) -> None:
-    """Raise QvlibError unless a record has a task, and nodes with ``NODE_KEYS``, parents first."""
+    """Whether a record is a tree: a task, and nodes with ``NODE_KEYS``, parents first.
+
+    Raises:
+        QvlibError: it is not; the line names the task, the node and what is wrong with it.
+    """
+    if not isinstance(tree, Mapping):
+        raise QvlibError(f"a tree record is a mapping with `task` and `nodes`, not {tree!r:.60}")
+    task, nodes = tree.get("task"), tree.get("nodes")
+    if not isinstance(task, str) or not isinstance(nodes, Sequence) or not nodes:
+        raise QvlibError(
+            f"tree of task {task!r:.40}: a tree record needs `task`, a text, and a non-empty list "
+            "`nodes`"
+        )
     known: set[str] = set()
-    for node in tree.get("nodes", ()):
-        missing = [key for key in NODE_KEYS if key not in node]
-        if missing or (node["parent"] is not None and node["parent"] not in known):
-            what = (
-                f"lacks {missing[0]!r}"
-                if missing
-                else f"comes before its parent {node['parent']!r}"
-            )
+    for node in nodes:
+        if wrong := _wrong(node, known):
+            name = node.get("node") if isinstance(node, Mapping) else node
             raise QvlibError(
-                f"tree of task {tree.get('task')!r}: node {node.get('node')!r} {what}; each node "
-                "needs node, parent (None for the root), action, visits, value, parents first"
+                f"tree of task {task!r:.40}: node {name!r:.40} {wrong}; a node has node, parent "
+                "(None for the root alone), action, visits and value, and comes after its parent"
             )
         known.add(node["node"])
-    if not known or "task" not in tree:
-        raise QvlibError("a tree record needs `task` and a non-empty list `nodes`")
+
+
+def _wrong(node: Any, known: Container[str]) -> str:
+    """What is wrong with a node after those that are known; "" where nothing is."""
+    if not isinstance(node, Mapping):
+        return "is no mapping"
+    for key in NODE_KEYS:
+        if key not in node:
+            return f"lacks {key!r}"
+    name, parent, visits, value = (node[key] for key in ("node", "parent", "visits", "value"))
+    if not isinstance(name, str | int) or name in known:
+        return "comes twice" if isinstance(name, str | int) else "has no text as its name"
+    if parent is None and known:
+        return "is a second root"
+    if parent is not None and (not isinstance(parent, str | int) or parent not in known):
+        return f"comes before its parent {parent!r:.40}"
+    if parent is not None and not isinstance(node["action"], str):
+        return f"has the action {node['action']!r:.40}, no text"
+    if not isinstance(visits, Integral) or isinstance(visits, bool) or visits < 0:
+        return f"has visits = {visits!r:.40}, no count"
+    if not is_value(value):
+        return f"has value = {value!r:.40}, no mean of values in [-1, 1]"
+    return ""
+
+
+def is_value(value: Any) -> bool:
+    """Whether it is a number in [-1, 1]."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -1 <= float(value) <= 1
 
 
 def children_by_parent(tree: Mapping[str, Any]) -> dict[str, list[Row]]:

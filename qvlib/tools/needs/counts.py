@@ -10,6 +10,7 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path, resolve
+from qvlib.core.preferences import least_visits
 from qvlib.pipeline.params import Params
 
 
@@ -122,7 +123,7 @@ def _pairs(
         rows = rows[
             (rows["rule"] == params.pairs.pairs)
             & (rows["min margin"] == params.pairs.min_margin)
-            & (rows["min visits"] == max(1, params.pairs.min_visits))
+            & (rows["min visits"] == least_visits(params.pairs.pairs, params.pairs.min_visits))
         ]
         if len(rows):
             return float(rows["pairs a tree"].iloc[0]), params.pairs.pairs
