@@ -27,8 +27,7 @@ class Reranked:
     drawn twice counts twice, so that the choice follows pi_agent(a) exp(score(a) / temperature).
     Distinct actions are scored once. The first proposal's cost is that of all candidates.
 
-    ``propose`` raises QvlibError where an action's score is nan, or a prior is asked for and the
-    agent tells no log-probability.
+    ``propose`` raises QvlibError where a score is nan, or a log-probability is needed and not told.
     """
 
     agent: Agent
@@ -69,12 +68,8 @@ class Reranked:
         ]
 
     def _score(self, proposal: Proposal, q: float) -> float:
-        """Q, and the share of the agent's own opinion that was asked for."""
         if math.isnan(q):
-            raise QvlibError(
-                f"the Q model scores {proposal.action!r:.80} as nan, no number to rank by; "
-                "fit it anew"
-            )
+            raise QvlibError(f"the Q model scores {proposal.action!r:.80} as nan; fit it anew")
         if not self.prior_weight:
             return q
         if proposal.log_prob is None:

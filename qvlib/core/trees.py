@@ -54,51 +54,44 @@ def _row(node: Node) -> dict[str, Any]:
 
 
 def check_tree(tree: Mapping[str, Any]) -> None:
-    """Whether a record is a tree: a task, and nodes with ``NODE_KEYS``, parents first.
+    """Raise QvlibError unless a record is a tree: a task, and nodes with ``NODE_KEYS``.
 
-    Raises:
-        QvlibError: it is not; the line names the task, the node and what is wrong with it.
+    The line names the task, the node and what is wrong with it.
     """
-    if not isinstance(tree, Mapping):
-        raise QvlibError(f"a tree record is a mapping with `task` and `nodes`, not {tree!r:.60}")
-    task, nodes = tree.get("task"), tree.get("nodes")
+    task, nodes = (
+        tree.get(key) if isinstance(tree, Mapping) else None for key in ("task", "nodes")
+    )
     if not isinstance(task, str) or not isinstance(nodes, Sequence) or not nodes:
         raise QvlibError(
-            f"tree of task {task!r:.40}: a tree record needs `task`, a text, and a non-empty list "
-            "`nodes`"
+            f"tree of task {task!r:.40}: a record of a tree needs `task`, a text, and `nodes`, a "
+            "list that is not empty"
         )
     known: set[str] = set()
     for node in nodes:
-        if wrong := _wrong(node, known):
+        wrong = _wrong(node, known) if isinstance(node, Mapping) else "is no mapping"
+        if wrong:
             name = node.get("node") if isinstance(node, Mapping) else node
-            raise QvlibError(
-                f"tree of task {task!r:.40}: node {name!r:.40} {wrong}; a node has node, parent "
-                "(None for the root alone), action, visits and value, and comes after its parent"
-            )
+            raise QvlibError(f"tree of task {task!r:.40}: node {name!r:.40} {wrong}")
         known.add(node["node"])
 
 
-def _wrong(node: Any, known: Container[str]) -> str:
+def _wrong(node: Row, known: Container[str]) -> str:
     """What is wrong with a node after those that are known; "" where nothing is."""
-    if not isinstance(node, Mapping):
-        return "is no mapping"
-    for key in NODE_KEYS:
-        if key not in node:
-            return f"lacks {key!r}"
-    name, parent, visits, value = (node[key] for key in ("node", "parent", "visits", "value"))
-    if not isinstance(name, str | int) or name in known:
-        return "comes twice" if isinstance(name, str | int) else "has no text as its name"
-    if parent is None and known:
-        return "is a second root"
-    if parent is not None and (not isinstance(parent, str | int) or parent not in known):
-        return f"comes before its parent {parent!r:.40}"
-    if parent is not None and not isinstance(node["action"], str):
-        return f"has the action {node['action']!r:.40}, no text"
-    if not isinstance(visits, Integral) or isinstance(visits, bool) or visits < 0:
-        return f"has visits = {visits!r:.40}, no count"
-    if not is_value(value):
-        return f"has value = {value!r:.40}, no mean of values in [-1, 1]"
-    return ""
+    missing = [key for key in NODE_KEYS if key not in node]
+    if missing:
+        return f"lacks {missing[0]!r}; a node has {', '.join(NODE_KEYS)}"
+    name, parent, action, visits, value = (node[key] for key in NODE_KEYS)
+    named = isinstance(parent, str | int) and parent in known
+    counted = isinstance(visits, Integral) and not isinstance(visits, bool) and int(visits) >= 0
+    rules = {
+        "node": (isinstance(name, str | int) and name not in known, "a name of its own"),
+        "parent": (named or (parent is None and not known), "a node before it; None at the root"),
+        "action": (parent is None or isinstance(action, str), "a text"),
+        "visits": (counted, "a count"),
+        "value": (is_value(value), "a mean of values in [-1, 1]"),
+    }
+    wrong = [key for key, (right, _) in rules.items() if not right]
+    return f"has {wrong[0]} = {node[wrong[0]]!r:.40}, not {rules[wrong[0]][1]}" if wrong else ""
 
 
 def is_value(value: Any) -> bool:
