@@ -48,6 +48,7 @@ class Measured:
     reply: float
     speed: float
     best_of: int = 0
+    expand_at: str = "second_visit"
 
 
 def measured(folder: str | Path, params: Params) -> Measured:
@@ -95,6 +96,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             reply=reply,
             speed=read_and_written / cost["trees_seconds"],
             best_of=given.get("best_of", 0),
+            expand_at=given.get("expand_at", "second_visit"),
         )
     except FileNotFoundError as error:
         raise QvlibError(
