@@ -96,8 +96,10 @@ def test_siblings_off_the_best_trajectory_are_not_compared():
         {"node": f"1.{i}", "parent": "1", "action": "xy"[i], "visits": 1, "value": value}
         for i, value in enumerate((0.0, 1.0))
     ]
-    siblings = one_node.without_pair([tree], PairSettings(pairs="best_path"))
-    assert siblings.path == ("b",) and "`best_path`" in siblings.why_not
+    siblings = one_node.without_pair([tree], PairSettings(pairs="best_value_path"))
+    assert (
+        siblings.path == ("b",) and "`best_value_path` looks at the states on" in siblings.why_not
+    )
     assert siblings.where().endswith("After `b`:")
 
 

@@ -166,6 +166,13 @@ def test_a_file_scales_the_search_by_tasks_iterations_candidates_and_chains(resu
     assert (
         shorter["arm q_n10"].prompts == 20 * 2 and shorter["arm q_n10"].completion == 20 * 20 * 50
     )
+    # of 30 iterations 7.5 expanded a leaf; at the first visit all do, each 4 replies more
+    first = make({**FILE, "filter_actions": True, "expand_at": "first_visit"})
+    sooner = needs.tokens(first, run, LENGTHS)[0]
+    assert run.iterations == 30 and sooner.prompts == 200 * 40
+    assert sooner.completion == 200 * (70 + 4 * 22.5) * 50
+    again = needs.tokens(first, replace(run, expand_at="first_visit"), LENGTHS)[0]
+    assert again.completion == few.completion
     each = needs.tokens(make({**FILE, "api_n": "each"}), run, LENGTHS)[0]
     assert each.prompts == 200 * 56  # every reply pays for its prompt
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from toy import Fixed
 
 from qvlib import environments, pipeline
+from qvlib.agents.mcts import search_config
 from qvlib.base import imports
 from qvlib.base.errors import QvlibError
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import search
 from qvlib.environments.world import data_hashes, demonstrator
 from qvlib.pipeline.params import make
 
@@ -34,6 +38,9 @@ def bare(settings):
 
 def nothing(settings):
     return object()
+
+def strict(settings):
+    return Maze(max_steps=2, timeout_value=-1.0)
 
 def hashed(settings):
     world = Own()
@@ -129,6 +136,20 @@ def test_a_file_that_was_changed_stops_a_run_that_goes_on(tmp_path, module):
 def test_what_is_wrong_is_named(tmp_path, module, function, message):
     with pytest.raises(QvlibError, match=message):
         world(make({"environment": f"{module[0]}:{function}", "runs_dir": str(tmp_path / "runs")}))
+
+
+def test_the_limits_are_the_environments_own_and_what_is_typed_is_not_passed_over(tmp_path, module):
+    name = f"{module[0]}:strict"
+    strict = world(params(tmp_path, name))
+    (task, *_) = strict.tasks("train")
+    config = search_config(make({}).search)  # of a run whose timeout_value is -0.5
+    (tree,) = lockstep([search(strict, task, config, 0)], Fixed(["loop"]), 1)
+    assert {node.value for node in tree.root.walk() if node.visits} == {-1.0}
+    assert world(params(tmp_path, name, timeout_value=-1.0, max_steps=2)).timeout_value == -1.0
+    for typed in ({"timeout_value": -0.5}, {"max_steps": 10}):
+        (key,) = typed
+        with pytest.raises(QvlibError, match=f"was given {key} = .* has .*; let it take settings"):
+            world(params(tmp_path / key, name, **typed))
 
 
 def test_a_world_with_settings_and_data_of_its_own(tmp_path, module):

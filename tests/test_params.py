@@ -224,9 +224,8 @@ def test_only_the_chosen_worlds_and_estimators_settings_enter_digests():
         assert set(decided["data"]) == {
             name for name in params.world.names() if "data" in params.world.decides(name)
         }
-        assert set(decided["q_model"]) == {
-            "estimator", "q_base", *step_dpo.StepDPOSettings.names()
-        }  # fmt: skip
+        fitted = set(step_dpo.StepDPOSettings.names()) - {"score_rule"}  # that is of scores alone
+        assert set(decided["q_model"]) == {"estimator", "q_base", *fitted}
     other = make({"estimator": "test_params:OTHER_ESTIMATOR"})
     assert set(other.stage_fields("q_model")) == {"estimator", "q_base", "depth"}
     assert other.digest("pairs") == make({}).digest("pairs")
@@ -333,6 +332,7 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
 def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(rerank_temperature=0.5) == {"trial", *episodes(RERANKED)}
     assert changed(prior_weight=0.5) == {"trial", *episodes(RERANKED)}
+    assert changed(score_rule="mean") == {"rules", "trial", *episodes(RERANKED)}
     assert changed(mcts_iterations=7) == episodes({"mcts"})
     assert changed(best_of=5) == episodes({"best_of_n"})
     every_arm = episodes(arm.name for arm in arms_of())
@@ -340,7 +340,18 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
     after_trees = AFTER_TREES | episodes({"rft", "tuned_policy", *RERANKED})
-    for steering in ({"discount": 1.0}, {"timeout_value": -1.0}, {"uct": "published_code"}):
+    steerings = {
+        "discount": 1.0,
+        "timeout_value": -1.0,
+        "uct": "published_code",
+        "expand_at": "first_visit",
+        "unvisited_value": "reward",
+        "ended_leaves": "once",
+        "refused_actions": "go_on",
+        "wrong_end_value": -1.0,
+        "final_backup": True,
+    }
+    for steering in ({name: value} for name, value in steerings.items()):
         assert changed(**steering) == after_trees | episodes({"mcts"})
 
 
@@ -369,6 +380,13 @@ def test_a_new_arm_replays_no_other():
         make({"extra_arms": ["test_params:THINKING", "test_params:THINKING_TWICE"]})
     with pytest.raises(QvlibError, match="unknown parameter 'think'"):
         base.replace(think=4)
+
+
+def test_the_rule_of_scores_decides_the_trees_that_it_guides():
+    first, second = make({"rounds": 1}), make({"rounds": 2})
+    for params, guided in ((first, False), (second, True)):
+        other = params.replace(score_rule="published_code")
+        assert (params.digest("trees") != other.digest("trees")) is guided
 
 
 def test_the_baseline_rft_decides_nothing_where_it_is_not_played():

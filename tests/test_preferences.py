@@ -79,9 +79,9 @@ def test_all_nodes_by_hand():
     ]
 
 
-def test_best_path_by_hand():
+def test_best_value_path_by_hand():
     """right is best; its children tie in value, and the more visited goes on."""
-    assert pairs_by_hand(rule="best_path") == [
+    assert pairs_by_hand(rule="best_value_path") == [
         ((), "right", "once"),
         (("right", "r-too"), "deep-good", "deep-bad"),
     ]
@@ -172,7 +172,7 @@ def test_trees_with_other_names_and_extra_keys():
         node("m", "root-17", "stay", 3, 0.1),
         task="elsewhere",
     )
-    for rule in ("best_path", "all_nodes"):
+    for rule in ("best_value_path", "all_nodes"):
         (pair,) = build_pairs([foreign], rule)
         assert (pair.task, pair.node, pair.path, pair.chosen, pair.rejected) == (
             "elsewhere",
@@ -226,8 +226,8 @@ def test_paths_rebuild_the_states_of_real_trees():
             children[p.chosen].visits,
             children[p.rejected].visits,
         )
-    best = build_pairs([tree_record(t) for t in trees], "best_path")
-    assert set(best) < set(pairs)
+    for rule in ("best_path", "best_value_path"):
+        assert set(build_pairs([tree_record(t) for t in trees], rule, min_visits=1)) < set(pairs)
 
 
 def many(n, tasks=40):

@@ -10,7 +10,9 @@ import pytest
 import torch
 from toy import small_lm, states
 
+from qvlib.estimators import step_dpo
 from qvlib.estimators.log_ratio import LogRatio
+from qvlib.estimators.step_dpo import StepDPOSettings
 from qvlib.models.local import LocalModel
 from qvlib.models.prompts import Prompt
 
@@ -156,3 +158,19 @@ def test_the_published_form_ranks_two_actions_otherwise():
         [(2 / after_a / 36) ** (1 / 3), (1.5 / after_b / 36) ** (1 / 3)]
     )
     assert summed[0] > summed[1] and mean[0] > mean[1] and published[0] < published[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({}, "sum"),
+        ({"log_prob": "mean"}, "mean"),
+        ({"score_rule": "mean"}, "mean"),
+        ({"log_prob": "mean", "score_rule": "sum"}, "sum"),
+        ({"score_rule": "published_code"}, "published_code"),
+    ],
+)
+def test_actions_are_scored_as_trained_or_by_the_rule_that_is_named(pair, tmp_path, settings, rule):
+    policy, reference = pair
+    opened = step_dpo.load(tmp_path, reference, StepDPOSettings(**settings), lambda *_: policy)
+    assert opened == LogRatio(policy, reference, rule)

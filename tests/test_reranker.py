@@ -12,6 +12,7 @@ from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
 from qvlib.agents.listed import Listed
+from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import episode, tree_episode
 from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import lockstep
@@ -19,6 +20,7 @@ from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
 from qvlib.core.trees import tree_record
 from qvlib.core.types import Cost, Proposal, Request, Task
+from qvlib.pipeline.params import EvaluationSettings
 
 MAZE = Maze()
 STATE = MAZE.reset(Task("t", "go"))
@@ -77,7 +79,21 @@ def test_prior_weight_adds_the_agents_own_opinion():
     assert ask(Reranked(agent, q, 2, prior_weight=0.3))[0].action == "b"  # -0.03 against 0.1
     assert ask(Reranked(agent, q, 2, prior_weight=0.4))[0].action == "a"  # -0.04 against -0.2
     unknown = Fixed(["a", "b"], [None])
-    assert ask(Reranked(unknown, q, 2, prior_weight=1.0))[0].action == "b"
+    assert ask(Reranked(unknown, q, 2))[0].action == "b"
+
+
+@pytest.mark.parametrize("told", [[None], [-0.1, None]])
+@pytest.mark.parametrize("q", [None, Table({"a": 0.0, "b": 1.0})])
+def test_a_prior_that_is_not_told_is_no_certainty(told, q):
+    with pytest.raises(QvlibError, match=r"prior_weight = 0.5, but .* of '[ab]'; set"):
+        ask(Reranked(Fixed(["a", "b"], told), q, 2, prior_weight=0.5))
+
+
+def test_a_score_that_is_no_number_is_no_score():
+    q = Table({"a": 0.0, "b": math.nan})
+    with pytest.raises(QvlibError, match="scores 'b' as nan"):
+        ask(Reranked(Fixed(["a", "b"]), q, 2))
+    assert ask(Reranked(Fixed(["a", "b"]), Table({"a": 0.0, "b": -math.inf}), 2))[0].action == "a"
 
 
 def test_zero_q_twins():
@@ -96,6 +112,17 @@ def test_temperature_draws_from_the_softmax():
     assert stats.chisquare([counts[a] for a in "abc"], 1500 * p / p.sum()).pvalue > 0.001
     again = Reranked(Fixed(["a", "b", "c"]), Table(q), 3, temperature=t)
     assert ask(again, key=(3, "t", "0")) == ask(again, key=(3, "t", "0"))
+
+
+def test_an_action_that_was_drawn_twice_counts_twice():
+    """The choice among samples follows pi_agent(a) exp(Q(a) / T), as the docstring says."""
+    q, t = {"a": 0.0, "b": 0.5, "c": -0.5}, 0.7
+    drawn = ["a", "b", "a", "c", "a"]
+    counts = first_actions(Reranked(Fixed(drawn), Table(q), 5, temperature=t))
+    p = np.array([drawn.count(a) * np.exp(q[a] / t) for a in "abc"])
+    assert stats.chisquare([counts[a] for a in "abc"], 1500 * p / p.sum()).pvalue > 0.001
+    assert "drawn twice counts twice" in " ".join(Reranked.__doc__.split())
+    assert "repeats counted" in EvaluationSettings.model_fields["rerank_temperature"].description
 
 
 def test_without_replacement_at_a_temperature():

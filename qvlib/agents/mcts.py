@@ -6,9 +6,10 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 from qvlib.agents.arm import OTHER, Cast, Player, arm
+from qvlib.agents.search_rules import published_select, published_uct, select_once
 from qvlib.base.settings import Settings, setting
 from qvlib.core.episodes import tree_episode
-from qvlib.core.mcts import SearchConfig, Select, published_uct_select, search, uct_select
+from qvlib.core.mcts import SearchConfig, Select, search, uct, uct_select
 from qvlib.core.types import Environment, Job, Task
 
 
@@ -28,8 +29,9 @@ def search_config(settings: Any, iterations: int | None = None) -> SearchConfig:
 
 def selection(settings: Any) -> Select:
     """The rule by which it selects a leaf."""
-    rule = {"mean": uct_select, "published_code": published_uct_select}[settings.uct]
-    return rule(settings.exploration)
+    score = {"mean": uct, "published_code": published_uct}[settings.uct]
+    rules = {"again": uct_select, "once": select_once, "published_code": published_select}
+    return rules[settings.ended_leaves](settings.exploration, score)
 
 
 def _player(cast: Cast) -> Player:

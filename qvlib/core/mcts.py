@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from qvlib.core.types import (
     FREE,
@@ -33,6 +34,13 @@ class SearchConfig:
     exploration: the c of UCT, where no other selection is handed in.
     stop_at_success: stop once a node of the tree ends with reward 1.
     invalid_value: what is backed up for an action that the environment refused.
+    expand_at: ``second_visit`` of a leaf (the root's first), or the first, after which the search
+        also stops at a success that was not evaluated.
+    unvisited_value: of a child before its first visit, ``zero`` or the ``reward`` it ended with, or
+        ``invalid_value``. Of new children the one of the highest is evaluated.
+    refused_actions: they ``end`` a branch or, as in an episode, ``go_on``.
+    wrong_end_value: added in the node of an end with reward 0; above it counts 0.
+    final_backup: a search without success ends by backing up each end whose value is 0.
     reroot_after: after so many iterations selection starts from the best visited child of where it
         started, and so on: deeper trees for the same iterations. 0 = always from the root.
     discount: discount factor per step (the published 1 makes putting off the end free: an agent
@@ -44,18 +52,25 @@ class SearchConfig:
     exploration: float = math.sqrt(2)
     stop_at_success: bool = True
     invalid_value: float = -1.0
+    expand_at: Literal["second_visit", "first_visit"] = "second_visit"
+    unvisited_value: Literal["zero", "reward"] = "zero"
+    refused_actions: Literal["end", "go_on"] = "end"
+    wrong_end_value: float = 0.0
+    final_backup: bool = False
     reroot_after: int = 0
     discount: float = 1.0
 
 
 @dataclass(slots=True)
 class Node:
-    """A state in the tree and the action that led to it; only ``search`` changes one.
+    """A state in the tree and the action that led to it; only a search changes one.
 
     id: the path of child numbers from the root, "" for the root, then "0", "0.3", ...
     samples: how many of the agent's draws were this action.
     value_sum: sum of the backed-up values, each in [-1, 1].
-    best_reward: best terminal reward in [0, 1] seen at or below it, rollouts included.
+    best_reward: best terminal reward in [0, 1] seen at or below it: of nodes, visited or not, and
+        rollouts.
+    born: how many children it has had.
     """
 
     id: str
@@ -67,12 +82,14 @@ class Node:
     visits: int = 0
     value_sum: float = 0.0
     best_reward: float = 0.0
+    unvisited_value: float = 0.0
+    born: int = 0
     children: list[Node] = field(default_factory=list)
 
     @property
     def value(self) -> float:
-        """Running mean of the backed-up values; 0 before the first visit."""
-        return self.value_sum / self.visits if self.visits else 0.0
+        """Running mean of the backed-up values; ``unvisited_value`` before the first visit."""
+        return self.value_sum / self.visits if self.visits else self.unvisited_value
 
     @property
     def depth(self) -> int:
@@ -89,8 +106,8 @@ class Node:
 class Tree:
     """A finished search: its root, what it cost, and the actions of the best episode it saw.
 
-    best_actions: from the first state to the end with the highest reward that an iteration reached,
-        by its rollout or in the tree; among equals the shortest, then the first. Empty where no
+    best_actions: from the first state to the end with the highest reward that was seen, in the tree
+        or by a rollout; among equals the shortest, then the first. Empty where no
         episode ended.
     """
 
@@ -114,8 +131,8 @@ class Evaluation:
     cost: Cost = FREE
 
 
-Select = Callable[[Node], Node]
-"""The leaf to evaluate next, from the node where selection starts."""
+Select = Callable[[Node], Node | None]
+"""The leaf to evaluate next, from the node where selection starts; None ends the search."""
 
 Evaluate = Callable[[Node, Key], Job[Evaluation]]
 """What a leaf is worth; every draw it asks for has a key that begins with the given one.
@@ -133,34 +150,51 @@ def search(
     *,
     select: Select | None = None,
     evaluate: Evaluate | None = None,
+    stream: str = "search",
 ) -> Job[Tree]:
     """Search one task; a generator for ``lockstep``.
 
     Each iteration selects a leaf, expands it if it was visited before (or is the root), evaluates
     its first child, and backs the outcome up. By default it selects by UCT (``uct_select``) and
     evaluates by one ``rollout``.
+
+    stream: names its random draws, others than those of an ``episode`` of the same task and seed;
+    searches of a task under one name share theirs.
     """
     select = select or uct_select(config.exploration)
     evaluate = evaluate or rollout(environment, config.discount)
+    at_once, prefix = config.expand_at == "first_visit", f"{stream}/" if stream else ""
     root = top = Node("", environment.reset(task))
-    cost, done, best = Cost(), 0, root.state
-    for iteration in range(config.iterations):
-        done = iteration + 1
-        if config.reroot_after and iteration and iteration % config.reroot_after == 0:
-            top = _below(top, environment)
+    cost, done, best, solved = Cost(), 0, root.state, False
+    while done < config.iterations and not solved:
+        if config.reroot_after and done and done % config.reroot_after == 0:
+            top = _below(top, environment, config)
         leaf = select(top)
-        if _open(leaf, environment) and (leaf.visits or leaf is root):
-            cost += yield from _expand(leaf, environment, config.expand_n, seed)
-            leaf = leaf.children[0]
-        outcome = _settled(leaf, environment, config.invalid_value)
+        if leaf is None:
+            break
+        stepped_into = [leaf]
+        if _open(leaf, environment, config) and (leaf.visits or leaf is root or at_once):
+            cost += yield from _expand(leaf, environment, config, (seed, task.id, prefix))
+            stepped_into = leaf.children
+            leaf = max(stepped_into, key=lambda child: child.value)
+        outcome = _settled(leaf, environment, config)
         if outcome is None:
-            outcome = yield from evaluate(leaf, (seed, task.id, f"{leaf.id}/{iteration}"))
+            outcome = yield from evaluate(leaf, (seed, task.id, f"{prefix}{leaf.id}/{done}"))
         cost += outcome.cost
         end = outcome.end
-        backup(leaf, outcome.value, end.reward if end.done else 0.0, config.discount)
-        best = _better(end, best)
-        if config.stop_at_success and leaf.state.done and leaf.state.reward >= 1:
-            break
+        reward = end.reward if end.done else 0.0
+        backup(leaf, outcome.value, reward, config.discount, config.wrong_end_value)
+        for state in (*(node.state for node in stepped_into), end):
+            best = _better(state, best)
+        ends = stepped_into if at_once else [leaf]
+        solved = config.stop_at_success and any(
+            node.state.done and node.state.reward >= 1 for node in ends
+        )
+        done += 1
+    if config.final_backup and not solved:
+        for node in [n for n in root.walk() if n.state.done and n.value == 0]:
+            reward = node.state.reward
+            backup(node, reward, reward, config.discount, config.wrong_end_value)
     return Tree(task, root, done, cost, tuple(step.action for step in best.history))
 
 
@@ -169,17 +203,6 @@ def uct(child: Node, parent: Node, exploration: float) -> float:
     if not child.visits:
         return math.inf
     return child.value + exploration * math.sqrt(math.log(parent.visits) / child.visits)
-
-
-def published_uct(child: Node, parent: Node, exploration: float) -> float:
-    """UCT as the published code has it: the running mean is divided by the visits once more.
-
-    Exploitation fades as 1 / N(child).
-    """
-    if not child.visits:
-        return math.inf
-    bonus = exploration * math.sqrt(math.log(parent.visits) / child.visits)
-    return child.value / child.visits + bonus
 
 
 def uct_select(exploration: float, score: Callable[[Node, Node, float], float] = uct) -> Select:
@@ -192,11 +215,6 @@ def uct_select(exploration: float, score: Callable[[Node, Node, float], float] =
         return node
 
     return select
-
-
-def published_uct_select(exploration: float) -> Select:
-    """``uct_select`` by ``published_uct``."""
-    return uct_select(exploration, published_uct)
 
 
 def rollout(environment: Environment, discount: float = 1.0) -> Evaluate:
@@ -220,52 +238,77 @@ def rollout(environment: Environment, discount: float = 1.0) -> Evaluate:
     return evaluate
 
 
-def backup(leaf: Node, value: float, reward: float, discount: float = 1.0) -> None:
+def backup(
+    leaf: Node, value: float, reward: float, discount: float = 1.0, wrong_end_value: float = 0.0
+) -> None:
     """N += 1 and V += (value - V) / N for every node up to the root (eq. 5).
 
     A reward is discounted a step for each node up; a penalty is no smaller for being far.
+    ``wrong_end_value`` counts in the leaf alone, where the episode ends there with reward 0.
     """
+    if leaf.state.done and not leaf.state.reward:
+        leaf.value_sum += wrong_end_value
     node: Node | None = leaf
     while node is not None:
         node.visits += 1
         node.value_sum += value
-        node.best_reward = max(node.best_reward, reward)
         node = node.parent
         value = value * discount if value > 0 else value
+    _note(leaf, reward)
 
 
-def _open(node: Node, environment: Environment) -> bool:
+def _note(node: Node | None, reward: float) -> None:
+    """A terminal reward was seen at or below a node: so it was below all above it."""
+    while node is not None:
+        node.best_reward = max(node.best_reward, reward)
+        node = node.parent
+
+
+def _open(node: Node, environment: Environment, config: SearchConfig) -> bool:
     """Can it have children? A refused action leads back to its parent's state, so it has none."""
-    return node.state.valid and not node.state.done and node.state.depth < environment.max_steps
+    goes_on = node.state.valid or config.refused_actions == "go_on"
+    return goes_on and not node.state.done and node.state.depth < environment.max_steps
 
 
-def _settled(leaf: Node, environment: Environment, invalid_value: float) -> Evaluation | None:
+def _settled(leaf: Node, environment: Environment, config: SearchConfig) -> Evaluation | None:
     """What a leaf is worth where there is nothing to find out: refused, done or out of steps."""
-    if _open(leaf, environment):
+    if _open(leaf, environment, config):
         return None
-    if not leaf.state.valid:
-        return Evaluation(invalid_value, leaf.state)
+    if not leaf.state.valid and config.refused_actions == "end":
+        return Evaluation(config.invalid_value, leaf.state)
     value = leaf.state.reward if leaf.state.done else environment.timeout_value
     return Evaluation(value, leaf.state)
 
 
-def _below(top: Node, environment: Environment) -> Node:
+def _below(top: Node, environment: Environment, config: SearchConfig) -> Node:
     """The child of the highest value that can be gone on from; ``top`` where there is none."""
-    children = [child for child in top.children if child.visits and _open(child, environment)]
+    children = [c for c in top.children if c.visits and _open(c, environment, config)]
     return max(children, key=lambda child: (child.value, child.visits), default=top)
 
 
-def _expand(leaf: Node, environment: Environment, n: int, seed: int) -> Job[Cost]:
-    """Give a leaf one child for each distinct sampled action; returns what that cost."""
-    proposals = yield Request(leaf.state, n, (seed, leaf.state.task.id, leaf.id))
+def _expand(leaf: Node, environment: Environment, config: SearchConfig, key: Key) -> Job[Cost]:
+    """Give a leaf one child for each distinct sampled action; returns what that cost.
+
+    One that has lost its children draws anew, and numbers them on.
+    """
+    node = f"{key[2]}{leaf.id}" + (f"+{leaf.born}" if leaf.born else "")
+    proposals = yield Request(leaf.state, config.expand_n, (*key[:2], node))
     by_action: dict[str, Node] = {}
     for proposal in proposals:
-        if proposal.action in by_action:
-            by_action[proposal.action].samples += 1
+        action = proposal.action
+        if action in by_action:
+            by_action[action].samples += 1
             continue
-        number = f"{leaf.id}.{len(by_action)}" if leaf.id else str(len(by_action))
-        state = environment.step(leaf.state, proposal.action)
-        by_action[proposal.action] = Node(number, state, leaf, proposal.action, proposal.log_prob)
+        name = f"{leaf.id}.{leaf.born}" if leaf.id else str(leaf.born)
+        child = Node(name, environment.step(leaf.state, action), leaf, action, proposal.log_prob)
+        if config.unvisited_value == "reward":
+            child.unvisited_value = (
+                child.state.reward if child.state.valid else config.invalid_value
+            )
+        if child.state.done:
+            _note(child, child.state.reward)
+        by_action[action] = child
+        leaf.born += 1
     leaf.children = list(by_action.values())
     return _spent(proposals) + Cost(env_steps=len(by_action))
 

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
-from qvlib.core.trees import Row, children_by_parent, paths
+from qvlib.core.trees import Row, children_by_parent, is_value, paths
+
+RULES = ("best_path", "best_value_path", "all_nodes", "all_siblings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,19 @@ def build_pairs(
 ) -> list[Pair]:
     """Pairs of siblings, in the order of the trees.
 
-    rule: ``best_path`` pairs the best with the worst sibling along the best trajectory, as
-    published; ``all_nodes`` does so at every node; ``all_siblings`` takes every two siblings of
-    every node. Siblings with fewer than ``min_visits`` visits are not considered; pairs with a
-    margin of 0 or under ``min_margin`` are skipped.
+    rule: one of ``RULES``. ``best_path`` pairs the best with the worst sibling along the path to
+    the node of the highest reward, as published; ``best_value_path`` along the visited children of
+    highest value; ``all_nodes`` at every node; ``all_siblings`` takes every two siblings of every
+    node. Siblings with fewer than ``min_visits`` visits are not considered. One that was never
+    visited counts along ``best_path`` alone, with the value that its tree gives it (0 in ours).
+    Pairs with a margin of 0 or under ``min_margin`` are skipped.
 
     Raises:
-        QvlibError: a tree lacks a key, or a node's parent.
+        QvlibError: an unknown rule; a tree that ``check_tree`` refuses; ``best_path`` of a tree
+            whose nodes have no ``reward``.
     """
+    if rule not in RULES:
+        raise QvlibError(f"no rule of pairs is called {rule!r:.40}; there are {', '.join(RULES)}")
     pairs = (
         _pair(tree["task"], parent, path, better, worse)
         for tree in trees
@@ -87,15 +95,21 @@ def build_pairs(
     return [p for p in pairs if p.margin > 0 and p.margin >= min_margin and p.chosen != p.rejected]
 
 
+def least_visits(rule: str, min_visits: int) -> int:
+    """The least visits of siblings that a rule compares: one, but along ``best_path``."""
+    return min_visits if rule == "best_path" else max(min_visits, 1)
+
+
 def _compared_siblings(
     tree: Mapping[str, Any], rule: str, min_visits: int
 ) -> Iterator[tuple[str, tuple[str, ...], list[Row]]]:
-    """(parent, path to it, its visited children) of each node that the rule looks at."""
+    """(parent, path to it, those of its children that count) of each node the rule looks at."""
     children, path = children_by_parent(tree), paths(tree)
-    best_only = rule == "best_path"
-    nodes = _best_path(tree, children) if best_only else [node["node"] for node in tree["nodes"]]
+    walk = {"best_path": _best_path, "best_value_path": _best_value_path}.get(rule)
+    nodes = walk(tree, children) if walk else [node["node"] for node in tree["nodes"]]
     for node in nodes:
-        siblings = [s for s in children.get(node, ()) if s["visits"] >= max(min_visits, 1)]
+        least = least_visits(rule, min_visits)
+        siblings = [s for s in children.get(node, ()) if s["visits"] >= least]
         if len(siblings) > 1:
             yield node, path[node], siblings
 
@@ -114,8 +128,26 @@ def _pair(task: str, node: str, path: tuple[str, ...], better: Row, worse: Row) 
     )
 
 
-def _best_path(tree: Mapping[str, Any], children: Mapping[str, Sequence[Row]]) -> Iterator[str]:
-    """Nodes of the best trajectory: from the root, always the visited child of highest value."""
+def _best_path(tree: Mapping[str, Any], children: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The nodes from the root to the first node of the highest reward, that one left out."""
+    rewards = [node.get("reward") for node in tree["nodes"]]
+    if not all(map(is_value, rewards)):
+        raise QvlibError(
+            f"tree of task {tree['task']!r:.40}: pairs of best_path need the terminal `reward` of "
+            "every node, 0 where nothing ends; or take best_value_path, all_nodes or all_siblings"
+        )
+    parents = {node["node"]: node["parent"] for node in tree["nodes"]}
+    nodes, node = [], parents[tree["nodes"][rewards.index(max(rewards))]["node"]]
+    while node is not None:
+        nodes.append(node)
+        node = parents[node]
+    return nodes[::-1]
+
+
+def _best_value_path(
+    tree: Mapping[str, Any], children: Mapping[str, Sequence[Row]]
+) -> Iterator[str]:
+    """The nodes from the root on, always to the visited child of highest value."""
     node = tree["nodes"][0]["node"]
     while True:
         yield node

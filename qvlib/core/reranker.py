@@ -5,11 +5,13 @@ A reranked agent is an agent: it can be evaluated, searched with, or reranked ag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.core.types import Agent, Cost, Proposal, QModel, Request, total
 
@@ -21,8 +23,11 @@ class Reranked:
     score(a) = Q(a) + prior_weight * log pi_agent(a). ``q_model`` None means Q = 0: with
     ``prior_weight=1`` the likeliest of n, with ``temperature=inf`` a random one, the no-Q twins.
     temperature: 0 takes the highest score (ties: the action drawn first), else a draw from
-    softmax(score / temperature) without replacement. Distinct actions are scored once. The first
-    proposal's cost is that of all candidates.
+    softmax(score / temperature) over the n candidates, without replacement: an action that was
+    drawn twice counts twice, so that the choice follows pi_agent(a) exp(score(a) / temperature).
+    Distinct actions are scored once. The first proposal's cost is that of all candidates.
+
+    ``propose`` raises QvlibError where a score is nan, or a log-probability is needed and not told.
     """
 
     agent: Agent
@@ -63,5 +68,13 @@ class Reranked:
         ]
 
     def _score(self, proposal: Proposal, q: float) -> float:
-        prior = self.prior_weight * (proposal.log_prob or 0.0) if self.prior_weight else 0.0
-        return q + prior
+        if math.isnan(q):
+            raise QvlibError(f"the Q model scores {proposal.action!r:.80} as nan; fit it anew")
+        if not self.prior_weight:
+            return q
+        if proposal.log_prob is None:
+            raise QvlibError(
+                f"prior_weight = {self.prior_weight:g}, but the agent tells no log-probability of "
+                f"{proposal.action!r:.80}; set prior_weight to 0"
+            )
+        return q + self.prior_weight * proposal.log_prob

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from qvlib.base.errors import QvlibError
@@ -53,23 +54,49 @@ def _row(node: Node) -> dict[str, Any]:
 
 
 def check_tree(tree: Mapping[str, Any]) -> None:
-    """Raise QvlibError unless a record has a task, and nodes with ``NODE_KEYS``, parents first."""
+    """Raise QvlibError unless a record is a tree: a task, and nodes with ``NODE_KEYS``.
+
+    The line names the task, the node and what is wrong with it.
+    """
+    task, nodes = (
+        tree.get(key) if isinstance(tree, Mapping) else None for key in ("task", "nodes")
+    )
+    if not isinstance(task, str) or not isinstance(nodes, Sequence) or not nodes:
+        raise QvlibError(
+            f"tree of task {task!r:.40}: a record of a tree needs `task`, a text, and `nodes`, a "
+            "list that is not empty"
+        )
     known: set[str] = set()
-    for node in tree.get("nodes", ()):
-        missing = [key for key in NODE_KEYS if key not in node]
-        if missing or (node["parent"] is not None and node["parent"] not in known):
-            what = (
-                f"lacks {missing[0]!r}"
-                if missing
-                else f"comes before its parent {node['parent']!r}"
-            )
-            raise QvlibError(
-                f"tree of task {tree.get('task')!r}: node {node.get('node')!r} {what}; each node "
-                "needs node, parent (None for the root), action, visits, value, parents first"
-            )
+    for node in nodes:
+        wrong = _wrong(node, known) if isinstance(node, Mapping) else "is no mapping"
+        if wrong:
+            name = node.get("node") if isinstance(node, Mapping) else node
+            raise QvlibError(f"tree of task {task!r:.40}: node {name!r:.40} {wrong}")
         known.add(node["node"])
-    if not known or "task" not in tree:
-        raise QvlibError("a tree record needs `task` and a non-empty list `nodes`")
+
+
+def _wrong(node: Row, known: Container[str]) -> str:
+    """What is wrong with a node after those that are known; "" where nothing is."""
+    missing = [key for key in NODE_KEYS if key not in node]
+    if missing:
+        return f"lacks {missing[0]!r}; a node has {', '.join(NODE_KEYS)}"
+    name, parent, action, visits, value = (node[key] for key in NODE_KEYS)
+    named = isinstance(parent, str | int) and parent in known
+    counted = isinstance(visits, Integral) and not isinstance(visits, bool) and int(visits) >= 0
+    rules = {
+        "node": (isinstance(name, str | int) and name not in known, "a name of its own"),
+        "parent": (named or (parent is None and not known), "a node before it; None at the root"),
+        "action": (parent is None or isinstance(action, str), "a text"),
+        "visits": (counted, "a count"),
+        "value": (is_value(value), "a mean of values in [-1, 1]"),
+    }
+    wrong = [key for key, (right, _) in rules.items() if not right]
+    return f"has {wrong[0]} = {node[wrong[0]]!r:.40}, not {rules[wrong[0]][1]}" if wrong else ""
+
+
+def is_value(value: Any) -> bool:
+    """Whether it is a number in [-1, 1]."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -1 <= float(value) <= 1
 
 
 def children_by_parent(tree: Mapping[str, Any]) -> dict[str, list[Row]]:

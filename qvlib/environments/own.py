@@ -55,7 +55,7 @@ def _checked(path: str, build: Any, settings: WorldSettings, folder: Path) -> En
     """What a world of your own builds.
 
     Raises:
-        QvlibError: it is no environment.
+        QvlibError: it is no environment, or not with the limits that were typed.
     """
     environment = build(settings, folder)
     missing = [member for member in MEMBERS if not hasattr(environment, member)]
@@ -64,4 +64,11 @@ def _checked(path: str, build: Any, settings: WorldSettings, folder: Path) -> En
             f"environment {path!r}: what it returned has no {', '.join(missing)}; "
             "see qvlib.core.types.Environment"
         )
+    for name in ("max_steps", "timeout_value"):
+        given, own = getattr(settings, name), getattr(environment, name)
+        if name in settings.model_fields_set and given != own:
+            raise QvlibError(
+                f"environment {path!r} was given {name} = {given!r} and has {own!r}; let it take "
+                f"settings.{name}, or leave {name} out"
+            )
     return environment

@@ -30,6 +30,12 @@ class StepDPOSettings(Settings):
     log_prob: Literal["sum", "mean"] = setting(
         "sum", "log-probability of an action over its tokens (paper: sum)"
     )
+    score_rule: Literal["as_trained", "sum", "mean", "published_code"] = setting(
+        "as_trained",
+        "how actions are scored: as log_prob says, or by another rule; published_code = exp of the "
+        "mean log softmax of the logits' difference (paper's code)",
+        decides=("rerank", "trial", "rules", "guide"),
+    )
     trainer: Literal["loop", "trl"] = setting(
         "loop", "loop = plain PyTorch for small models; trl = DPOTrainer"
     )
@@ -147,7 +153,9 @@ def load(
         policy = reference.tuned(Switched(reference.model, folder))
     else:
         policy = open_model(folder, str(reference.model.dtype).removeprefix("torch."))
-    return LogRatio(policy, reference, settings.log_prob)
+    as_trained = settings.score_rule == "as_trained"
+    rule = settings.log_prob if as_trained else settings.score_rule
+    return LogRatio(policy, reference, rule)
 
 
 ESTIMATOR = Estimator("step_dpo", StepDPOSettings, fit, load, policy=True)

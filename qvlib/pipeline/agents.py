@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors import Executor
+from qvlib.base.seeding import generator
 from qvlib.core.episodes import decisions, demonstrate
 from qvlib.models.names import is_remote
 from qvlib.pipeline import models
@@ -258,7 +259,7 @@ def _demonstrated(
 
     params, other = context.params, which == "other_agent"
     tasks = context.uses.other_demonstrations if other else context.uses.demonstrations
-    seed = params.run.seed + 1 if other else params.run.seed
+    seed = seed_of(params.run.seed, which)
     environment = context.environment
     records = demonstrate(environment, tasks, context.demonstrator(), seed, params.run.batch_size)
     pairs = [
@@ -272,6 +273,13 @@ def _demonstrated(
         "demonstrator_reward": float(pd.DataFrame(records)["reward"].mean()),
     }
     return seed, pairs, {"demonstrations": records}, facts
+
+
+def seed_of(seed: int, which: str) -> int:
+    """The seed of an agent of a chain: the second agent's is no other chain's."""
+    if which == "agent":
+        return seed
+    return int(generator(seed, which).integers(2**31, 2**32))
 
 
 def must_be_tunable(name: str, parameter: str) -> None:

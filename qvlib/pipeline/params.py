@@ -240,6 +240,40 @@ class SearchSettings(Settings):
     invalid_value: float = setting(
         -1.0, "value of a refused action (paper's code: -1)", decides=SEARCHED, ge=-1, le=0
     )
+    expand_at: Literal["second_visit", "first_visit"] = setting(
+        "second_visit",
+        "the visit of a leaf at which it is expanded (paper's code: the first)",
+        decides=SEARCHED,
+    )
+    unvisited_value: Literal["zero", "reward"] = setting(
+        "zero",
+        "value of a node before its first visit: zero, or the reward it ended with and "
+        "invalid_value (paper's code: reward in WebShop, zero in HotPotQA)",
+        decides=SEARCHED,
+    )
+    ended_leaves: Literal["again", "once", "published_code"] = setting(
+        "again",
+        "ends are selected again, or once; published_code = a success again, no other, and a node "
+        "with ends alone below is deleted",
+        decides=SEARCHED,
+    )
+    refused_actions: Literal["end", "go_on"] = setting(
+        "end",
+        "refused actions end a branch of the tree, or go_on as in an episode (paper's code)",
+        decides=SEARCHED,
+    )
+    wrong_end_value: float = setting(
+        0.0,
+        "value of an end with reward 0, in its own node alone (paper's code: -1 in HotPotQA)",
+        decides=SEARCHED,
+        ge=-1,
+        le=0,
+    )
+    final_backup: bool = setting(
+        False,
+        "back up each end of value 0 once more as the search ends without success (paper's code)",
+        decides=SEARCHED,
+    )
 
 
 class PairSettings(Settings):
@@ -247,13 +281,18 @@ class PairSettings(Settings):
 
     stage: ClassVar[str | None] = "pairs"
 
-    pairs: Literal["best_path", "all_nodes", "all_siblings"] = setting(
+    pairs: Literal["best_path", "best_value_path", "all_nodes", "all_siblings"] = setting(
         "all_nodes",
-        "best_path = best against worst sibling along the best trajectory (paper); all_nodes = "
-        "at every node; all_siblings = every two siblings",
+        "best_path = best against worst sibling along the path to the highest reward (paper); "
+        "best_value_path = along the highest values; all_nodes = at every node; all_siblings = "
+        "every two siblings",
     )
     min_margin: float = setting(0.05, "least difference of the two values", ge=0)
-    min_visits: int = setting(1, "least visits of both siblings", ge=0)
+    min_visits: int = setting(
+        1,
+        "least visits of both siblings; 0 = along best_path unvisited ones too (paper's code)",
+        ge=0,
+    )
     heldout_share: float = setting(
         0.1, "share of the tasks whose pairs are held out of training", ge=0, lt=1
     )
@@ -291,7 +330,10 @@ class EvaluationSettings(Settings):
         ge=0,
     )
     rerank_temperature: float = setting(
-        0.0, "0 = argmax of Q; else a draw from softmax(Q / T)", decides=("rerank", "trial"), ge=0
+        0.0,
+        "0 = argmax of Q; else a draw from softmax(Q / T) over the samples, repeats counted",
+        decides=("rerank", "trial"),
+        ge=0,
     )
     prior_weight: float = setting(
         0.0,
@@ -455,7 +497,8 @@ class Params:
         ):  # the agent's recipe, with a size and demonstrations of its own
             decides.setdefault("agent", self.stage_fields("agent"))
         if "trees" in decides and self.search.rounds > 1:
-            decides["round before"] = {"q_model": self.round_before().digest("q_model")}
+            guide = {"q_model": self.round_before().digest("q_model")}
+            decides["round before"] = guide | self.stage_fields("guide")
         return decides
 
     def each_seed(self) -> list[Params]:

@@ -23,6 +23,8 @@ from qvlib.pipeline.q import fit
 from qvlib.pipeline.work import part_count, workers
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
+STREAM = ""  # of random draws: no task has two uses, so that no other draws share their keys
+
 
 def collect(run: Params | Context) -> Stage:
     """Search the training tasks of each chain: ``trees.jsonl``, a tree a line, ``trees.parquet``.
@@ -77,7 +79,8 @@ def _search(context: Context, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]
     params = context.params
     config, select = search_config(params.search), selection(params.search)
     jobs = (
-        search(context.environment, task, config, params.run.seed, select=select) for task in tasks
+        search(context.environment, task, config, params.run.seed, select=select, stream=STREAM)
+        for task in tasks
     )
     agent = collector(context)
     yield from map(tree_record, lockstep(jobs, agent, params.run.batch_size))

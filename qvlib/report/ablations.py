@@ -26,13 +26,14 @@ from qvlib.runs.stage import read_stage
 NO_RULES = "Not part of this run: set `rule_tasks`, as `params/full.yml` does."
 NO_GRID = "Not part of this run: set `grid`, as `params/ablations.yml` does."
 SCORERS = {"q": "Q", "control": "control", "twin": "no Q"}  # of a scoring rule, as tables name them
-MARGINS, VISITS = (0.0, 0.1, 0.3), (1, 2)
+MARGINS = (0.0, 0.1, 0.3)
+VISITS = {"best_path": (0, 1), "all_nodes": (1, 2)}  # 0: the published rule
 
 
 def pair_rules(context: Context) -> pd.DataFrame:
     """Pairs by rule and filters, and how the run's Q model orders those of the held-out trees."""
     trees, held = pipeline.load_trees(context.params), held_out_trees(context.params)
-    choices = list(product(("best_path", "all_nodes"), VISITS, MARGINS))
+    choices = [(rule, *rest) for rule in VISITS for rest in product(VISITS[rule], MARGINS)]
     held_out = [build_pairs(held, rule, margin, visits) for rule, visits, margin in choices]
     q = _score(
         context,

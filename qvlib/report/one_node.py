@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib.core.preferences import Pair, build_pairs
+from qvlib.core.preferences import Pair, build_pairs, least_visits
 from qvlib.core.trees import Row, children_by_parent, paths
 
 
@@ -73,7 +73,8 @@ def without_pair(trees: Iterable[Mapping[str, Any]], rule: Any) -> Siblings | No
         for node, actions in children_by_parent(tree).items():
             if node in paired or len(actions) < 2:
                 continue
-            compared = sum(a["visits"] >= max(1, rule.min_visits) for a in actions) > 1
+            least = least_visits(rule.pairs, rule.min_visits)
+            compared = sum(a["visits"] >= least for a in actions) > 1
             rank = compared, sum(a["visits"] for a in actions)
             if best is None or rank > best[0]:
                 why_not = reason(actions, rule)
@@ -84,7 +85,7 @@ def without_pair(trees: Iterable[Mapping[str, Any]], rule: Any) -> Siblings | No
 
 def reason(actions: Sequence[Row], rule: Any) -> str:
     """Why these siblings give no pair by the rule."""
-    least = max(1, rule.min_visits)
+    least = least_visits(rule.pairs, rule.min_visits)
     values = [a["value"] for a in actions if a["visits"] >= least]
     if len(values) < 2:
         return (
@@ -99,7 +100,8 @@ def reason(actions: Sequence[Row], rule: Any) -> str:
             f"The highest and the lowest value are {margin:.3f} apart, less than `min_margin` = "
             f"{rule.min_margin:g}."
         )
-    return "The rule `best_path` looks at the states of the best trajectory alone."
+    where = "to the highest reward" if rule.pairs == "best_path" else "of the highest values"
+    return f"The rule `{rule.pairs}` looks at the states on the path {where} alone."
 
 
 def _instruction(tree: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from qvlib.core.mcts import Node, Select, search
 from qvlib.core.trees import children_by_parent, tree_record
 from qvlib.core.types import Task
 from qvlib.pipeline.context import Context
-from qvlib.pipeline.trees import collector
+from qvlib.pipeline.trees import STREAM, collector
 
 
 @dataclass
@@ -28,10 +28,10 @@ class Watched:
     rows: list[dict[str, Any]] = field(default_factory=list)
     _last: tuple[Node, float] | None = None
 
-    def __call__(self, top: Node) -> Node:
+    def __call__(self, top: Node) -> Node | None:
         self.finish()
         leaf = self.rule(top)
-        self._last = leaf, leaf.value_sum
+        self._last = None if leaf is None else (leaf, leaf.value_sum)
         return leaf
 
     def finish(self) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ class Watched:
 
 def _row(number: int, leaf: Node, value_before: float) -> dict[str, Any]:
     """What an iteration did, from the leaf as it was selected and as it is now."""
-    evaluated = leaf.children[0] if leaf.children else leaf
+    evaluated = max(leaf.children, key=lambda child: child.visits, default=leaf)
     root = leaf
     while root.parent is not None:
         root = root.parent
@@ -75,7 +75,8 @@ def again(
     chosen = context.params.search if settings is None else settings
     watched = Watched(selection(chosen))
     seed = context.params.run.seed
-    job = search(context.environment, task, search_config(chosen), seed, select=watched)
+    config = search_config(chosen)
+    job = search(context.environment, task, config, seed, select=watched, stream=STREAM)
     (tree,) = lockstep([job], collector(context), 1)
     return tree_record(tree), pd.DataFrame(watched.finish())
 

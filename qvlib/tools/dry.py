@@ -73,6 +73,9 @@ CHANGES = {
     "mcts_iterations": 2,
     "control_shuffles": 1,
     "heldout_share": 0.4,
+    # Random models earn nothing: what is refused is told from what is cut off.
+    "refused_actions": "end",
+    "unvisited_value": "zero",
     "pairs": "all_siblings",
     "min_margin": 0.0,
     "dpo_batch": 8,

@@ -15,6 +15,7 @@ from qvlib.tools.bench.common import show, write
 NAMES = (
     "env",
     "search",
+    "search_rules",
     "scoring",
     "conversations",
     "precision",

@@ -10,6 +10,7 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path, resolve
+from qvlib.core.preferences import least_visits
 from qvlib.pipeline.params import Params
 
 
@@ -47,6 +48,7 @@ class Measured:
     reply: float
     speed: float
     best_of: int = 0
+    expand_at: str = "second_visit"
 
 
 def measured(folder: str | Path, params: Params) -> Measured:
@@ -94,6 +96,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             reply=reply,
             speed=read_and_written / cost["trees_seconds"],
             best_of=given.get("best_of", 0),
+            expand_at=given.get("expand_at", "second_visit"),
         )
     except FileNotFoundError as error:
         raise QvlibError(
@@ -122,7 +125,7 @@ def _pairs(
         rows = rows[
             (rows["rule"] == params.pairs.pairs)
             & (rows["min margin"] == params.pairs.min_margin)
-            & (rows["min visits"] == max(1, params.pairs.min_visits))
+            & (rows["min visits"] == least_visits(params.pairs.pairs, params.pairs.min_visits))
         ]
         if len(rows):
             return float(rows["pairs a tree"].iloc[0]), params.pairs.pairs

@@ -37,7 +37,7 @@ class Tokens:
 def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
     """What each part of a run reads and writes, all chains and shuffles together."""
     trees = params.search.rounds * params.search.train_tasks * params.run.seeds
-    search = _scaled(run.search, run, params, params.search.iterations / run.iterations)
+    search = _scaled(run.search, run, params, run.iterations, params.search.iterations)
     rows = [_part("collecting", "agent", trees, search, length, params)]
     pairs = trees * run.pairs
     # The pass forward and the two-fold work backward in each epoch, and the reference once; both
@@ -69,7 +69,7 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
         )
     work = run.arms.get(name) or run.arms[other[name]]
     if arm is MCTS:
-        return _scaled(work, run, params, params.mcts.mcts_iterations / run.arm_iterations)
+        return _scaled(work, run, params, run.arm_iterations, params.mcts.mcts_iterations)
     if arm is BEST_OF_N:  # whole episodes, each as long as those of the run
         redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
         longer = (
@@ -93,21 +93,26 @@ def _candidates(name: str) -> int:
     return int(number[1]) if number else 1
 
 
-def _scaled(work: Work, run: Measured, params: Params, longer: float) -> Work:
-    """A search of other iterations and candidates.
+def _scaled(work: Work, run: Measured, params: Params, iterations: int, wanted: int) -> Work:
+    """A search of other iterations and candidates: ``wanted`` in the place of ``iterations``.
 
     ``expand_n`` replies at an expansion, one at a step of a rollout. Where the file does not draw
     again what is refused, the run's redraws, each a prompt and a reply, are taken off. Of the trees
     of ``quick`` that gives 65 prompts and 123 replies; their own nodes and proposals count 58 and
-    113.
+    113. Where the file expands leaves at their first visit and the run did not, each iteration
+    expands one, and rolls out a step less.
     """
     redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
     prompts, replies = work.prompts - redrawn, work.replies - redrawn
     expansions = (replies - prompts) / (run.expand_n - 1) if run.expand_n > 1 else 0.0
+    sooner = params.search.expand_at == "first_visit" != run.expand_at
+    more = max(0.0, iterations - expansions) if sooner else 0.0
+    n = params.search.expand_n
+    longer = wanted / iterations
     return Work(
         work.steps * longer,
         prompts * longer,
-        (replies + (params.search.expand_n - run.expand_n) * expansions) * longer,
+        (replies + (n - run.expand_n) * expansions + (n - 1) * more) * longer,
     )
 
 
