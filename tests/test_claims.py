@@ -110,6 +110,16 @@ def test_a_relative_gain_has_its_interval(metrics):
     assert "+0.100 [-0.050, +0.250], +900%: not significant" in sentences.verdict(metrics)
 
 
+def test_chains_whose_sample_earned_nothing_have_no_relative_gain(metrics):
+    nan = float("nan")
+    metrics["by_seed"] = [
+        {"seed": 0, "q_n5 relative": nan, "q_n10 relative": nan},
+        {"seed": 1, "q_n5 relative": 0.25, "q_n10 relative": -0.5},
+    ]
+    said = sentences.verdict(metrics)
+    assert "seed 0 - and -; seed 1 +25% and -50%" in said and "nan" not in said
+
+
 def test_room_is_told_with_intervals_and_without_a_promise(metrics):
     metrics["gains"] |= {"mcts": LOSS, "q_n5": NULL}
     said = sentences.diagnosis(metrics)
@@ -135,7 +145,8 @@ def test_few_groups_and_few_trainings_are_told(metrics):
     metrics["splits"][-1]["groups"] = 6
     assert "With 6 products the intervals are too narrow" in sentences.limits(metrics)
     metrics |= {"seeds": [0, 1, 2], "intervals": "t"}
-    assert "t intervals over products and seeds" in sentences.limits(metrics)
+    said = sentences.limits(metrics)
+    assert "t intervals over products and seeds" in said and "too narrow" not in said
     del metrics["intervals"]  # an older run, with percentiles over three chains
     metrics["splits"][-1]["groups"] = 60
     assert "which so few seeds make too narrow" in sentences.limits(metrics)

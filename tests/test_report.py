@@ -1,6 +1,7 @@
 """From episodes to metrics: known data in, known numbers out."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -276,6 +277,19 @@ def test_tables_and_metrics_are_written(stages):
     assert "+150.0%" in lines[6] and "95 % of relative" in lines[0]
     assert "Intervals: 95 %, bootstrap over 10 products, 200 resamples" in lines[-1]
     assert "With 10 products the intervals are too narrow" in lines[-1]
+
+
+def test_tables_of_a_run_are_of_all_its_chains(stages):
+    """Whatever chain the context at hand is of; a notebook's is of the first."""
+    run = stages.replace(seeds=2)
+    made = tables.write_tables(Context(run.each_seed()[0]), run)
+    assert set(made["arms"]["seeds"]) == {2} and list(made["by_seed"]["seed"]) == [0, 1]
+    folder = tables.resolve(stages.run.results_dir) / "known"
+    note = (folder / "tables" / "summary.md").read_text().splitlines()[-1]
+    assert "t over 10 products and 2 seeds" in note and "too narrow" not in note
+    source = (Path(__file__).parents[1] / "notebooks" / "07_report.ipynb").read_text()
+    assert "write_tables(run.context, params)" in source
+    assert "failures(run.context, params)" in source
 
 
 def test_sentences_follow_the_intervals(stages):

@@ -103,7 +103,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     )
     if len(metrics.get("by_seed", ())) > 1:
         each = "; ".join(
-            f"seed {row['seed']} {row['q_n5 relative']:+.0%} and {row['q_n10 relative']:+.0%}"
+            f"seed {row['seed']} "
+            + " and ".join(relative(row[f"{arm} relative"]) or "-" for arm in ("q_n5", "q_n10"))
             for row in metrics["by_seed"]
         )
         lines.append(
@@ -350,7 +351,9 @@ def limits(metrics: Mapping[str, Any]) -> str:
             f"{len(seeds)} seeds of training: the intervals are percentiles of a bootstrap over "
             f"{groups} and seeds, which so few seeds make too narrow."
         )
-    few = few_groups(metrics["splits"][-1]["groups"], groups) if "splits" in metrics else ""
+    few = ""
+    if "splits" in metrics and metrics.get("intervals") != "t":  # t asks how many there are
+        few = few_groups(metrics["splits"][-1]["groups"], groups)
     return f"{covered} {few}" if few else covered
 
 

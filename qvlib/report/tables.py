@@ -22,12 +22,13 @@ from qvlib.report.formats import interval, number, relative, signed
 REWARD, SHARE = "{:.3f}".format, "{:.1%}".format
 
 
-def write_tables(context: Context) -> dict[str, pd.DataFrame]:
+def write_tables(context: Context, params: Params | None = None) -> dict[str, pd.DataFrame]:
     """Write the report's tables as ``results/<name>/tables/<table>.csv`` and ``.md``; returns them.
 
-    ``summary.md`` is what a run prints at its end.
+    ``summary.md`` is what a run prints at its end. params: the run's, where the context is of one
+    of its chains.
     """
-    params = context.params
+    params = params or context.params
     written = {
         "arms": numbers.arm_table(params),
         "gains": numbers.gain_table(params),
@@ -36,7 +37,7 @@ def write_tables(context: Context) -> dict[str, pd.DataFrame]:
         "stages": numbers.stage_table(params),
         "by_seed": numbers.seed_table(params),
     }
-    failed = numbers.failures(context)
+    failed = numbers.failures(context, params)
     if failed:
         written["failures"] = failed[0]
     display = {
@@ -152,7 +153,7 @@ def caption(params: Params) -> str:
         if len(seeds) > 1
         else f"bootstrap over {count:,} {groups}, {params.run.bootstrap:,} resamples"
     )
-    few = sentences.few_groups(count, groups)
+    few = sentences.few_groups(count, groups) if len(seeds) == 1 else ""
     return (
         f"Run {params.run.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. "
         f"Tasks (hash of their ids): {sizes}. {second}"

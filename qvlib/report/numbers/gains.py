@@ -64,17 +64,18 @@ def seed_table(params: Params) -> pd.DataFrame:
     return table.reset_index().rename_axis(columns=None)
 
 
-def failures(context: Context) -> tuple[pd.DataFrame, str] | None:
+def failures(context: Context, params: Params | None = None) -> tuple[pd.DataFrame, str] | None:
     """Where the test episodes of all chains fail, by arm, and what the columns mean.
 
-    None where the environment does not tell.
+    None where the environment does not tell. params: the run's, where the context is of one chain.
     """
+    params = params or context.params
     if context.world.failures is None:
         return None
     tell, explained = context.world.failures
-    played = test_episodes(context.params, "actions")[["arm", "task", "actions"]]
+    played = test_episodes(params, "actions")[["arm", "task", "actions"]]
     told = tell(context.environment, played.to_dict("records"))
-    return in_order(told, context.params.arms()), explained
+    return in_order(told, params.arms()), explained
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
