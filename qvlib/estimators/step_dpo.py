@@ -73,10 +73,10 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
     facts = {
         "pairs": len(train),
         "held_out_pairs": len(held_out),
+        "held_out_by_task": ordered_by_task(problem, LogRatio(tuned, lm, settings.log_prob)),
         "held_out_accuracy": judged[-1]["accuracy"] if judged else None,
         "dropped_pairs": len(problem.train) - len(train),
         "dropped_held_out_pairs": len(problem.held_out) - len(held_out),
-        "held_out_by_task": ordered_by_task(problem, LogRatio(tuned, lm, settings.log_prob)),
     }
 
     def save(folder: Path) -> None:
