@@ -89,17 +89,12 @@ def _train(options: argparse.Namespace) -> int:
     from qvlib import pipeline
     from qvlib.base.paths import display_path
     from qvlib.pipeline.params import load
-    from qvlib.report import sentences
-    from qvlib.runs.stage import read_stage
+    from qvlib.report import numbers, sentences
 
     params = load(options.file, **_overrides(options))
     stage = pipeline.train_q(params)
-    accuracy = {key: stage.facts[key] for key in ("held_out_pairs", "held_out_accuracy")}
-    accuracy["control_held_out_accuracy"] = [
-        c["held_out_accuracy"] for c in read_stage(params, "control").facts["controls"]
-    ]
     if first:
-        print(sentences.accuracy(accuracy))
+        print(sentences.accuracy(numbers.held_out(params.each_seed())))
         print(f"Q model: {display_path(stage.path / 'model')}")
     if rank()[1] > 1:
         import torch

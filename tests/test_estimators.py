@@ -191,7 +191,13 @@ def test_step_dpo_is_its_trainer(problem, tmp_path, changes):
     else:
         policy, curve = step_dpo_loop.train(lm, rows, held, **options)
     assert fitted.curve == curve
-    assert fitted.facts == {
+    by_task = fitted.facts["held_out_by_task"]
+    assert {task: pairs for task, (_, pairs) in by_task.items()} == Counter(
+        pair.task for pair in problem.held_out
+    )
+    right = sum(count for count, _ in by_task.values())
+    assert right == pytest.approx(len(held) * curve[-1]["accuracy"])
+    assert {key: value for key, value in fitted.facts.items() if key != "held_out_by_task"} == {
         "pairs": len(rows),
         "held_out_pairs": len(held),
         "held_out_accuracy": curve[-1]["accuracy"],

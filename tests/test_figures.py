@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from qvlib.agents.arm import CONTROL, NO_Q, OTHER, RERANKED
 from qvlib.pipeline.params import make
 from qvlib.report import figures, siblings, tree_view
 
@@ -19,13 +20,15 @@ def params(tmp_path):
 
 
 def arms():
-    names = ["sample", "q_n5", "control_q_n5", "mcts"]
+    names = ["sample", "q_n5", "control_q_n5", "mcts", "mine"]
+    kinds = [NO_Q, RERANKED, CONTROL, OTHER, RERANKED]
     return pd.DataFrame(
         {
             "arm": names,
-            "reward": [0, 0.5, 0.2, 0.7],
-            "reward_low": [0, 0.4, 0.1, 0.6],
-            "reward_high": [0, 0.6, 0.3, 0.8],
+            "kind": kinds,
+            "reward": [0, 0.5, 0.2, 0.7, 0.6],
+            "reward_low": [0, 0.4, 0.1, 0.6, 0.5],
+            "reward_high": [0, 0.6, 0.3, 0.8, 0.7],
             "tasks": 9,
         }
     )
@@ -43,6 +46,12 @@ def curve():
         [{"step": i, "split": "train", **row} for i in range(3)]
         + [{"step": 3, "split": "held-out", **row}]
     )
+
+
+def another():
+    """The curve of an estimator that tells an error, on training and on held-out pairs."""
+    rows = [{"step": i, "split": "train", "error": 1.0 / (i + 1)} for i in range(5)]
+    return pd.DataFrame([*rows, {"step": 5, "split": "held-out", "error": 0.7}])
 
 
 def nodes():
@@ -84,6 +93,8 @@ FIGURES = {
     ),
     "training": lambda: figures.training(curve(), curve()),
     "training without held-out pairs": lambda: figures.training(curve()[:3], curve()[:3]),
+    "training of another estimator": lambda: figures.training(another(), another()[["step"]]),
+    "training without steps": lambda: figures.training(another()[["error"]], another()[["error"]]),
     "calibration": lambda: figures.calibration(scored()),
     "calibration of few": lambda: figures.calibration(scored()[:2]),
     "lines": lambda: figures.lines(
@@ -100,6 +111,39 @@ def test_a_figure_is_written_titled_and_labelled(params, name):
     path = figures.save(figure, params, "one")
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
     assert path.relative_to(params.run.results_dir).as_posix() == "pictures/figures/one.png"
+
+
+def test_an_arm_of_ones_own_is_drawn_as_what_its_record_says():
+    """By the column ``kind``: its colour and marker are those of its kind."""
+    figure = figures.reward_by_arm(arms())
+    looks = {}
+    for (place,), line in zip(
+        ([round(float(y)) for y in c.lines[0].get_ydata()] for c in figure.axes[0].containers),
+        (c.lines[0] for c in figure.axes[0].containers),
+        strict=True,
+    ):
+        looks[place] = line.get_color(), line.get_marker()
+    mine, reranked, other = looks[1], looks[4], looks[2]  # the first row is on top
+    assert mine == reranked != other
+
+
+def test_curves_of_training_and_held_out_pairs_are_told_apart():
+    """The held-out row of another estimator is a point, not a step of the line."""
+    (axes,) = figures.training(another(), another()).axes
+    assert {line.get_label() for line in axes.lines} >= {"Q model, training", "Q model, held out"}
+    held = next(line for line in axes.lines if line.get_label() == "Q model, held out")
+    assert held.get_linestyle() == "None" and list(held.get_xdata()) == [5]
+
+
+def test_curves_of_a_grid_share_an_axis_that_fits_them():
+    rows = [
+        {"axis": axis, "n": n, "m": n, "gain": 0.1, "gain_low": 0.05, "gain_high": 0.16}
+        for axis, n in (("the run", 10), ("candidates", 2), ("candidates", 5), ("tasks", 60))
+    ]
+    table = pd.DataFrame(rows).assign(failed="")
+    axes_of = {"candidates": ("n", "candidates"), "tasks": ("m", "tasks")}
+    limits = {panel.get_ylim() for panel in figures.grid_curves(table, axes_of).axes}
+    assert len(limits) == 1 and limits.pop()[1] < 0.2
 
 
 def tree():
@@ -208,4 +252,10 @@ def test_agreement_counts_ordered_pairs_of_a_state():
             "q": [-1.0, 2.0, 1.0, 0.0, 1.0],
         }
     )
-    assert siblings.agreement(table) == {"pairs": 3, "agreement": pytest.approx(2 / 3)}
+    found = siblings.agreement(table)
+    assert (found["pairs"], found["tasks"]) == (3, 1)
+    assert found["agreement"] == pytest.approx(2 / 3)
+    # three pairs of one task are one trial: (2/3 + z²/2 ± z sqrt(2/9 + z²/4)) / (1 + z²), z = 1.96
+    assert (found["low"], found["high"]) == pytest.approx((0.0942, 0.9747), abs=1e-3)
+    none = siblings.agreement(table[:0])
+    assert none["pairs"] == 0 and none["agreement"] != none["agreement"]

@@ -9,8 +9,13 @@ import pytest
 
 from qvlib.base.errors import QvlibError
 from qvlib.cli import main
+from qvlib.pipeline.params import make
+from qvlib.report import results_index
 from qvlib.report.front_page import _headline, write_front_page
 from qvlib.report.results_index import write_results_index
+from qvlib.runs.provenance import commits_since
+from qvlib.runs.stage import Stage
+from qvlib.tools import needs
 
 METRICS = {
     "run": "quick",
@@ -78,8 +83,92 @@ def test_the_manifest_is_told(run):
     text = write_results_index(run.parent).read_text()
     assert (
         "commit `aaaaaaaaaa` with uncommitted changes, 4 processors, cpu, notebooks took 1 min 40 s"
-        in text
+        ". How old that code is, this copy of qvlib does not tell."
+    ) in text
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True, text=True
     )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with code, notebooks and results; commits by their messages."""
+    folder, commits = tmp_path / "checkout", {}
+    (folder / "qvlib").mkdir(parents=True)
+    git(folder, "init", "-q")
+    for message, path in (
+        ("first", "qvlib/__init__.py"),
+        ("prose", "README.md"),
+        ("code", "qvlib/core.py"),
+        ("notebook", "notebooks/00.ipynb"),
+        ("results", "results/README.md"),
+    ):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(message)
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", message)
+        commits[message] = git(folder, "rev-parse", "HEAD")
+    return folder, commits
+
+
+def test_the_age_of_code_is_counted_in_changes_of_it(checkout):
+    folder, commits = checkout
+    for message, count in (("first", 2), ("prose", 2), ("code", 1), ("notebook", 0)):
+        found = commits_since(commits[message], results_index.CODE, folder / "qvlib")
+        assert found == (count, commits["notebook"])
+    assert commits_since(commits["results"], ["qvlib"], folder / "qvlib") == (0, commits["code"])
+    for unknown in ("b" * 40, "", "--all", "HEAD"):
+        assert commits_since(unknown, ["qvlib"], folder / "qvlib") is None
+    git(folder, "checkout", "-q", commits["code"])  # what came later is not in this history
+    assert commits_since(commits["results"], ["qvlib"], folder / "qvlib") is None
+    installed = folder / "site-packages" / "qvlib"  # in a repository of the user's
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    assert commits_since(commits["first"], ["qvlib"], installed) is None
+
+
+@pytest.mark.parametrize("name", ["quick", "smoke"])
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (None, "How old that code is, this copy of qvlib does not tell."),
+        ((0, "c" * 40), "The code is the same today (`cccccccccc`)."),
+        ((1, "c" * 40), "**Rendered by older code**: 1 commit to qvlib or notebooks came after it"),
+        ((154, "c" * 40), "**Rendered by older code**: 154 commits to qvlib or notebooks came"),
+    ],
+)
+def test_a_page_says_how_old_its_code_is(run, monkeypatch, name, found, said):
+    monkeypatch.setattr(results_index, "commits_since", lambda commit, paths: found)
+    git = {"commit": "a" * 40, "dirty": False}
+    (run / "manifest.json").write_text(json.dumps({"git": git, "machine": {}}))
+    run = run.rename(run.parent / name)
+    text = write_results_index(run.parent).read_text()
+    assert said in text and "commit `aaaaaaaaaa`" in text
+    assert write_results_index(run.parent).read_text() == text
+
+
+def test_a_broken_manifest_is_named(run):
+    (run / "manifest.json").write_text('{"git": {"commit": 7, "dirty": false}}')
+    with pytest.raises(QvlibError, match=r"manifest\.json misses or misstates"):
+        write_results_index(run.parent)
+
+
+def test_rendered_results_are_read_without_the_runs(tmp_path, monkeypatch):
+    """As of a clone, which has no folder `runs`: index, front page and needs read results alone."""
+    root = Path(__file__).parents[1]
+    for part in ("metrics.json", "manifest.json", "tables/pair_rules.csv"):
+        (tmp_path / "results" / "quick" / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "results" / "quick" / part, tmp_path / "results" / "quick" / part)
+    monkeypatch.setattr(Stage, "__init__", None)  # nothing opens a stage
+    assert "## quick" in write_results_index(tmp_path / "results").read_text()
+    params = make({"name": "probe", "runs_dir": str(tmp_path / "runs")})
+    assert needs.measured(tmp_path / "results" / "quick", params).name == "quick"
+    assert not (tmp_path / "runs").exists()
 
 
 def test_only_what_the_table_needs_is_required(run):
@@ -120,7 +209,7 @@ def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
         "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
     )
     arms = METRICS["arms"] | {"q_n5": METRICS["arms"]["reranked"]}
-    headline = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, run, tmp_path)
+    headline = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, {}, run, tmp_path)
     assert "| `q_n5` | 0.476 | [0.430, 0.520] | +0.129 | [+0.090, +0.170] |  | 25.0% |" in headline
 
 

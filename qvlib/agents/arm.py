@@ -15,6 +15,7 @@ NO_Q, RERANKED, CONTROL, OTHER = (
     "control, shuffled winners",
     "other use",
 )
+KINDS = (NO_Q, RERANKED, CONTROL, OTHER)
 Play = Callable[[Environment, Task, int], Job[dict[str, Any]]]
 """(environment, task, seed) -> a job for ``lockstep`` that returns the record of an episode."""
 

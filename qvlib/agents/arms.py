@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qvlib.agents import best_of_n, mcts, reranking, rft, sampling
-from qvlib.agents.arm import Arm, Player
+from qvlib.agents.arm import KINDS, Arm, Player
 from qvlib.base.errors import QvlibError
 from qvlib.base.imports import attribute
 
@@ -37,29 +37,36 @@ BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
 
 @functools.cache
 def arms_of(extra: Sequence[str] = ()) -> tuple[Arm, ...]:
-    """The list, and the arms of one's own that are named ``module:ARM`` after it.
+    """The list, and the arms of one's own that are named ``module:ARM``, each after its kind.
 
     Raises:
-        QvlibError: no such module, it has no such arm, or two arms have the same name.
+        QvlibError: no such module, it has no such arm, it is of no known kind, or two arms have the
+            same name.
     """
-    own = []
+    arms = list(ARMS)
     for name in extra:
         value = attribute(name, "extra_arms")
         if not isinstance(value, Arm):
             raise QvlibError(f"extra_arms: {name!r} is no qvlib.agents.arm.Arm; make one there")
-        own.append(replace(value, origin=name))
-    arms = (*ARMS, *own)
+        if value.kind not in KINDS:
+            raise QvlibError(
+                f"extra_arms: arm {value.name!r} is of kind {value.kind!r:.60}; give one of "
+                f"{', '.join(map(repr, KINDS))}"
+            )
+        arms.insert(_after(arms, value), replace(value, origin=name))
     names = [each.name for each in arms]
     for name in names:
         if names.count(name) > 1:
             raise QvlibError(f"extra_arms: two arms are called {name!r}; rename one")
-    return arms
+    return tuple(arms)
 
 
-def rank(name: str) -> int:
-    """Where an arm stands in tables; one of another run, unknown here, comes last."""
-    names = [each.name for each in ARMS]
-    return names.index(name) if name in names else len(names)
+def _after(arms: Sequence[Arm], own: Arm) -> int:
+    """The place of an arm of one's own: behind the last of its kind, and of its agent if it can."""
+    kin = [i for i, each in enumerate(arms) if each.kind == own.kind]
+    second = "other_agent" in own.needs
+    near = [i for i in kin if ("other_agent" in arms[i].needs) == second]
+    return max(near or kin) + 1
 
 
-__all__ = ["ARMS", "BASE", "BOUND", "GREEDY", "MAIN", "Arm", "Player", "arms_of", "rank"]
+__all__ = ["ARMS", "BASE", "BOUND", "GREEDY", "MAIN", "Arm", "Player", "arms_of"]

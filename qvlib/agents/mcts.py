@@ -1,4 +1,4 @@
-"""The arm that searches with the environment at test time: an upper bound, not an agent."""
+"""The arm that searches with the environment at test time: it may undo, so it is no agent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _player(cast: Cast) -> Player:
 MCTS = arm(
     "mcts",
     OTHER,
-    "search with the environment at test time, best episode found: an upper bound, not an agent",
+    "search with the environment at test time, best episode found: it may undo, so it is no agent",
     _player,
     decided_by=("search",),
     settings=MctsSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,29 +12,60 @@ from qvlib.base.seeding import generator
 
 BLOCK = 1000  # resamples that are drawn at once, which bounds the memory
 
+Values = Sequence[float] | np.ndarray
+Names = Sequence[Any]
+Interval = tuple[float, float, float]  # (mean, low, high)
 
-def bootstrap_mean(
-    values: Sequence[float],
-    groups: Sequence[str],
-    resamples: int,
-    seed: int = 0,
-    chains: Sequence[int] | None = None,
-) -> tuple[float, float, float]:
-    """(mean, low, high): the mean with a 95 % percentile interval of the clustered bootstrap.
+
+def bootstrap_mean(values: Values, groups: Names, resamples: int, seed: int = 0) -> Interval:
+    """The mean with a 95 % percentile interval of the clustered bootstrap.
 
     Tasks of one group (a product, a game) are not independent, so whole groups are drawn with
     replacement and the mean is taken over all their tasks. Pass paired differences for a paired
-    interval. ``chains`` is the training seed of each value: seeds are drawn with replacement too,
-    so that the interval covers the luck of training as far as a handful of seeds can tell it.
+    interval. It is too narrow where groups are few, under fifteen or so.
     """
-    sums, counts = _by_chain_and_group(values, groups, chains)
+    sums, counts = (x[0] for x in _by_chain_and_group(values, groups, None))
     means = np.concatenate(list(_resampled_means(sums, counts, resamples, seed)))
     low, high = np.quantile(means, [0.025, 0.975])
     return float(sums.sum() / counts.sum()), float(low), float(high)
 
 
+def mean_interval(values: Values, groups: Names, resamples: int, chains: Names) -> Interval:
+    """The mean with its 95 % interval: ``bootstrap_mean`` of one chain, else a t interval.
+
+    chains: the training seed of each value. A handful of seeds is too few for percentiles.
+    """
+    if len(set(chains)) == 1:
+        return bootstrap_mean(values, groups, resamples)
+    mean, half = clustered(values, groups, chains)
+    return mean, mean - half, mean + half
+
+
+def clustered(values: Values, groups: Names, chains: Names | None = None) -> tuple[float, float]:
+    """(mean, half of its 95 % t interval): over groups or, of several chains, over chains.
+
+    The means of chains differ by luck, not by the tasks, which they share: the variance that groups
+    have in common in all chains is added.
+    """
+    sums, counts = _by_chain_and_group(values, groups, chains)
+    residuals = (sums - counts * sums.sum() / counts.sum()) / counts.sum()
+    seeds, names = residuals.shape
+    apart = float(np.square(residuals).sum()) if seeds > 1 else 0.0
+    shared = (float(np.square(residuals.sum(0)).sum()) - apart) * seeds / max(1, seeds - 1)
+    over_chains = float(np.square(residuals.sum(1)).sum())
+    square = _t_squared(names) * max(0.0, shared) + _t_squared(seeds) * over_chains
+    return float(sums.sum() / counts.sum()), math.sqrt(square)
+
+
+def _t_squared(count: int) -> float:
+    """What a sum of squares of ``count`` deviations is multiplied by; 0 of a single one."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1)) ** 2 * count / (count - 1) if count > 1 else 0.0
+
+
 def _by_chain_and_group(
-    values: Sequence[float], groups: Sequence[str], chains: Sequence[int] | None
+    values: Values, groups: Names, chains: Names | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(sums, counts) of the values, each [chains, groups]."""
     names, column = np.unique(np.asarray(groups), return_inverse=True)
@@ -48,19 +80,11 @@ def _by_chain_and_group(
 def _resampled_means(
     sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Means of resamples, in blocks: chains and groups are drawn with replacement."""
-    chains, groups = sums.shape
-    rng, luck = generator(seed, "bootstrap"), generator(seed, "bootstrap", "chains")
+    """Means of resamples, in blocks: groups are drawn with replacement."""
+    rng = generator(seed, "bootstrap")
     for start in range(0, resamples, BLOCK):
-        size = min(BLOCK, resamples - start)
-        drawn = rng.integers(groups, size=(size, groups))
-        which = luck.integers(chains, size=(size, chains))
-        total, count = (
-            x[which].sum(1) if chains > 1 else np.broadcast_to(x, (size, groups))
-            for x in (sums, counts)
-        )
-        summed, counted = (np.take_along_axis(x, drawn, 1).sum(1) for x in (total, count))
-        yield summed / counted
+        drawn = rng.integers(len(sums), size=(min(BLOCK, resamples - start), len(sums)))
+        yield sums[drawn].sum(1) / counts[drawn].sum(1)
 
 
 def compare(
@@ -76,32 +100,15 @@ def compare(
         if arm == against:
             continue
         matched = [base[r.get("seed", 0), r["task"]] for r in records]
-        mean, low, high = bootstrap_mean(
+        mean, low, high = mean_interval(
             [r["reward"] - m for r, m in zip(records, matched, strict=True)],
             [r["group"] for r in records],
             resamples,
-            chains=[r.get("seed", 0) for r in records],
+            [r.get("seed", 0) for r in records],
         )
-        level = float(np.mean(matched))
         gains[arm] = {
             "mean": mean,
             "ci95": [low, high],
-            "relative": mean / level if level else None,
+            "relative": mean / float(np.mean(matched)) if any(matched) else None,
         }
     return gains
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of ``count`` independent trials (Wilson's score interval).
-
-    A tie may count as half a success; where that leaves a half, the interval is that of the whole
-    numbers on both sides: wider, never narrower.
-    """
-    from scipy.stats import binomtest
-
-    halves = round(2 * share * count)
-    low, high = (
-        binomtest(successes, count).proportion_ci(0.95, method="wilson")
-        for successes in (halves // 2, (halves + 1) // 2)
-    )
-    return float(low.low), float(high.high)

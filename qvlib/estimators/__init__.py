@@ -8,8 +8,10 @@ is imported when it is fitted or loaded.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.imports import attribute, module
@@ -19,7 +21,16 @@ ESTIMATORS: dict[str, str] = {
     "step_dpo": "qvlib.estimators.step_dpo:ESTIMATOR",
 }
 
-__all__ = ["ESTIMATORS", "Card", "Estimator", "Fitted", "OpenModel", "Problem", "estimator_of"]
+__all__ = [
+    "ESTIMATORS",
+    "Card",
+    "Estimator",
+    "Fitted",
+    "OpenModel",
+    "Problem",
+    "estimator_of",
+    "minimised",
+]
 
 
 def estimator_of(name: str) -> Estimator:
@@ -44,3 +55,8 @@ def estimator_of(name: str) -> Estimator:
         )
     source, sha256 = module(name, "estimator")
     return replace(estimator, sources={Path(source.__file__ or source.__name__).name: sha256})
+
+
+def minimised(estimator: Estimator) -> Callable[..., Any]:
+    """What an estimator minimises; of one that names no loss, how it is fitted."""
+    return attribute(estimator.loss, "loss") if estimator.loss else estimator.fit

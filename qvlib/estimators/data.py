@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
-from qvlib.core.preferences import Pair
-from qvlib.core.types import Environment, State
+from qvlib.core.preferences import Pair, accuracy
+from qvlib.core.types import Environment, QModel, State
+from qvlib.estimators.estimator import Problem
 from qvlib.models.local import Ids, LocalModel
 from qvlib.models.training import padded
 
@@ -179,3 +181,25 @@ def passes(rows: Sequence[PairIds], tokens: int) -> Iterator[slice]:
             yield slice(start, i)
             start, longest = i, _packed(row)
     yield slice(start, len(rows))
+
+
+def ordered_by_task(problem: Problem, q_model: QModel) -> dict[str, list[float]]:
+    """Task -> [held-out pairs that a Q model orders rightly, held-out pairs].
+
+    A tie counts one half; pairs longer than the reference's context are left out.
+    """
+    tasks = {task.id: task for task in problem.environment.tasks("train")}
+    states = [replay(problem.environment, tasks[p.task], p.path) for p in problem.held_out]
+    rows = encode_pairs(problem.reference, states, problem.held_out)
+    fit = set(map(id, fitting(problem.reference, rows)))
+    kept = [i for i, row in enumerate(rows) if id(row) in fit]
+    pairs = [problem.held_out[i] for i in kept]
+    if not pairs:
+        return {}
+    scores = q_model.score([states[i] for i in kept], [[p.chosen, p.rejected] for p in pairs])
+    counts: dict[str, list[float]] = {}
+    for pair, (chosen, rejected) in zip(pairs, scores, strict=True):
+        count = counts.setdefault(pair.task, [0.0, 0])
+        count[0] += accuracy(np.array([chosen]), np.array([rejected]))
+        count[1] += 1
+    return counts

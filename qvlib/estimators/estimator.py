@@ -65,7 +65,9 @@ class Fitted:
     curve: the training curve, a row a step.
     facts: JSON values; at least ``pairs`` and ``held_out_pairs`` (used), ``dropped_pairs`` and
         ``dropped_held_out_pairs`` (longer than the model's context), and ``held_out_accuracy``
-        in [0, 1] (None where nothing was held out).
+        in [0, 1] (None where nothing was held out). ``held_out_by_task``, task -> [ordered rightly,
+        pairs] (``qvlib.estimators.data.ordered_by_task``), where told, gives the accuracy an
+        interval: pairs of one task are not independent.
     """
 
     save: Callable[[Path], None]
@@ -83,6 +85,8 @@ class Estimator:
     load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
     policy: whether the scorer is a ``LogRatio``, a tuned model that can itself be sampled. Without
         one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
+    loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
+        ``fit``. unit: of a score, such as ``nats``.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
         in by ``estimator_of``.
     """
@@ -92,4 +96,6 @@ class Estimator:
     fit: Callable[[Problem, Any], Fitted]
     load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
     policy: bool = False
+    loss: str = ""
+    unit: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -60,7 +60,8 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
         QvlibError: no pair fits, a pair's task is unknown, or several processes and a trainer or a
             batch that they cannot share.
     """
-    from qvlib.estimators.data import encode, some_fit
+    from qvlib.estimators.data import encode, ordered_by_task, some_fit
+    from qvlib.estimators.log_ratio import LogRatio
 
     if settings.trainer != "trl" and rank()[1] > 1:
         raise QvlibError(
@@ -78,6 +79,7 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
     facts = {
         "pairs": len(train),
         "held_out_pairs": len(held_out),
+        "held_out_by_task": ordered_by_task(problem, LogRatio(tuned, lm, settings.log_prob)),
         "held_out_accuracy": judged[-1]["accuracy"] if judged else None,
         "dropped_pairs": len(problem.train) - len(train),
         "dropped_held_out_pairs": len(problem.held_out) - len(held_out),
@@ -158,4 +160,12 @@ def load(
     return LogRatio(policy, reference, rule)
 
 
-ESTIMATOR = Estimator("step_dpo", StepDPOSettings, fit, load, policy=True)
+ESTIMATOR = Estimator(
+    "step_dpo",
+    StepDPOSettings,
+    fit,
+    load,
+    policy=True,
+    loss="qvlib.core.dpo:dpo_loss",
+    unit="nats",
+)

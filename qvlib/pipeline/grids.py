@@ -208,6 +208,7 @@ def table(
                 "pairs": model["pairs"],
                 "held_out_accuracy": model["held_out_accuracy"],
                 "tasks": len(played),
+                "groups": groups.nunique(),
                 "failed": "",
             }
         )

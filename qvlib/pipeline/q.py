@@ -131,7 +131,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         raise QvlibError(
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
-    label = "DPO"
+    label = "Q model"
     if which == "control":
         shuffle = int(name.removeprefix("model-"))
         train, label = shuffle_winners(train, params.run.seed, shuffle), f"control {shuffle}"

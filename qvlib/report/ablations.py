@@ -14,11 +14,12 @@ from qvlib import pipeline
 from qvlib.agents.arms import MAIN
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import accuracy, build_pairs
-from qvlib.core.statistics import bootstrap_mean
+from qvlib.core.statistics import mean_interval
+from qvlib.estimators import estimator_of
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.report import numbers
-from qvlib.report.formats import difference, relative
+from qvlib.report.formats import difference, with_unit
 from qvlib.report.sentences import rule_verdict
 from qvlib.report.siblings import held_out_trees
 from qvlib.runs.stage import read_stage
@@ -91,15 +92,12 @@ def rule_table(params: Params) -> pd.DataFrame:
             "rule": rule.name,
             "candidates": params.ablations.rule_n,
             "tasks": wide.index.get_level_values("task").nunique(),
+            "groups": groups.nunique(),
             "reward": wide[f"{rule.name}:q"].mean(),
         }
         for scorer in SCORERS:
-            gain, low, high = bootstrap_mean(
-                wide[f"{rule.name}:{scorer}"] - wide["sample"],
-                groups,
-                params.run.bootstrap,
-                chains=chains,
-            )
+            change = wide[f"{rule.name}:{scorer}"] - wide["sample"]
+            gain, low, high = mean_interval(change, groups, params.run.bootstrap, chains)
             row |= {f"{scorer}_gain": gain, f"{scorer}_low": low, f"{scorer}_high": high}
         row["relative"] = row["q_gain"] / (wide["sample"].mean() or float("nan"))
         row["verdict"] = rule_verdict(row)
@@ -119,7 +117,6 @@ def display_rules(table: pd.DataFrame) -> pd.DataFrame:
         {
             "rule": table["rule"],
             "reward": table["reward"].map("{:.3f}".format),
-            "relative": table["relative"].map(relative),
             **gains,
             "verdict": table["verdict"],
         }
@@ -140,7 +137,6 @@ def display_grid(table: pd.DataFrame) -> pd.DataFrame:
                 "pairs": row.get("pairs"),
                 "reward": row.get("reward"),
                 "gain over one sample": change(row, "gain"),
-                "relative": relative(row.get("relative")),
                 "change against the run": change(row, "change"),
                 "failed": row["failed"],
             }
@@ -154,6 +150,7 @@ def candidates(params: Params) -> pd.DataFrame:
 
     Distinct actions among the first n, and the best Q less that of the first.
     """
+    unit = estimator_of(params.q_model.estimator).unit
     steps = [
         [(c["action"], c["q"]) for c in step["candidates"]]
         for record in read_stage(params, f"{EPISODES}{MAIN}").records("episodes")
@@ -165,7 +162,7 @@ def candidates(params: Params) -> pd.DataFrame:
                 "n": n,
                 "steps": len(steps),
                 "distinct actions": _mean([len({a for a, _ in s[:n]}) for s in steps]),
-                "best Q less the first's (nats)": _mean(
+                with_unit("best Q less the first's", unit): _mean(
                     [max(q for _, q in s[:n]) - s[0][1] for s in steps]
                 ),
             }

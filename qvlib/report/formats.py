@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 
-def interval(low: float, high: float, form: str = ".3f") -> str:
+def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
     """``[0.322, 0.361]``; ``form``: how each bound is written."""
-    return f"[{low:{form}}, {high:{form}}]"
+    return "" if _missing(low) else f"[{low:{form}}, {high:{form}}]"
 
 
 def signed(value: float | None, places: int = 3) -> str:
@@ -23,6 +23,11 @@ def difference(mean: float | None, low: float, high: float) -> str:
 def relative(share: float | None, places: int = 0) -> str:
     """``+37%``: a gain relative to a baseline; empty where that earned nothing."""
     return "" if _missing(share) else f"{share:+.{places}%}"
+
+
+def with_unit(name: str, unit: str) -> str:
+    """``Q (nats)``; the name alone of what has no unit."""
+    return f"{name} ({unit})" if unit else name
 
 
 def number(value: object) -> str:

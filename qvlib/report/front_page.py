@@ -52,7 +52,9 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
         if other != folder and not is_plumbing(other.name) and other.name != "ablations"
     ]
     blocks = {
-        "result": "\n\n".join([_headline(metrics, folder, root), *map(_one_line, others)]),
+        "result": "\n\n".join(
+            [_headline(metrics, manifest, folder, root), *map(_one_line, others)]
+        ),
         "files": _parameter_files(root, results),
         "times": _times(manifest, read(times) if times.exists() else None),
         "notebooks": _notebooks(manifest, folder, root),
@@ -71,25 +73,31 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     return write_atomic(readme, text)
 
 
-def _headline(metrics: Mapping[str, Any], folder: Path, root: Path) -> str:
+def _headline(
+    metrics: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path, root: Path
+) -> str:
     arms = {arm: metrics["arms"][arm] for arm in ARMS if arm in metrics["arms"]}
     tasks = next(iter(arms.values()))["tasks"]
     seeds, groups = (
         metrics.get("seeds", [metrics.get("seed", 0)]),
         metrics.get("groups", "products"),
     )
-    parts = [
+    kind = metrics.get("intervals", "bootstrap")  # older runs do not tell
+    given = manifest.get("parameters", {})
+    notes = [
         f"`{metrics['run']}`: {tasks} held-out tasks on unseen {groups}, "
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal reward in [0, 1], "
-        f"paired by task, bootstrap intervals over {groups}{' and seeds' * (len(seeds) > 1)}. All "
-        "arms draw through the same filter of refused and no-effect actions.",
+        f"paired by task, {kind} intervals over {groups}{' and seeds' * (len(seeds) > 1)}.",
+        sentences.filtering(metrics.get("filter_actions", given.get("filter_actions"))),
+        sentences.limits(metrics),
     ]
+    parts = [" ".join(filter(None, notes))]
     second = metrics.get("other_agent_gain")
     if second and second["relative"] is not None:
         parts.append(
-            "A second agent, of another size and other demonstrations, gains "
-            f"{difference(second['mean'], *second['ci95'])} ({second['relative']:+.0%}) over its "
-            "own sample from the same Q model."
+            "A second agent, of another size and other demonstrations, reranked by the same Q "
+            f"model: {difference(second['mean'], *second['ci95'])} "
+            f"({sentences.relative_gain(second)}) over its own sample."
         )
     lines = [
         "| arm | mean reward | 95 % | gain over one sample | 95 % | relative | success |",
@@ -101,7 +109,7 @@ def _headline(metrics: Mapping[str, Any], folder: Path, root: Path) -> str:
             f"{row['reward_mean']:.3f}",
             interval(*row["ci95"]),
             *gain_cells(metrics["gains"].get(arm), 0),
-            f"{row['success_rate']:.1%}",
+            sentences.success(row),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     parts += [
@@ -112,11 +120,16 @@ def _headline(metrics: Mapping[str, Any], folder: Path, root: Path) -> str:
         "model itself. `control` is the same Q training with winners drawn by coins, the mean of "
         "its shuffles, every second the opposite of the one before: a single one gains or loses by "
         "luck ([each is listed](results/README.md)). `mcts` searches with the environment at test "
-        "time, an upper bound.",
+        f"time{_iterations(given)}: what undo and retry buy, and no upper bound.",
         "![Mean reward by arm, with 95 % intervals]"
         f"({url(folder / 'figures' / f'{FIGURE}.png', root)})",
     ]
     return "\n\n".join(parts)
+
+
+def _iterations(given: Mapping[str, Any]) -> str:
+    """How long ``mcts`` searches."""
+    return f", {given['mcts_iterations']} iterations a task" if "mcts_iterations" in given else ""
 
 
 def _one_line(metrics: Mapping[str, Any]) -> str:

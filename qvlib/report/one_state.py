@@ -11,6 +11,7 @@ import pandas as pd
 from qvlib.core.episodes import replay
 from qvlib.core.types import Agent, Key, Proposal, Request, State
 from qvlib.pipeline.context import Context
+from qvlib.report.formats import with_unit
 
 
 def draws(agent: Agent, states: Mapping[str, State], n: int, key: Key) -> pd.DataFrame:
@@ -54,9 +55,10 @@ def request(context: Context, record: Mapping[str, Any], step: int) -> Request:
     return Request(state, 1, (context.params.run.seed, task.id, str(step)))
 
 
-def table(chosen: Proposal) -> pd.DataFrame:
+def table(chosen: Proposal, unit: str = "") -> pd.DataFrame:
     """The distinct candidates that a reranked agent chose from, the highest Q first.
 
+    unit: of Q.
     Those whose log-probability no agent tells have no such column.
     """
     draws = Counter(candidate.action for candidate in chosen.considered)
@@ -67,7 +69,7 @@ def table(chosen: Proposal) -> pd.DataFrame:
             "candidate": [f"`{c.action}`" for c in ordered],
             "draws": [draws[c.action] for c in ordered],
             "log p (nats)": [c.log_prob for c in ordered],
-            "Q (nats)": [c.q for c in ordered],
+            with_unit("Q", unit): [c.q for c in ordered],
             "": ["executed" if c.action == chosen.action else "" for c in ordered],
         }
     )

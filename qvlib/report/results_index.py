@@ -14,6 +14,9 @@ from qvlib.base.terminal import format_duration
 from qvlib.report import sentences
 from qvlib.report.formats import interval, number, relative, signed
 from qvlib.report.results_files import PLUMBING, is_plumbing, read, runs, url
+from qvlib.runs.provenance import commits_since
+
+CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
 
 
 def write_results_index(results_dir: str | Path) -> Path:
@@ -30,8 +33,9 @@ def write_results_index(results_dir: str | Path) -> Path:
     sections += [_plumbing(run) for run in folders if is_plumbing(run.name)]
     head = (
         "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal "
-        "rewards in [0, 1]. The notebooks of a run are as they stood at the commit that it names; "
-        "later wording may differ."
+        "rewards in [0, 1]. Numbers, notebooks and figures of a run are those of the code at the "
+        "commit that it names; how far that is behind the code with which this page was written "
+        "is told beside it."
     )
     parts = [head, *_first_sight(folders), *(sections or ["No runs yet."]), *_benchmarks(folder)]
     return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
@@ -65,17 +69,20 @@ def _plumbing(run: Path) -> str:
     compared = (
         " The tests execute it again and compare what is printed." if run.name == PLUMBING else ""
     )
-    return (
-        f"## {run.name}\n\nEvery notebook once, as small as it goes: shows that all parts work, "
-        f"and says nothing about the method.{compared}\n\n{_links(run)}"
-    )
+    parts = [
+        f"## {run.name}",
+        _origin(run),
+        "Every notebook once, as small as it goes: shows that all parts work, and says nothing "
+        f"about the method.{compared}",
+        _links(run),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _section(run: Path) -> str:
     metrics = read(run / "metrics.json")
-    manifest = read(run / "manifest.json") if (run / "manifest.json").exists() else {}
     try:
-        parts = [f"## {metrics['run']}", _origin(manifest), _claims(metrics), _arms(metrics)]
+        parts = [f"## {metrics['run']}", _origin(run), _claims(metrics), _arms(metrics)]
     except (KeyError, TypeError, ValueError) as error:
         raise QvlibError(
             f"{display_path(run / 'metrics.json')} misses or misstates {error}; "
@@ -88,17 +95,40 @@ def _section(run: Path) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _origin(manifest: Mapping[str, Any]) -> str:
-    if not manifest:
+def _origin(run: Path) -> str:
+    """When, where, by which code a run was rendered, and how old that code is."""
+    path = run / "manifest.json"
+    if not path.exists():
         return ""
+    manifest = read(path)
     git, machine = manifest.get("git"), manifest.get("machine", {})
-    code = f"commit `{git['commit'][:10]}`" if git else "no commit known"
-    code += " with uncommitted changes" if git and git["dirty"] else ""
-    device = machine.get("gpu") or machine.get("device", "?")
-    took = format_duration(manifest.get("seconds", 0))
+    try:
+        code = f"commit `{git['commit'][:10]}`" if git else "no commit known"
+        code += " with uncommitted changes" if git and git["dirty"] else ""
+        device = machine.get("gpu") or machine.get("device", "?")
+        took = format_duration(manifest.get("seconds", 0))
+        age = _age(git["commit"] if git else "")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise QvlibError(
+            f"{display_path(path)} misses or misstates {error}; run `qvlib run` again"
+        ) from None
     return (
         f"{manifest.get('finished', '?')}, {code}, {machine.get('cpus', '?')} processors, "
-        f"{device}, notebooks took {took}."
+        f"{device}, notebooks took {took}. {age}"
+    )
+
+
+def _age(commit: str) -> str:
+    """How many changes of the code a run does not have."""
+    found = commits_since(commit, CODE)
+    if found is None:
+        return "How old that code is, this copy of qvlib does not tell."
+    count, last = found
+    if not count:
+        return f"The code is the same today (`{last[:10]}`)."
+    return (
+        f"**Rendered by older code**: {count} commit{'s' * (count != 1)} to {' or '.join(CODE)} "
+        f"came after it, up to `{last[:10]}`."
     )
 
 
@@ -111,6 +141,7 @@ def _claims(metrics: Mapping[str, Any]) -> str:
             sentences.claim(metrics),
             sentences.verdict(metrics),
             sentences.accuracy(metrics["preferences"]),
+            sentences.limits(metrics),
         ]
     )
 
@@ -130,7 +161,7 @@ def _arms(metrics: Mapping[str, Any]) -> str:
             arm,
             f"{row['reward_mean']:.3f}",
             interval(*row["ci95"]),
-            f"{row['success_rate']:.1%}",
+            sentences.success(row),
             *gain_cells(gain, 1),
             signed(greedy["mean"]) if greedy else "",
             str(row["tasks"]),
@@ -144,10 +175,12 @@ def gain_cells(gain: Mapping[str, Any] | None, places: int) -> list[str]:
     """A paired gain, its interval, and the gain relative to the baseline; empty where none is."""
     if not gain:
         return [""] * 3
+    bounds = gain.get("relative_ci95")
     return [
         signed(gain["mean"]),
         interval(*gain["ci95"], "+.3f"),
-        relative(gain["relative"], places),
+        relative(gain["relative"], places)
+        + (f" {interval(*bounds, f'+.{places}%')}" if bounds else ""),
     ]
 
 

@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qvlib.core.statistics import wilson
-from qvlib.report.formats import difference, interval
+from qvlib.report.formats import difference, interval, relative
 
 if TYPE_CHECKING:
     from qvlib.environments import Tour
+    from qvlib.pipeline.params import Params
 
 NOT_SIGNIFICANT = "not significant (95 % interval contains 0)"
+FEW_GROUPS = 15  # with fewer, percentiles of a bootstrap are too close together
 
 
 def holds_zero(entry: Mapping[str, Any]) -> bool:
@@ -30,13 +31,21 @@ def _above_zero(entry: Mapping[str, Any]) -> bool:
 
 def gain(name: str, entry: Mapping[str, Any], over: str) -> str:
     """What a paired gain and its interval allow to say."""
-    relative = "" if entry["relative"] is None else f", {entry['relative']:+.0%}"
+    share = relative_gain(entry)
     if holds_zero(entry):
         verdict = NOT_SIGNIFICANT
     else:
         verdict = f"significantly {'above' if entry['ci95'][0] > 0 else 'below'} 0"
     change = difference(entry["mean"], *entry["ci95"])
-    return f"**{name}** over {over}: {change}{relative}: {verdict}."
+    share = f", {share}" if share else ""
+    return f"**{name}** over {over}: {change}{share}: {verdict}."
+
+
+def relative_gain(entry: Mapping[str, Any]) -> str:
+    """``+37% [+20%, +54%]``; older runs have no such interval, nor has a baseline near nothing."""
+    bounds = entry.get("relative_ci95")
+    share = relative(entry["relative"])
+    return f"{share} {interval(*bounds, '+.0%')}" if share and bounds else share
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -65,7 +74,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         ),
         *(
             gain(f"control with shuffled winners, n = {n}", gains[f"control_q_n{n}"], "one sample")
-            + _control(gains[f"control_q_n{n}"], metrics["control_shuffles"][f"control_q_n{n}"])
+            + _control(metrics, n)
             for n in (5, 10)
         ),
     ]
@@ -87,39 +96,58 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         )
     if metrics["gap_closed"] is not None:
         lines.append(_gap(metrics))
+    one, five, ten = (success(arms[arm]) for arm in ("sample", "q_n5", "q_n10"))
     lines.append(
-        f"**Success** (reward 1): {arms['sample']['success_rate']:.1%} of tasks with one sample, "
-        f"{arms['q_n5']['success_rate']:.1%} reranked with n = 5, "
-        f"{arms['q_n10']['success_rate']:.1%} with n = 10."
+        f"**Success** (reward 1): {one} of tasks with one sample, {five} reranked with n = 5, "
+        f"{ten} with n = 10."
     )
     if len(metrics.get("by_seed", ())) > 1:
         each = "; ".join(
-            f"seed {row['seed']} {row['q_n5 relative']:+.0%} and {row['q_n10 relative']:+.0%}"
+            f"seed {row['seed']} "
+            + " and ".join(relative(row[f"{arm} relative"]) or "-" for arm in ("q_n5", "q_n10"))
             for row in metrics["by_seed"]
         )
-        lines.append(f"**Seed by seed**, n = 5 and n = 10 against the same chain's sample: {each}.")
+        lines.append(
+            f"**Seed by seed**, n = 5 and n = 10 against the same chain's sample, each one "
+            f"training and without an interval: {each}."
+        )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def success(arm: Mapping[str, Any]) -> str:
+    """A share of successes with its interval.
+
+    Older runs have a bootstrap's, which is empty where nothing, or all, succeeded: then none is
+    given.
+    """
+    low, high = arm["success_ci95"] if "success_ci95" in arm else (None, None)
+    bounds = "" if low is None or low == high else f" {interval(low, high, '.1%')}"
+    return f"{arm['success_rate']:.1%}{bounds}"
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
     """How far reranking goes towards MCTS.
 
-    A share of a difference that may be none says nothing, so it is then not given.
+    A share of a difference that may be none says nothing, nor does one of a gain that may be none:
+    those are not given.
     """
-    arms = metrics["arms"]
+    arms, gains = metrics["arms"], metrics["gains"]
     way = (
         f"of the way from one sample to MCTS with the environment "
         f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f})"
     )
-    if holds_zero(metrics["gains"]["mcts"]):
+    if not _above_zero(gains["mcts"]):
         return (
-            f"**Gap closed**: not given as a share {way}, since the gain of MCTS itself is "
-            f"{NOT_SIGNIFICANT}."
+            f"**Gap closed**: not given as a share {way}, since a gain of MCTS itself is not shown."
         )
-    more = (
-        f" and {metrics['gap_closed_n10']:.0%} with n = 10" if "gap_closed_n10" in metrics else ""
-    )
-    return f"**Gap closed**: {metrics['gap_closed']:.0%} with n = 5{more} {way}."
+    shares = [
+        f"{metrics[key]:.0%} with n = {n}"
+        if _above_zero(gains[f"q_n{n}"])
+        else f"none shown with n = {n}"
+        for n, key in ((5, "gap_closed"), (10, "gap_closed_n10"))
+        if key in metrics
+    ]
+    return f"**Gap closed**: {' and '.join(shares)} {way}."
 
 
 def claim(metrics: Mapping[str, Any]) -> str:
@@ -136,18 +164,19 @@ def claim(metrics: Mapping[str, Any]) -> str:
         (False, False): "is not shown to be better than one sample or greedy decoding",
     }[better]
     control = (
-        "gains over one sample too, which it must not"
+        "the control with shuffled winners gains over one sample too, so the labels have not all "
+        "the merit"
         if over_sample
-        else "shows no gain over one sample, as it must"
+        else "of the control with shuffled winners no gain over one sample is shown"
     )
     if (
         better[1] and over_greedy
     ):  # then sampling itself is better there, and Q has not all the merit
         mean = metrics["gains_over_greedy"]["control_q_n5"]["mean"]
-        control += f"; over greedy decoding it gains {mean:+.3f}, which is not Q's doing"
+        control += f"; over greedy decoding the control gains {mean:+.3f}, which is not Q's doing"
     return (
         f"On {tasks} held-out tasks, executing the action with the highest Q of five {what}; "
-        f"the control with shuffled winners {control}."
+        f"{control}."
     )
 
 
@@ -157,14 +186,16 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
     left_out = dropped(preferences)
     if right is None:
         said = (
-            "No pairs are held out, so nothing can be said about new tasks; "
+            f"Of the {pairs} held-out pairs the estimator tells no accuracy."
+            if pairs
+            else "No pairs are held out, so nothing can be said about new tasks; "
             "raise `heldout_share` or `train_tasks`."
         )
     else:
         shuffled = ", ".join(
             f"{c:.1%}" for c in preferences["control_held_out_accuracy"] if c is not None
         )
-        share, verdict = _against_chance(right, pairs)
+        share, verdict = _of_held_out(preferences)
         said = (
             f"Of {pairs} held-out pairs the Q model orders {share} rightly, {verdict}; "
             f"trained on shuffled winners: {shuffled}."
@@ -199,20 +230,16 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
         )
     right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
     if right is not None:
-        share, verdict = _against_chance(right, held)
-        lines.append(
-            f"**Order**: {share} of {held} held-out pairs are ordered rightly, {verdict} "
-            "(the interval takes pairs for independent; those of a task are not, so it is rather "
-            "too narrow)."
-        )
+        share, verdict = _of_held_out(preferences)
+        lines.append(f"**Order**: {share} of {held} held-out pairs are ordered rightly, {verdict}.")
     rooms = [
-        f"{gains[arm]['mean']:+.3f} by {what}"
+        f"{what} {_change(gains[arm])}"
         for arm, what in (("best_of_n", "the best of several whole episodes"), ("mcts", "a search"))
         if arm in gains
     ]
     lines.append(
-        f"**Room**: where the environment itself judges, one sample is improved "
-        f"{' and '.join(rooms)}; by Q {gains['q_n5']['mean']:+.3f} with n = 5."
+        f"**Room**: against one sample, where the environment itself judges, "
+        f"{' and '.join(rooms)}; by Q {_change(gains['q_n5'])} with n = 5."
     )
     return "\n".join(f"- {line}" for line in lines)
 
@@ -222,23 +249,38 @@ def agreement(siblings: Mapping[str, float]) -> str:
     pairs = int(siblings["pairs"])
     if not pairs:
         return "No siblings are held out in a run this small."
-    share, verdict = _against_chance(siblings["agreement"], pairs)
+    share, verdict = _against_chance(
+        siblings["agreement"], (siblings["low"], siblings["high"]), int(siblings["tasks"])
+    )
     return (
         f"Of {pairs} pairs of siblings with different values Q orders {share} as the search did, "
         f"{verdict}."
     )
 
 
-def _against_chance(share: float, count: int) -> tuple[str, str]:
-    """A share of ``count`` with its interval, and whether that contains one half."""
-    low, high = wilson(share, count)
+def _change(entry: Mapping[str, Any]) -> str:
+    return difference(entry["mean"], *entry["ci95"])
+
+
+def _of_held_out(preferences: Mapping[str, Any]) -> tuple[str, str]:
+    """``_against_chance`` of the held-out pairs; no verdict where they are not told by task."""
+    right = preferences["held_out_accuracy"]
+    if "held_out_ci95" not in preferences:
+        return f"{right:.1%}", "of how many tasks is not told, so no interval is given"
+    return _against_chance(right, preferences["held_out_ci95"], preferences["held_out_tasks"])
+
+
+def _against_chance(share: float, bounds: Sequence[float], tasks: int) -> tuple[str, str]:
+    """A share with its interval over tasks, and whether that contains one half."""
+    low, high = bounds
     if low > 0.5:
         verdict = "better than chance"
     elif high < 0.5:
         verdict = "worse than chance"
     else:
         verdict = "not distinguishable from chance (95 % interval contains 50 %)"
-    return f"{share:.1%} {interval(low, high, '.1%')}", verdict
+    of = f"{tasks} task{'s' * (tasks != 1)}"
+    return f"{share:.1%} {interval(low, high, '.1%')}", f"{verdict}, the interval over {of}"
 
 
 def rule_verdict(row: Mapping[str, Any]) -> str:
@@ -257,13 +299,13 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         kinds.setdefault(row["verdict"], []).append(f"`{row['rule']}`")
     meant = {
-        "reranking": "gain while their control does not",
+        "reranking": "gain, and of their control no gain is shown",
         "Q as a policy": "gain with shuffled winners, so they are not counted as reranking",
-        "no gain shown": "show no gain",
+        "no gain shown": "their intervals reach 0",
     }
-    return "\n".join(
-        f"- **{kind}**: {', '.join(names)} ({meant[kind]})." for kind, names in kinds.items()
-    )
+    lines = [f"**{kind}**: {', '.join(names)} ({meant[kind]})." for kind, names in kinds.items()]
+    lines += [few_groups(int(row["groups"]), "groups", "rule_tasks") for row in rows[:1]]
+    return "\n".join(f"- {line}" for line in lines if line)
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -286,22 +328,80 @@ def grid(rows: Sequence[Mapping[str, Any]]) -> str:
     failed = [f"{row['axis']}: {row['choice']} ({row['failed']})" for row in rows if row["failed"]]
     if failed:
         lines.append(f"**Failed**: {'; '.join(failed)}.")
-    return "\n".join(f"- {line}" for line in lines)
+    if tried:
+        lines.append(few_groups(int(tried[0]["groups"]), "groups", "trial_tasks"))
+    return "\n".join(f"- {line}" for line in lines if line)
 
 
 def limits(metrics: Mapping[str, Any]) -> str:
-    """What the intervals of a run cover."""
-    seeds = metrics["seeds"]
+    """What the intervals of a run cover, and whether its groups of tasks are too few for them."""
+    seeds, groups = metrics.get("seeds") or [0], metrics.get("groups", "products")
     if len(seeds) == 1:
-        return (
+        covered = (
             "One seed of training: the intervals cover the choice of tasks, "
             "not the luck of training."
         )
+    elif metrics.get("intervals") == "t":
+        covered = (
+            f"{len(seeds)} seeds of training: t intervals over {groups} and seeds, as wide as so "
+            "few seeds ask."
+        )
+    else:
+        covered = (
+            f"{len(seeds)} seeds of training: the intervals are percentiles of a bootstrap over "
+            f"{groups} and seeds, which so few seeds make too narrow."
+        )
+    few = ""
+    if "splits" in metrics and metrics.get("intervals") != "t":  # t asks how many there are
+        few = few_groups(metrics["splits"][-1]["groups"], groups)
+    return f"{covered} {few}" if few else covered
+
+
+def few_groups(count: int, groups: str, parameter: str = "test_tasks") -> str:
+    """A warning where intervals rest on too few groups of tasks; else empty."""
+    if count >= FEW_GROUPS:
+        return ""
     return (
-        f"{len(seeds)} seeds of training: the intervals resample "
-        f"{metrics.get('groups', 'products')} and seeds, but so few seeds tell little of the luck "
-        "of training."
+        f"With {count} {groups} the intervals are too narrow: they want {FEW_GROUPS} and more; "
+        f"raise `{parameter}`."
     )
+
+
+def filtering(filtered: bool | None) -> str:
+    """Whether arms draw again what would be refused; empty where a run does not tell."""
+    if filtered is None:
+        return ""
+    if filtered:
+        return "All arms draw through the same filter of refused and no-effect actions."
+    return "No arm has a filter: a refused action costs a step, as others do."
+
+
+def refused(metrics: Mapping[str, Any]) -> str:
+    """What the filter of refused actions did to one sample."""
+    share = metrics["refused_share"]
+    filtered = filtering(metrics.get("filter_actions"))
+    if metrics.get("filter_actions", True):
+        dropped = (
+            f"{share:.1%} of the draws of one sample were dropped as refused or without effect."
+        )
+        return f"{dropped} {filtered}".strip()
+    return filtered
+
+
+def chain(params: Params) -> str:
+    """Which of a run's chains a page is about that shows one."""
+    seeds = [each.run.seed for each in params.each_seed()]
+    if len(seeds) == 1:
+        return f"What is shown is the run's one chain, seed {seeds[0]}."
+    return (
+        f"What is shown is the first of the run's {len(seeds)} chains, seed {seeds[0]} of "
+        f"{', '.join(map(str, seeds))}; `05_evaluate` and `07_report` pool them."
+    )
+
+
+def no_dpo(estimator: str) -> str:
+    """In the place of what only DPO has."""
+    return f"Not of this run: its estimator, `{estimator}`, minimises no DPO loss."
 
 
 def agent(facts: Mapping[str, Any], loss: float | None) -> str:
@@ -385,27 +485,18 @@ def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
     return f"{len(prompt)} tokens; the model has {facts['parameters']:,} parameters."
 
 
-def _control(entry: Mapping[str, Any], shuffles: Sequence[float]) -> str:
-    """What a control's gain means.
-
-    The mean reward of each shuffle tells how much the luck of the coins decides.
-    """
-    each = (
-        f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}."
-        if len(shuffles) > 1
-        else " Of one shuffle: the interval does not cover the luck of its coins."
-    )
-    return each + _must_not_gain(entry)
-
-
-def _must_not_gain(entry: Mapping[str, Any]) -> str:
-    if holds_zero(entry):
-        return " As it must."
-    return (
-        " It must not gain: look for a leak, or train more shuffles."
-        if entry["mean"] > 0
-        else (
-            " It gains nothing, as it must, and misleads: more candidates give wrong scores more "
-            "to err on."
+def _control(metrics: Mapping[str, Any], n: int) -> str:
+    """What a control's gain means, and how much the luck of the coins decides."""
+    name = f"control_q_n{n}"
+    shuffles, q = metrics["control_shuffles"][name], metrics["arms"][f"q_n{n}"]["reward_mean"]
+    if len(shuffles) > 1:
+        best = "the highest no less than" if max(shuffles) >= q else "all less than"
+        each = (
+            f" Reward of each shuffle: {', '.join(f'{mean:.3f}' for mean in shuffles)}; {best} "
+            f"with Q ({q:.3f})."
         )
-    )
+    else:
+        each = " Of one shuffle: the interval does not cover the luck of its coins."
+    if _above_zero(metrics["gains"][name]):
+        each += " It gains without the search's verdict: look for a leak, or train more shuffles."
+    return each

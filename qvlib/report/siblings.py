@@ -15,6 +15,7 @@ from qvlib.core.trees import children_by_parent, paths
 from qvlib.core.types import Environment, QModel
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
+from qvlib.report.intervals import share_interval
 
 MOST_STATES = 400  # that are scored: enough to see how Q agrees
 
@@ -63,17 +64,24 @@ def score(
 
 
 def agreement(siblings: pd.DataFrame) -> dict[str, float]:
-    """How often Q orders pairs of siblings as the search did, over all whose values differ."""
-    right = total = 0.0
-    for _, part in siblings.groupby(["task", "node"]):
+    """How often Q orders pairs of siblings as the search did, over all whose values differ.
+
+    ``pairs`` of so many ``tasks``; ``agreement`` with its 95 % interval over tasks, ``low`` and
+    ``high``; nan of none.
+    """
+    right: list[float] = []
+    tasks: list[str] = []
+    for (task, _), part in siblings.groupby(["task", "node"]):
         value, q = part["value"].to_numpy(), part["q"].to_numpy()
         for i in range(len(part)):
             apart = np.abs(value - value[i]) > 1e-12
             apart[: i + 1] = False
             same = np.sign(q - q[i]) == np.sign(value - value[i])
-            right += float((same & apart).sum() + 0.5 * ((q == q[i]) & apart).sum())
-            total += float(apart.sum())
-    return {"pairs": int(total), "agreement": right / total if total else float("nan")}
+            right += list((same + 0.5 * (q == q[i]))[apart])
+            tasks += [task] * int(apart.sum())
+    share, low, high = share_interval(right, tasks) if right else (float("nan"),) * 3
+    found = {"pairs": len(right), "tasks": len(set(tasks))}
+    return found | {"agreement": share, "low": low, "high": high}
 
 
 def score_held_out(context: Context) -> pd.DataFrame:

@@ -16,18 +16,19 @@ from qvlib.environments import names_of
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
-from qvlib.report import numbers
+from qvlib.report import numbers, sentences
 from qvlib.report.formats import interval, number, relative, signed
 
 REWARD, SHARE = "{:.3f}".format, "{:.1%}".format
 
 
-def write_tables(context: Context) -> dict[str, pd.DataFrame]:
+def write_tables(context: Context, params: Params | None = None) -> dict[str, pd.DataFrame]:
     """Write the report's tables as ``results/<name>/tables/<table>.csv`` and ``.md``; returns them.
 
-    ``summary.md`` is what a run prints at its end.
+    ``summary.md`` is what a run prints at its end. params: the run's, where the context is of one
+    of its chains.
     """
-    params = context.params
+    params = params or context.params
     written = {
         "arms": numbers.arm_table(params),
         "gains": numbers.gain_table(params),
@@ -36,7 +37,7 @@ def write_tables(context: Context) -> dict[str, pd.DataFrame]:
         "stages": numbers.stage_table(params),
         "by_seed": numbers.seed_table(params),
     }
-    failed = numbers.failures(context)
+    failed = numbers.failures(context, params)
     if failed:
         written["failures"] = failed[0]
     display = {
@@ -75,9 +76,11 @@ def save(
 
 def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """The result in one table: reward, success, paired gain over one sample, all as text."""
-    gain = display_gains(gains).set_index("arm")[["gain", "gain 95 %", "relative"]]
+    gain = display_gains(gains).set_index("arm")
+    gain = gain[["gain", "gain 95 %", "relative", "relative 95 %"]]
     rows = display_arms(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
-    return rows.rename(columns={"gain": "gain over one sample", "gain 95 %": "95 % of gain"})
+    names = {"gain 95 %": "95 % of gain", "relative 95 %": "95 % of relative"}
+    return rows.rename(columns={"gain": "gain over one sample", **names})
 
 
 def display_arms(table: pd.DataFrame) -> pd.DataFrame:
@@ -114,6 +117,7 @@ def display_gains(table: pd.DataFrame) -> pd.DataFrame:
             "gain": table["gain"].map(signed),
             "gain 95 %": _intervals(table["low"], table["high"], "+.3f"),
             "relative": [relative(share, 1) for share in table["relative"]],
+            "relative 95 %": _intervals(table["relative_low"], table["relative_high"], "+.1%"),
             "tasks": table["tasks"],
         }
     )
@@ -143,13 +147,17 @@ def caption(params: Params) -> str:
         else ""
     )
     seeds = [str(chain.run.seed) for chain in params.each_seed()]
-    over = names_of(world_of(params), params.world).groups + (
-        " and seeds" if len(seeds) > 1 else ""
+    groups, count = names_of(world_of(params), params.world).groups, splits[-1]["groups"]
+    how = (
+        f"t over {count:,} {groups} and {len(seeds)} seeds"
+        if len(seeds) > 1
+        else f"bootstrap over {count:,} {groups}, {params.run.bootstrap:,} resamples"
     )
+    few = sentences.few_groups(count, groups) if len(seeds) == 1 else ""
     return (
         f"Run {params.run.name}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}. "
         f"Tasks (hash of their ids): {sizes}. {second}"
-        f"Intervals: 95 %, bootstrap over {over}, {params.run.bootstrap:,} resamples."
+        f"Intervals: 95 %, {how}; Wilson's for success.{' ' * bool(few)}{few}"
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from qvlib import __version__
 from qvlib.base.executors.processes import cores
 
+HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
 
 
@@ -54,16 +56,29 @@ def git_state() -> dict[str, Any] | None:
 
     None outside a repository.
     """
-    folder = Path(__file__).resolve().parent
-    if (
-        _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None
-    ):  # installed, not a checkout
+    if not _is_checkout(HERE):
         return None
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _git(HERE, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)results")
+    changed = _git(HERE, "status", "--porcelain", "--", ":/", ":(top,exclude)results")
     return {"commit": commit, "dirty": bool(changed)}
+
+
+def commits_since(commit: str, paths: Sequence[str], code: Path = HERE) -> tuple[int, str] | None:
+    """How many commits after ``commit`` change ``paths`` of the checkout of ``code``, and the last.
+
+    The last is the commit at which the paths got what they hold now. None where git does not tell:
+    an installed qvlib, or a history without that commit.
+    """
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit) or not _is_checkout(code):
+        return None
+    if _git(code, "merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return None
+    of = [f":(top){path}" for path in paths]
+    count = _git(code, "rev-list", "--count", f"{commit}..HEAD", "--", *of)
+    last = _git(code, "rev-list", "-1", "HEAD", "--", *of)
+    return (int(count), last) if count and last else None
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -96,6 +111,11 @@ def peak_memory(device: str) -> dict[str, float]:
     if torch is not None and device.startswith("cuda") and torch.cuda.is_available():
         peaks["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
     return peaks
+
+
+def _is_checkout(folder: Path) -> bool:
+    """Whether a folder's ``__init__.py`` is git's; that of an installed package is not."""
+    return _git(folder, "ls-files", "--error-unmatch", "__init__.py") is not None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -3,7 +3,7 @@
 What they compare is told apart by shape and shade, not by colour alone.
 """
 
-from qvlib.report.figures.arms import gains, kind, reward_by_arm
+from qvlib.report.figures.arms import gains, reward_by_arm
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
 from qvlib.report.figures.examples import pair_loss, root_value
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
@@ -21,7 +21,6 @@ __all__ = [
     "gains",
     "grid_changes",
     "grid_curves",
-    "kind",
     "label",
     "lines",
     "nodes_by_depth",

@@ -7,20 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qvlib.agents.arm import CONTROL, NO_Q, OTHER, RERANKED
-from qvlib.agents.arms import ARMS, BASE, GREEDY
+from qvlib.agents.arms import BASE, GREEDY
 from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, label, panels
 
-KINDS = {  # what an arm is: colour, marker, filled
+STYLES = {  # what an arm is: colour, marker, filled
     RERANKED: (BLUE, "o", True),
     NO_Q: (GREY, "s", True),
     CONTROL: (ORANGE, "X", True),
     OTHER: (DARK, "D", False),
 }
-
-
-def kind(arm: str) -> str:
-    """What an arm is, for its marker."""
-    return next((each.kind for each in ARMS if each.name == arm), OTHER)
 
 
 def reward_by_arm(arms: pd.DataFrame) -> Figure:
@@ -58,8 +53,8 @@ def _dots(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> tu
     figure, (axes,) = panels(1, 1, (6.8, 0.32 * len(table) + 1.1))
     named: set[str] = set()
     for y, row in zip(range(len(table), 0, -1), table.to_dict("records"), strict=True):
-        name = kind(row["arm"])
-        colour, marker, filled = KINDS[name]
+        name = row["kind"]
+        colour, marker, filled = STYLES[name]
         axes.errorbar(
             row[value],
             y,

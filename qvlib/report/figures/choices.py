@@ -123,10 +123,7 @@ def grid_curves(table: pd.DataFrame, axes_of: Mapping[str, tuple[str, str]]) -> 
         panel.minorticks_off()
         unit = "gain over one sample, 95 %" if panel is axes[0] else ""
         label(panel, f"Gain by {axis}", name, unit)
-        panel.set_ylim(
-            min(-0.02, *(p.get_ylim()[0] for p in axes)), max(p.get_ylim()[1] for p in axes)
-        )
-    top = max(p.get_ylim()[1] for p in axes)
+    low, high = zip(*(panel.get_ylim() for panel in axes), strict=True)
     for panel in axes:
-        panel.set_ylim(min(p.get_ylim()[0] for p in axes), top)
+        panel.set_ylim(min(-0.02, *low), max(high))
     return figure

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, panels, smooth
+from qvlib.report.formats import with_unit
 
 BINS = 8  # of equally many sibling actions
 OF_DPO = {"loss", "margin", "accuracy", "log_prob_chosen", "log_prob_rejected"}
@@ -67,13 +68,22 @@ def training(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
 
 
 def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
-    """The numbers of a curve, a panel each; an estimator that is not trained has none."""
+    """The numbers of a curve, a panel each; an estimator that is not trained has none.
+
+    Rows are told apart by ``split`` where a curve has that, and stand at their ``step``, else in
+    order.
+    """
     told = [name for name in curve.select_dtypes("number") if name not in ("step", "epoch")][:4]
     figure, axes = panels(1, max(1, len(told)), (7.2, 2.6))
+    drawn = (("Q model", curve, BLUE, "-", "o"), ("control", control, ORANGE, "--", "X"))
     for panel, column in zip(axes, told, strict=False):
-        for name, rows, style in (("Q model", curve, "-o"), ("control", control, "--X")):
-            colour = BLUE if rows is curve else ORANGE
-            panel.plot(rows["step"], rows[column], style, color=colour, markersize=4, label=name)
+        for name, rows, colour, dashes, marker in drawn:
+            if column in rows:
+                placed = rows.assign(
+                    step=rows["step"] if "step" in rows else range(len(rows)),
+                    split=rows["split"] if "split" in rows else "train",
+                )
+                _curve(panel, placed, column, name, colour, dashes, marker)
         label(panel, column.replace("_", " "), "step (count)")
     if told:
         axes[0].legend(frameon=False, fontsize=7)
@@ -82,10 +92,10 @@ def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
     return figure
 
 
-def calibration(siblings: pd.DataFrame) -> Figure:
+def calibration(siblings: pd.DataFrame, unit: str = "") -> Figure:
     """Q against the MCTS value of sibling actions, both less their state's mean.
 
-    Takes ``siblings.score``.
+    Takes ``siblings.score``. unit: of Q.
     """
     figure, (axes,) = panels(1, 1, (5.2, 3.4))
     value, q = siblings["value_centred"], siblings["q_centred"]
@@ -104,7 +114,7 @@ def calibration(siblings: pd.DataFrame) -> Figure:
         axes,
         "Q against search, within a state",
         "MCTS value less the siblings' mean",
-        "Q less the siblings' mean (nats)",
+        with_unit("Q less the siblings' mean", unit),
     )
     return figure
 

@@ -1,7 +1,7 @@
 """From finished episodes to what is claimed: means, paired gains, intervals, costs.
 
 Every number of the report is made here, from the stages' own files. Rewards are terminal rewards in
-[0, 1]; intervals are 95 % bootstrap intervals over the groups (products, games) of the test tasks.
+[0, 1]; intervals are 95 %, over the groups (products, games) of the test tasks and over chains.
 """
 
 from qvlib.report.numbers.costs import cost
@@ -25,7 +25,7 @@ from qvlib.report.numbers.gains import (
 )
 from qvlib.report.numbers.metrics_json import metrics, write_metrics
 from qvlib.report.numbers.origins import split_table, stage_table, uses_table
-from qvlib.report.numbers.pairs import preferences, sources
+from qvlib.report.numbers.pairs import held_out, preferences, sources
 
 __all__ = [
     "arm_rows",
@@ -36,6 +36,7 @@ __all__ = [
     "gain_rows",
     "gain_table",
     "gap_closed",
+    "held_out",
     "load_by_task",
     "load_episodes",
     "metrics",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 from pyarrow.parquet import read_schema
 
-from qvlib.agents.arms import rank
+from qvlib.agents.arms import ARMS, Arm
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import DRAWN
 from qvlib.pipeline.params import EPISODES, Params
@@ -48,16 +50,20 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
     return in_order(rows)
 
 
-def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+def in_order(rows: pd.DataFrame, arms: Sequence[Arm] = ARMS) -> pd.DataFrame:
     """Rows in the order in which arms are told; an arm that has no place comes last."""
+    place = {arm.name: i for i, arm in enumerate(arms)}
     return rows.sort_values(
-        "arm", key=lambda arms: arms.map(rank), kind="stable", ignore_index=True
+        "arm",
+        key=lambda names: names.map(lambda name: place.get(name, len(place))),
+        kind="stable",
+        ignore_index=True,
     )
 
 
 def load_by_task(params: Params) -> pd.DataFrame:
     """``by_task`` of the run's episodes."""
-    return by_task(test_episodes(params))
+    return in_order(by_task(test_episodes(params)), params.arms())
 
 
 def test_episodes(params: Params, *more: str) -> pd.DataFrame:

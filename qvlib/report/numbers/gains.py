@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from qvlib.agents.arms import BASE, BOUND, GREEDY, MAIN
-from qvlib.core.statistics import bootstrap_mean, compare
+from qvlib.core.statistics import compare, mean_interval
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
+from qvlib.report.intervals import ratio_interval, share_interval
 from qvlib.report.numbers.episodes import (
     in_order,
     load_by_task,
@@ -36,7 +38,7 @@ def gain_table(params: Params, against: str = BASE) -> pd.DataFrame:
     for base in dict.fromkeys(apart.values()) if against == BASE else ():
         family = [base, *(arm for arm, own in apart.items() if own == base)]
         gains.append(gain_rows(rows[rows["arm"].isin(family)], params.run.bootstrap, base))
-    return _stamped(params, in_order(pd.concat(gains, ignore_index=True)))
+    return _stamped(params, in_order(pd.concat(gains, ignore_index=True), params.arms()))
 
 
 def others(params: Params) -> dict[str, str]:
@@ -62,16 +64,18 @@ def seed_table(params: Params) -> pd.DataFrame:
     return table.reset_index().rename_axis(columns=None)
 
 
-def failures(context: Context) -> tuple[pd.DataFrame, str] | None:
+def failures(context: Context, params: Params | None = None) -> tuple[pd.DataFrame, str] | None:
     """Where the test episodes of all chains fail, by arm, and what the columns mean.
 
-    None where the environment does not tell.
+    None where the environment does not tell. params: the run's, where the context is of one chain.
     """
+    params = params or context.params
     if context.world.failures is None:
         return None
     tell, explained = context.world.failures
-    played = test_episodes(context.params, "actions")[["arm", "task", "actions"]]
-    return in_order(tell(context.environment, played.to_dict("records"))), explained
+    played = test_episodes(params, "actions")[["arm", "task", "actions"]]
+    told = tell(context.environment, played.to_dict("records"))
+    return in_order(told, params.arms()), explained
 
 
 def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -81,14 +85,12 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """
     arms = []
     for arm, part in rows.groupby("arm", sort=False):
-        reward, success = (
-            bootstrap_mean(part[c], part["group"], resamples, chains=part["seed"])
-            for c in ("reward", "success")
-        )
+        reward = mean_interval(part["reward"], part["group"], resamples, part["seed"])
+        success = share_interval(part["success"], part["group"], part["seed"])
         arms.append(
             {
                 "arm": arm,
-                **_interval("reward", *reward),
+                **_interval("reward", *np.clip(reward, 0, 1)),
                 **_interval("success", *success),
                 "tasks": part["task"].nunique(),
                 "seeds": part["seed"].nunique(),
@@ -107,7 +109,8 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
 def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.DataFrame:
     """One row an arm: its mean gain over ``against``, paired by task.
 
-    ``relative`` to the mean of ``against``. rows: of ``by_task``.
+    ``relative`` to the mean of ``against``, with bounds where that is clearly above 0. rows: of
+    ``by_task``.
     """
     records = {arm: part.to_dict("records") for arm, part in rows.groupby("arm", sort=False)}
     gains = compare(records, against, resamples)
@@ -120,6 +123,7 @@ def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.Dat
                 "low": gain["ci95"][0],
                 "high": gain["ci95"][1],
                 "relative": gain["relative"],
+                **_relative_bounds(rows, arm, against, resamples),
                 "tasks": rows.loc[rows["arm"] == arm, "task"].nunique(),
             }
             for arm, gain in gains.items()
@@ -136,9 +140,25 @@ def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
     return float((means[arm] - means[BASE]) / gap) if gap > 0 else None
 
 
+def _relative_bounds(
+    rows: pd.DataFrame, arm: str, against: str, resamples: int
+) -> dict[str, float]:
+    """Bounds of an arm's gain relative to the mean of another; nan where they are not known."""
+    task = ["group", "seed", "task"]
+    both = rows[rows["arm"].isin([arm, against])].pivot(index=task, columns="arm", values="reward")
+    base = both[against].to_numpy()
+    groups, chains, _ = (both.index.get_level_values(name) for name in task)
+    found = ratio_interval(both[arm].to_numpy() - base, base, groups, resamples, chains)
+    _, low, high = found or (np.nan,) * 3
+    return {"relative_low": low, "relative_high": high}
+
+
 def _interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def _stamped(params: Params, table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(test_tasks_hash=played_tasks(params)["ids"])
+    """With what each arm is, for pictures, and the hash of the test tasks."""
+    kinds = {arm.name: arm.kind for arm in params.arms()}
+    known = {"kind": table["arm"].map(kinds), "test_tasks_hash": played_tasks(params)["ids"]}
+    return table.assign(**known)

@@ -45,6 +45,8 @@ def metrics(params: Params) -> dict[str, Any]:
         "seeds": seeds,
         "digest": params.fingerprint(),
         "bootstrap": params.run.bootstrap,
+        "intervals": "t" if len(seeds) > 1 else "bootstrap",
+        "filter_actions": params.sampling.filter_actions,
         "arms": {
             row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")
         },
@@ -98,6 +100,9 @@ def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:
             "mean": row["gain"],
             "ci95": [row["low"], row["high"]],
             "relative": None if pd.isna(row["relative"]) else row["relative"],
+            "relative_ci95": None
+            if pd.isna(row["relative_low"])
+            else [row["relative_low"], row["relative_high"]],
         }
         for row in gains.to_dict("records")
     }

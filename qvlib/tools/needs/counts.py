@@ -29,8 +29,9 @@ class Measured:
 
     search: collecting a tree. arms: by name, ``mcts`` among them. iterations, arm_iterations: of
     the two searches. best_of: episodes of ``best_of_n``. refused: share of the draws that were
-    dropped and drawn again. pairs: a tree, by the rule ``rule``. prompt, reply: tokens of a prompt
-    and of a reply in arm ``greedy``. speed: tokens a second of its agent in collecting.
+    dropped and drawn again, where it ``filtered`` them. pairs: a tree, by the rule ``rule``.
+    prompt, reply: tokens of a prompt and of a reply in arm ``greedy``. speed: tokens a second of
+    its agent in collecting.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Measured:
     speed: float
     best_of: int = 0
     expand_at: str = "second_visit"
+    filtered: bool = True
 
 
 def measured(folder: str | Path, params: Params) -> Measured:
@@ -97,6 +99,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             speed=read_and_written / cost["trees_seconds"],
             best_of=given.get("best_of", 0),
             expand_at=given.get("expand_at", "second_visit"),
+            filtered=given.get("filter_actions", True),
         )
     except FileNotFoundError as error:
         raise QvlibError(

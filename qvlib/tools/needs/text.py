@@ -113,11 +113,16 @@ def _notes(
         "Q's tokens: what the Q model and its reference read; in training, a pass forward, twice "
         "that backward, and the reference once",
     ]
-    if not params.sampling.filter_actions:
+    if run.filtered and not params.sampling.filter_actions:
         notes.insert(
             2,
             f"that run drew again what was refused ({run.refused:.0%} of its draws); this file "
             "does not, which is taken off",
+        )
+    if params.sampling.filter_actions and not run.filtered:
+        notes.insert(
+            2,
+            "that run drew nothing again that was refused; this file does, which is not counted",
         )
     speeds = [
         (pace["agent"], "the agent", "--tokens-per-second", same and pace["agent"] == run.speed),

@@ -1,0 +1,223 @@
+"""Sentences say no more than was tested: fed with adverse numbers, and with other parameters."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qvlib.pipeline.params import make
+from qvlib.report import sentences
+
+ROOT = Path(__file__).parents[1]
+
+
+def entry(mean, low, high, relative=None, bounds=None):
+    return {"mean": mean, "ci95": [low, high], "relative": relative, "relative_ci95": bounds}
+
+
+NULL, GAIN, LOSS = entry(0.0, -0.1, 0.1), entry(0.1, 0.05, 0.15, 0.3), entry(-0.1, -0.15, -0.05)
+
+
+def arm(reward, success=0.0, bounds=(0.0, 0.0126)):
+    return {
+        "reward_mean": reward,
+        "success_rate": success,
+        "success_ci95": list(bounds),
+        "tasks": 300,
+    }
+
+
+@pytest.fixture
+def metrics():
+    """A run in which the method works."""
+    gains = {"q_n5": GAIN, "q_n10": GAIN, "mcts": entry(0.2, 0.15, 0.25)}
+    gains |= {"control_q_n5": NULL, "control_q_n10": NULL}
+    return {
+        "arms": {"sample": arm(0.3), "q_n5": arm(0.4), "q_n10": arm(0.4), "mcts": arm(0.5)},
+        "gains": copy.deepcopy(gains),
+        "gains_over_greedy": copy.deepcopy(gains),
+        "control_shuffles": {"control_q_n5": [0.25, 0.35], "control_q_n10": [0.25, 0.35]},
+        "gap_closed": 0.5,
+        "gap_closed_n10": 0.5,
+        "seeds": [0],
+        "groups": "products",
+        "splits": [{"split": "test played", "tasks": 300, "groups": 250}],
+        "intervals": "bootstrap",
+        "filter_actions": True,
+        "refused_share": 0.1,
+        "preferences": {
+            "pairs_by_depth": {"0": 9, "1": 3},
+            "held_out_pairs": 60,
+            "held_out_accuracy": 0.62,
+            "held_out_tasks": 12,
+            "held_out_ci95": [0.55, 0.7],
+            "control_held_out_accuracy": [0.5],
+        },
+    }
+
+
+def everything(metrics):
+    said = (sentences.claim, sentences.verdict, sentences.diagnosis, sentences.limits)
+    return "\n".join(each(metrics) for each in said)
+
+
+@pytest.mark.parametrize("control", [NULL, GAIN, LOSS], ids=["null", "gain", "loss"])
+def test_a_control_is_told_as_it_came_out(metrics, control):
+    metrics["gains"] |= {"control_q_n5": control, "control_q_n10": control}
+    said = everything(metrics)
+    assert not re.search(r"as it must|misleads|must not|As it", said)
+    assert ("no gain over one sample is shown" in said) == (control is not GAIN)
+    assert ("gains over one sample too" in said) == (control is GAIN)
+    assert ("look for a leak" in said) == (control is GAIN)
+
+
+def test_a_single_shuffle_that_earns_what_q_earns_is_told(metrics):
+    assert "all less than with Q (0.400)" in sentences.verdict(metrics)
+    metrics["control_shuffles"]["control_q_n5"] = [0.2, 0.416]
+    assert "0.200, 0.416; the highest no less than with Q (0.400)" in sentences.verdict(metrics)
+    metrics["control_shuffles"]["control_q_n5"] = [0.3]
+    assert "does not cover the luck of its coins" in sentences.verdict(metrics)
+
+
+def test_no_share_of_the_gap_is_given_of_a_gain_that_is_not_shown(metrics):
+    said = sentences.verdict(metrics)
+    assert "**Gap closed**: 50% with n = 5 and 50% with n = 10 of the way" in said
+    for nothing in (NULL, LOSS):
+        metrics["gains"]["q_n5"] = nothing
+        said = sentences.verdict(metrics)
+        assert "**Gap closed**: none shown with n = 5 and 50% with n = 10 of the way" in said
+    for nothing in (NULL, LOSS):
+        metrics["gains"]["mcts"] = nothing
+        said = sentences.verdict(metrics)
+        assert "50%" not in said and "a gain of MCTS itself is not shown" in said
+
+
+def test_no_success_is_not_told_as_certain(metrics):
+    assert "0.0% [0.0%, 1.3%] of tasks with one sample" in sentences.verdict(metrics)
+    metrics["arms"]["sample"]["success_ci95"] = [0.0, 0.0]  # of an older run, a bootstrap's
+    assert "0.0% of tasks with one sample" in sentences.verdict(metrics)
+    assert "[0.0%, 0.0%]" not in sentences.verdict(metrics)
+
+
+def test_a_relative_gain_has_its_interval(metrics):
+    metrics["gains"]["q_n5"] = entry(0.1, 0.05, 0.15, 0.333, [0.1, 0.6])
+    assert "+0.100 [+0.050, +0.150], +33% [+10%, +60%]: significantly" in sentences.verdict(metrics)
+    metrics["gains"]["q_n5"] = entry(0.1, -0.05, 0.25, 9.0, None)  # of next to nothing
+    assert "+0.100 [-0.050, +0.250], +900%: not significant" in sentences.verdict(metrics)
+
+
+def test_chains_whose_sample_earned_nothing_have_no_relative_gain(metrics):
+    nan = float("nan")
+    metrics["by_seed"] = [
+        {"seed": 0, "q_n5 relative": nan, "q_n10 relative": nan},
+        {"seed": 1, "q_n5 relative": 0.25, "q_n10 relative": -0.5},
+    ]
+    said = sentences.verdict(metrics)
+    assert "seed 0 - and -; seed 1 +25% and -50%" in said and "nan" not in said
+
+
+def test_room_is_told_with_intervals_and_without_a_promise(metrics):
+    metrics["gains"] |= {"mcts": LOSS, "q_n5": NULL}
+    said = sentences.diagnosis(metrics)
+    assert "improved" not in said
+    assert "a search -0.100 [-0.150, -0.050]; by Q +0.000 [-0.100, +0.100] with n = 5" in said
+
+
+def test_accuracy_is_judged_by_its_interval_over_tasks(metrics):
+    preferences = metrics["preferences"]
+    said = sentences.accuracy(preferences)
+    assert "62.0% [55.0%, 70.0%] rightly, better than chance, the interval over 12 tasks" in said
+    preferences["held_out_ci95"] = [0.45, 0.75]
+    assert "not distinguishable from chance" in sentences.accuracy(preferences)
+    del preferences["held_out_ci95"]
+    for said in (sentences.accuracy(preferences), sentences.diagnosis(metrics)):
+        assert "chance" not in said and "no interval is given" in said
+    preferences |= {"held_out_accuracy": None}
+    assert "tells no accuracy" in sentences.accuracy(preferences)
+
+
+def test_few_groups_and_few_trainings_are_told(metrics):
+    assert "too narrow" not in sentences.limits(metrics)
+    metrics["splits"][-1]["groups"] = 6
+    assert "With 6 products the intervals are too narrow" in sentences.limits(metrics)
+    metrics |= {"seeds": [0, 1, 2], "intervals": "t"}
+    said = sentences.limits(metrics)
+    assert "t intervals over products and seeds" in said and "too narrow" not in said
+    del metrics["intervals"]  # an older run, with percentiles over three chains
+    metrics["splits"][-1]["groups"] = 60
+    assert "which so few seeds make too narrow" in sentences.limits(metrics)
+
+
+def test_the_filter_is_told_as_it_was(metrics):
+    assert "10.0% of the draws" in sentences.refused(metrics)
+    assert "same filter" in sentences.refused(metrics)
+    metrics["filter_actions"] = False
+    assert sentences.refused(metrics) == sentences.filtering(False)
+    assert "No arm has a filter" in sentences.refused(metrics)
+    assert sentences.filtering(None) == ""
+
+
+def test_rules_are_told_by_what_was_shown():
+    row = {"rule": "argmax", "control_low": -0.1, "q_low": 0.01, "groups": 40}
+    row["verdict"] = sentences.rule_verdict(row)
+    assert "of their control no gain is shown" in sentences.rules([row])
+    assert "`rule_tasks`" not in sentences.rules([row])
+    assert "With 4 groups" in sentences.rules([row | {"groups": 4}])
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_page_of_one_chain_says_which(seeds):
+    said = sentences.chain(make({"seed": 5, "seeds": seeds}))
+    assert ("one chain, seed 5" in said) == (seeds == 1)
+    assert ("first of the run's 3 chains, seed 5 of 5, 6, 7" in said) == (seeds == 3)
+
+
+# -- fixed prose ------------------------------------------------------------------------------
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOME_CHAIN = ("01", "02", "03", "04", "05", "06")  # notebooks that show a single chain
+
+DEPENDS = (  # what a paragraph says -> what it must name, since a parameter can make it false
+    (r"same\s+filter|are\s+(re)?drawn\s+again|redrawn|dropped\b", r"filter_actions"),
+    (r"no-effect\s+actions", r"filter_actions"),
+    (r"log π − log π_ref|\b[Bb]eta\b|\bratio\b", r"DPO|estimator|tuned\s+model"),
+    (r"summed\s+over\s+the\s+action", r"log_prob"),
+    (r"without\s+undo", r"mcts"),
+    (r"highest\s+`V \+ c", r"uct"),
+    (r"in\s+nats", r"DPO|tuned\s+model|log-probab"),
+    (r"few\s+hundred", r"test_tasks|trial_tasks"),
+)
+NEVER = r"as it must|must not gain|(?<!no )upper bound|every (agent|arm) alike"
+
+
+def paragraphs(path):
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "markdown":
+            parts = "".join(cell["source"]).split("\n\n")
+            yield from (part for part in parts if not part.startswith("#"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_fixed_prose_names_the_parameter_that_could_make_it_false(path):
+    for text in paragraphs(path):
+        assert not re.search(NEVER, text), text
+        for said, named in DEPENDS:
+            if re.search(said, text):
+                assert re.search(named, text), (said, text)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_of_one_chain_says_so(path):
+    assert ("sentences.chain(params)" in path.read_text()) == path.stem.startswith(SOME_CHAIN)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_notebook_asks_for_an_estimator_by_name(path):
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not source.startswith("# Parameters"):
+            assert "step_dpo" not in source and "(nats)" not in source
