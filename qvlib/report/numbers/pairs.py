@@ -8,7 +8,6 @@ from typing import Any
 from qvlib import pipeline
 from qvlib.core.preferences import compared
 from qvlib.pipeline.params import Params
-from qvlib.report.numbers.origins import all_rounds
 from qvlib.runs.stage import read_stage
 
 
@@ -60,6 +59,6 @@ def trees(chain: Params) -> list[dict[str, Any]]:
     """The trees of a chain, of all rounds."""
     return [
         tree
-        for made_with in all_rounds(chain)
+        for made_with in chain.each_round()
         for tree in read_stage(made_with, "trees").records("trees")
     ]
