@@ -280,9 +280,13 @@ def test_a_cell_computes_with_its_own_names_and_papermills_paths_are_no_paramete
 def test_an_own_factory_must_take_the_settings(tmp_path, monkeypatch):
     (tmp_path / "own_typed.py").write_text("def make():\n    pass\ndef two(a, b):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("make", "two", "none"):
+    for name, why in (
+        ("make", " of the settings alone"),
+        ("two", " of the settings alone"),
+        ("no", ""),
+    ):
         told = refused(lambda name=name: make({"environment": f"own_typed:{name}"}))
-        assert f"no function '{name}' of the settings; write `def {name}(settings)`" in told
+        assert f"no function '{name}'{why}; write `def {name}(settings)`" in told
 
 
 def test_settings_by_hand_are_told_as_parameters_are():
@@ -357,8 +361,19 @@ def test_overrides_of_a_world_of_ones_own_may_be_any_text():
 def test_an_error_is_one_short_line_that_steers_no_terminal():
     error = QvlibError("first\nsecond \x1b[2J\x9b \u202e " + "x" * 9000 + " the remedy")
     assert str(error).startswith("first second \\x1b[2J\\x9b \\u202e xxx")
-    assert str(error).endswith("x the remedy") and len(str(error)) <= LONGEST
+    assert str(error).endswith("x the remedy") and len(str(error)) == LONGEST
     assert str(QvlibError(error)) == str(error)
+    words = "what was read from it cannot be " * 9
+    told = str(QvlibError(f"{words}/a{'b' * 200}c/{'d' * 200}: restore it"))
+    assert told.startswith("what was read") and told.endswith("d: restore it")
+    assert len(told) <= LONGEST and str(QvlibError(words[:280])) == words[:280].strip()
+    path = "/very" * 30 + "/manifest.json"
+    told = str(
+        QvlibError(f"{path} holds what nobody wrote; restore it, or delete {path} and go on")
+    )
+    assert (
+        told.count("...") == 1 and " holds what nobody wrote; restore it, or delete /very" in told
+    )
 
 
 def test_as_many_workers_as_processes_whatever_the_number_of_chains(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 from qvlib.base.terminal import printable
 
 LONGEST = 300
-"""Characters of an error's line; what is longer loses its middle, not its remedy."""
+"""Characters of an error's line: in a longer one long words, such as paths, lose their middle."""
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
@@ -23,11 +23,21 @@ class QvlibError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        line = printable(" ".join(str(message).split()))
-        if len(line) > LONGEST:
-            half = (LONGEST - 5) // 2
-            line = f"{line[:half]} ... {line[-half:]}"
-        super().__init__(line)
+        super().__init__(_within(LONGEST, printable(" ".join(str(message).split()))))
+
+
+def _within(most: int, line: str) -> str:
+    while (excess := len(line) - most) > 0:
+        word = max(line.split(" "), key=len)
+        if len(word) <= 40:
+            return _without_middle(line, most)
+        line = line.replace(word, _without_middle(word, max(40, len(word) - excess)), 1)
+    return line
+
+
+def _without_middle(text: str, most: int) -> str:
+    head, tail = (most - 3) // 2, (most - 2) // 2
+    return f"{text[:head]}...{text[-tail:]}"
 
 
 def brief(value: Any) -> str:

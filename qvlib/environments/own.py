@@ -41,8 +41,9 @@ def world_at(path: str) -> World:
     elif callable(value) and _takes_settings(value):
         world = World(path, WorldSettings, lambda settings, folder: value(settings))
     else:
+        alone = " of the settings alone" if callable(value) else ""
         raise QvlibError(
-            f"environment {path!r}: the module has no function {attribute!r} of the settings; "
+            f"environment {path!r}: the module has no function {attribute!r}{alone}; "
             f"write `def {attribute}(settings)` that returns the environment"
         )
     return replace(
