@@ -130,15 +130,14 @@ def _needs(options: argparse.Namespace) -> int:
         if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
     )
     run = needs.measured(source, params)
-    print(
-        needs.report(
-            params,
-            run,
-            needs.lengths(params, run, options.reply_tokens),
-            options.tokens_per_second,
-            options.q_tokens_per_second,
-        )
+    report = needs.report(
+        params,
+        run,
+        needs.lengths(params, run, options.reply_tokens),
+        options.tokens_per_second,
+        options.q_tokens_per_second,
     )
+    print(printable(report))
     return 0
 
 
@@ -146,7 +145,7 @@ def _parity(options: argparse.Namespace) -> int:
     from qvlib.tools import parity
 
     rows = parity.CHECKS[options.world](options.folder)
-    print(parity.format_rows(rows))
+    print(printable(parity.format_rows(rows)))
     return 0 if all(row.matching == row.total for row in rows) else 1
 
 

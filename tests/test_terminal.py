@@ -62,9 +62,15 @@ def test_a_log_gets_few_lines_of_bars(together):
     for bar in bars:
         bar.close()
     forward.close()
-    lines = [line for line in screen.getvalue().splitlines() if line.strip()]
+    lines = screen.getvalue().splitlines()
     assert len(lines) <= 2 * together and sum("50/50" in line for line in lines) >= together
-    assert UP not in screen.getvalue()
+    assert UP not in screen.getvalue() and all(lines)
+
+
+def test_bars_that_are_left_are_ended_below_the_last():
+    pieces = ("\ra", "\n\rb", UP, "\rc", "\n\rd", UP)
+    assert forwarded(*pieces, terminal=True, bars=True) == f"\ra\n\rb{UP}\rc\n\rd{UP}\n\n"
+    assert forwarded(*pieces, bars=True) == "a\nc\nd\n"  # a: it was not yet known to be of many
 
 
 def test_lines_of_text_come_at_once():

@@ -254,6 +254,7 @@ def test_a_cells_values_are_as_a_file_would_have_them():
         ('seed = Path("7")', "'seed': Input should be a valid integer"),
         ('data_dirr = Path("/no/such")', "unknown parameter 'data_dirr'; did you mean 'data_dir'"),
         ("seeed = np.int64(7)", "unknown parameter 'seeed'; did you mean 'seed'"),
+        ("seed = 1\nrounds = 2\nseed = 3", "line 4 of the parameters cell sets seed again; keep"),
         ("seed = 1\n%time", "line 3 of the parameters cell is not `name = value`"),
         ("seed = 1\n!ls", "line 3 of the parameters cell is not `name = value`"),
     ],

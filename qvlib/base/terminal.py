@@ -52,9 +52,11 @@ class Forward:
 
     def close(self) -> None:
         """End unfinished lines."""
+        while len(self._lines) > 1 and not self._lines[-1]:
+            self._lines.pop()
         if any(self._lines):
             if self._terminal:
-                self._target.write("\n")
+                self._target.write("\n" * (len(self._lines) - self._row))
             self._settle(len(self._lines))
         self._target.flush()
 

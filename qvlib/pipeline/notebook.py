@@ -72,7 +72,13 @@ def assigned(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
             raise _not_a_value(node.lineno)
         code = compile(ast.Expression(node.value), "<parameters>", "eval")
         value = eval(code, {**namespace, **values})
-        values |= {target.id: value for target in targets}
+        for target in targets:
+            if target.id in values:
+                raise QvlibError(
+                    f"notebook parameters: line {node.lineno} of the parameters cell sets "
+                    f"{target.id} again; keep one of the two"
+                )
+            values[target.id] = value
     return values
 
 
