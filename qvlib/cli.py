@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -22,12 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 the user can mend it, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may not know each letter of a table
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
-        return options.command(options)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
     except QvlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads the output wants no more, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(
             "\ninterrupted; everything finished is kept: the same command goes on from there",
@@ -81,8 +91,6 @@ def _train(options: argparse.Namespace) -> int:
 
     Alone, or as one of the processes of a launcher.
     """
-    import os
-
     from qvlib.base.executors.processes import rank
 
     first = rank()[0] == 0

@@ -73,7 +73,10 @@ def run(
     params = load(params_file, **(overrides or {}))
     notebooks = find_notebooks(project_root() / "notebooks", only)
     results = resolve(params.run.results_dir) / params.run.name
-    grid = grids.file_hash(params)
+    grid = ""
+    if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
+        grids.read(params)  # else a mistake in it would be told hours later
+        grid = grids.file_hash(params)
     package = package_hash()
     started = time.monotonic()
     spent: dict[str, float] = {}

@@ -139,12 +139,18 @@ def test_an_edited_grid_is_noticed(project, monkeypatch, capsys):
     for name in ("05_evaluate", "06_ablations", "07_report"):
         project(name, "1")
     grid = project.path / "grid.yml"
-    for text in ("beta: {beta: [0.3]}", "beta: {beta: [0.3, 0.1]}", None):
-        grid.write_text(text) if text else grid.unlink()
+    for text in ("beta: {beta: [0.3]}", "beta: {beta: [0.3, 0.1]}"):
+        grid.write_text(text)
         for _ in range(2):
             assert main(["run", "tiny.yml", "-p", "grid", "grid.yml"]) == 0
-    assert executed == ["05_evaluate", *["06_ablations", "07_report"] * 3]
-    assert capsys.readouterr().out.count("up to date") == 3 + 1 + 3 + 1 + 3
+    assert executed == ["05_evaluate", *["06_ablations", "07_report"] * 2]
+    assert capsys.readouterr().out.count("up to date") == 3 + 1 + 3
+    for mistake in ("beta: {betta: [0.3]}", None):  # told before any notebook runs
+        grid.write_text(mistake) if mistake else grid.unlink()
+        assert main(["run", "tiny.yml", "-p", "grid", "grid.yml", "--force"]) == 2
+        assert main(["run", "tiny.yml", "-p", "grid", "grid.yml", "--only", "05"]) == 0
+    errors = capsys.readouterr().err
+    assert "did you mean 'beta'" in errors and "no such grid" in errors and len(executed) == 5
 
 
 def test_the_time_of_earlier_sessions_counts(project):

@@ -3,6 +3,9 @@
 import contextlib
 import datetime
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from qvlib import environments, estimators, pipeline
 from qvlib.agents.arms import ARMS
 from qvlib.base.errors import LONGEST, QvlibError
+from qvlib.base.executors.processes import rank
 from qvlib.base.settings import Settings, setting
 from qvlib.base.yaml_text import DEEPEST, LARGEST, parse_yaml
 from qvlib.cli import main, parse_value
@@ -20,6 +24,7 @@ from qvlib.pipeline.notebook import notebook_parameters
 from qvlib.pipeline.params import FIXED, load, make
 from qvlib.pipeline.work import workers
 
+ROOT = Path(__file__).parents[1]
 SECTIONS = {
     *FIXED.values(),
     WorldSettings,
@@ -354,6 +359,31 @@ def test_numbers_of_options_are_finite_and_positive(capsys, option):
     assert f"error: argument {option[2]}: " in capsys.readouterr().err
 
 
+def test_variables_of_launchers_that_are_no_numbers_are_told(monkeypatch):
+    for size in ("", "1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert rank() == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    assert "RANK and WORLD_SIZE say '0' and 'many', which are no numbers" in refused(rank)
+
+
+def test_who_reads_no_more_and_who_knows_few_letters_gets_no_traceback():
+    command = [sys.executable, "-m", "qvlib.cli", "params"]
+    piped = subprocess.run(
+        ["bash", "-c", '"$@" | head -n 1', "-", *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert piped.stdout.startswith("parameter ") and piped.stderr == ""
+    code = "import sys; from qvlib.cli import main; sys.exit(main(['run', 'π\u2192.yml']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stderr.startswith("error: \\u03c0\\u2192.yml: no such parameter file")
+
+
 def test_overrides_of_a_world_of_ones_own_may_be_any_text():
     assert parse_value("roads_of_mine", "[a") == "[a"
     assert parse_value("roads_of_mine", "3") == 3
@@ -424,6 +454,6 @@ def test_the_clock_set_back_costs_no_stage_its_seconds(tmp_path, monkeypatch):
 
 def test_the_numbers_of_the_files_are_as_they_were():
     """Every file of the project is still taken."""
-    for path in sorted(Path(__file__).parents[1].glob("params/**/*.yml")):
+    for path in sorted(ROOT.glob("params/**/*.yml")):
         if path.parent.name != "grids":
             load(path)

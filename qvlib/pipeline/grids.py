@@ -66,10 +66,9 @@ def read(params: Params) -> list[Cell]:
 
 
 def file_hash(params: Params) -> str:
-    """A hash of the file that the parameter ``grid`` names; "" where there is none."""
-    path = resolve(params.ablations.grid)
-    named = bool(params.ablations.grid) and path.is_file()
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() if named else ""
+    """A hash of the file that the parameter ``grid`` names."""
+    content = resolve(params.ablations.grid).read_bytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
