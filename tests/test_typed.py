@@ -70,8 +70,9 @@ def file(tmp_path):
         ("name: !!python/name:os.system x", "the tag tag:yaml.org,2002:python/name:os.system;"),
         ("seed: !!int x", "the tag tag:yaml.org,2002:int; write the plain value"),
         ("name: 2024-13-45", "not YAML: month must be in 1..12"),
-        ("? [seed]\n: 1", "not YAML: while constructing a mapping"),
-        ("seed: 1\n---\nseed: 2", "not YAML: expected a single document"),
+        ("? [seed]\n: 1", "not YAML: line 1: while constructing a mapping found"),
+        ("seed: 1\n---\nseed: 2", "not YAML: line 2: expected a single document"),
+        ("seed: 1\nname: [", "not YAML: line 2: while parsing a flow node"),
         (b"name: \xff\xfe\xfa", "not YAML"),
         ("name: a\x1b]0;b\x07", "not YAML"),
     ],
@@ -172,6 +173,22 @@ def test_no_hint_where_none_is_known(file, text):
 )
 def test_a_value_that_nothing_can_work_with_is_refused(values, message):
     assert message in refused(lambda: make(values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'api_key_variable: "sk-s3cret\\n"',
+        "api_key_variable: |\n  sk-s3cret\n",
+        "api_base_url: [http://me:s3cret@host]",
+        "api_extra: {authorization: s3cret, top_k: .nan}",
+        "api_extra: s3cret",
+        'api_key_variable: "sk-s3cret',
+        "api_key_variable: sk-s3cret: x",
+    ],
+)
+def test_a_key_in_a_wrong_value_or_file_is_not_shown(file, text):
+    assert "s3cret" not in refused(file(text))
 
 
 def test_every_number_is_bounded_on_both_sides():

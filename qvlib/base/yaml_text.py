@@ -53,6 +53,10 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
         loader = _Loader(text)
         loader.source = source
         return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:  # whose text quotes the file, which may hold a key
+        why = " ".join(filter(None, (error.context, error.problem)))
+        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise QvlibError(f"{source}: not YAML: {at}{why}; see params/quick.yml") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two of bad values
         raise QvlibError(f"{source}: not YAML: {error}; see params/quick.yml") from None
 

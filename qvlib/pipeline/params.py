@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -507,6 +506,8 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
+_MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")
+"""Their values are in no message."""
 _CHOOSING = ("environment", "estimator", "extra_arms")
 
 
@@ -593,7 +594,7 @@ def _plain(value: Any) -> Any:
     """Paths as text, numbers and arrays of libraries as Python's own, as a file would have them."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, Decimal | Fraction):
+    if isinstance(value, Decimal):
         return float(value)
     return value.tolist() if hasattr(value, "tolist") else value
 
@@ -646,7 +647,8 @@ def _ill_typed(error: ValidationError, cls: type[Settings]) -> str:
     known = cls.model_fields[key]
     meaning = textwrap.shorten(known.description or "", 80, placeholder=" ...")
     ending = _remedy(known.annotation, got) or f"; it means: {meaning}"
-    return f"parameter {key!r}: {message}, got {brief(got)}{ending}"
+    told = "" if key in _MAY_HOLD_KEYS else f", got {brief(got)}"
+    return f"parameter {key!r}: {message}{told}{ending}"
 
 
 def _remedy(annotation: Any, got: Any) -> str:
