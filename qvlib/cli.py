@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import math
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from qvlib import __version__
 from qvlib.base.errors import QvlibError
+from qvlib.base.terminal import printable
 
 if TYPE_CHECKING:
     from qvlib.pipeline.params import Params
@@ -20,12 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 the user can mend it, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may not know each letter of a table
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return options.command(options)
+        options = _parser().parse_args(arguments)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
     except QvlibError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads the output wants no more, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(
             "\ninterrupted; everything finished is kept: the same command goes on from there",
@@ -44,13 +56,13 @@ def _run(options: argparse.Namespace) -> int:
             "several; start `qvlib run` once"
         )
     overrides = _overrides(options)
-    only = [name.strip() for name in options.only.split(",")] if options.only else None
+    only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     if options.dry:
         return _dry(options.file, overrides)
     try:
         run(options.file, only=only, force=options.force, overrides=overrides)
     except NotebookFailed as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     return 0
 
@@ -79,8 +91,6 @@ def _train(options: argparse.Namespace) -> int:
 
     Alone, or as one of the processes of a launcher.
     """
-    import os
-
     from qvlib.base.executors.processes import rank
 
     first = rank()[0] == 0
@@ -123,15 +133,14 @@ def _needs(options: argparse.Namespace) -> int:
         if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
     )
     run = needs.measured(source, params)
-    print(
-        needs.report(
-            params,
-            run,
-            needs.lengths(params, run, options.reply_tokens),
-            options.tokens_per_second,
-            options.q_tokens_per_second,
-        )
+    report = needs.report(
+        params,
+        run,
+        needs.lengths(params, run, options.reply_tokens),
+        options.tokens_per_second,
+        options.q_tokens_per_second,
     )
+    print(printable(report))
     return 0
 
 
@@ -139,7 +148,7 @@ def _parity(options: argparse.Namespace) -> int:
     from qvlib.tools import parity
 
     rows = parity.CHECKS[options.world](options.folder)
-    print(parity.format_rows(rows))
+    print(printable(parity.format_rows(rows)))
     return 0 if all(row.matching == row.total for row in rows) else 1
 
 
@@ -156,6 +165,8 @@ def _index(options: argparse.Namespace) -> int:
     from qvlib.report.results_index import write_results_index
 
     folder = resolve(options.folder)
+    if not folder.is_dir():
+        raise QvlibError(f"{options.folder}: no such results folder; `qvlib run` makes one")
     print(display_path(write_results_index(folder)))
     if options.front_page:
         print(
@@ -166,22 +177,33 @@ def _index(options: argparse.Namespace) -> int:
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     """What ``-p KEY VALUE`` gave, as the parameters' types have it."""
-    return {key: parse_value(key, text) for key, text in options.parameter}
+    given: dict[str, Any] = {}
+    for key, text in options.parameter:
+        if key in given:
+            raise QvlibError(f"-p {key} is given twice; keep one of them")
+        given[key] = parse_value(key, text)
+    return given
 
 
 def parse_value(key: str, text: str) -> Any:
     """A ``-p KEY VALUE`` as the parameter's type has it; ``make`` reports what does not fit."""
-    import yaml
-
+    from qvlib.base.yaml_text import parse_yaml
     from qvlib.pipeline.params import type_of
 
     kind = type_of(key)
     if kind is str or (kind is not None and get_origin(kind) is Literal):
         return text
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError:
+            return text
     try:
-        return float(text) if kind is float else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return text
+        return parse_yaml(text, f"-p {key}")
+    except QvlibError:
+        if kind is None:  # of a world, arm or estimator of one's own: perhaps meant as text
+            return text
+        raise
 
 
 def params_table(params: Params, width: int = 120) -> str:
@@ -213,6 +235,22 @@ def _display_value(value: Any) -> str:
         f"{value:.6g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
     )
     return text if len(text) <= 26 else "..." + text[-23:]
+
+
+def _positive(text: str) -> float:
+    """A measured number that an option gives."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a finite number above 0 is needed")
+    return number
+
+
+def _count(text: str) -> int:
+    """How often an option asks for something."""
+    number = int(text)
+    if not 0 < number < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number above 0 is needed")
+    return number
 
 
 def _takes_parameters(command: argparse.ArgumentParser, file: str) -> None:
@@ -272,18 +310,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     needs.add_argument(
         "--reply-tokens",
-        type=float,
+        type=_positive,
         metavar="N",
         help="tokens of a reply, thought included, where you have measured them",
     )
     needs.add_argument(
         "--tokens-per-second",
-        type=float,
+        type=_positive,
         metavar="N",
         help="what the agent's model reads and writes on your machine",
     )
     needs.add_argument(
-        "--q-tokens-per-second", type=float, metavar="N", help="what the Q model reads"
+        "--q-tokens-per-second", type=_positive, metavar="N", help="what the Q model reads"
     )
     needs.set_defaults(command=_needs)
 
@@ -302,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=benchmarks.NAMES,
     )
     bench.add_argument(
-        "--repeats", type=int, default=3, help="rounds that are counted, where ways take turns"
+        "--repeats", type=_count, default=3, help="rounds that are counted, where ways take turns"
     )
     bench.add_argument("--save", action="store_true", help="also write it into results/bench")
     bench.add_argument(

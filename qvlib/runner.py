@@ -20,13 +20,16 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic, write_json
-from qvlib.base.paths import display_path, project_root, resolve
-from qvlib.base.terminal import Forward, format_duration
+from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
+from qvlib.base.terminal import Forward, format_duration, printable
+from qvlib.pipeline import grids
 from qvlib.pipeline.notebook import assigned
-from qvlib.pipeline.params import Params, load
+from qvlib.pipeline.params import PER_ROUND, Params, load
 from qvlib.runs.provenance import now, provenance
 from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
+GRID_FROM = "06"
+"""The first notebook that shows the grid of ablations, whose file is a parameter by its content."""
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
@@ -70,13 +73,17 @@ def run(
     params = load(params_file, **(overrides or {}))
     notebooks = find_notebooks(project_root() / "notebooks", only)
     results = resolve(params.run.results_dir) / params.run.name
+    grid = ""
+    if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
+        grids.read(params)  # else a mistake in it would be told hours later
+        grid = grids.file_hash(params)
     package = package_hash()
     started = time.monotonic()
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         stamp = {
-            "parameters": _digest(params.flat()),
+            "parameters": _digest([params.flat(), grid if notebook.stem >= GRID_FROM else ""]),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -100,10 +107,13 @@ def run(
 def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path]:
     """The notebooks ``NN_name.ipynb`` of a folder in order, or those that ``only`` names."""
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not notebooks:
+    if not is_project(folder.parent):
         raise QvlibError(
-            f"{display_path(folder)} holds no notebooks; run qvlib from a folder of the project"
+            "the notebooks are not installed with qvlib: run it from a folder of the project "
+            f"({SOURCE})"
         )
+    if not notebooks:
+        raise QvlibError(f"{display_path(folder)} holds no notebooks; restore them with git")
     for name in only or ():
         if not any(name in (path.stem, path.stem[:2]) for path in notebooks):
             raise QvlibError(
@@ -120,7 +130,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError, strip_color
 
-    out, err = Forward(sys.stdout), Forward(sys.stderr)
+    out, err = Forward(sys.stdout), Forward(sys.stderr, bars=True)
     try:
         return _in_kernel(notebook, parameters, out, err)
     except KeyboardInterrupt:
@@ -171,11 +181,15 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
 def has_worked(params: Params, name: str) -> bool:
     """Whether this folder of runs holds the stages that a notebook makes or builds on.
 
-    Else rendered results that came with a clone would stand in for a run that never was.
+    Of every chain and round. Else rendered results that came with a clone would stand in for a run
+    that never was. A grid is tried with the first chain alone.
     """
-    return all(
-        is_complete(params, stage) for stage in params.stages() if notebook_of(stage) <= name
-    )
+    first, *others = params.each_seed()
+    needed = [(first, stage) for stage in first.stages()]
+    needed += [(chain, s) for chain in others for s in chain.stages() if s != "trial"]
+    for chain in (first, *others):
+        needed += [(early, s) for early in chain.each_round()[:-1] for s in PER_ROUND]
+    return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
 
 
 def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
@@ -343,7 +357,7 @@ def _data_hashes(params: Params) -> dict[str, str] | None:
 def _report(results: Path, seconds: float) -> None:
     summary = results / "tables" / "summary.md"
     if summary.exists():
-        print(f"\n{summary.read_text().strip()}\n")
+        print(f"\n{printable(summary.read_text().strip())}\n")
     print(f"Done in {format_duration(seconds)}.")
     for what, path in (
         ("Report", results / "html" / "07_report.html"),

@@ -47,7 +47,7 @@ with open_stage(notebook_parameters(globals()), "trees") as stage:
 def project(tmp_path, monkeypatch):
     """A project folder that is the current one; returns a function that writes a notebook."""
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "qvlib"\n')
     (tmp_path / "tiny.yml").write_text("name: tiny\nseed: 3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -103,6 +103,54 @@ def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
     for _ in range(2):
         assert main(["run", "tiny.yml"]) == 0
     assert len(ran(project)) == 3
+
+
+def test_every_chain_and_round_must_have_worked(monkeypatch):
+    params = load(ROOT / "params" / "quick.yml", seeds=2, rounds=2, grid="grid.yml", rule_tasks=2)
+    done = set()
+    monkeypatch.setattr(runner, "is_complete", lambda made, stage: made.digest(stage) in done)
+    first, second = params.each_seed()
+    for chain in (first, second):
+        for made_with, stages in (
+            (chain.round_before(), ("trees", "pairs", "q_model")),
+            (chain, [stage for stage in chain.stages() if stage != "trial"]),
+        ):
+            for stage in stages:
+                assert not runner.has_worked(params, "07_report"), (chain.run.seed, stage)
+                done.add(made_with.digest(stage))
+    assert not runner.has_worked(params, "06_ablations")
+    done.add(first.digest("trial"))  # a grid is tried with the first chain
+    assert runner.has_worked(params, "06_ablations") and runner.has_worked(params, "07_report")
+    assert runner.has_worked(params.replace(seeds=1), "07_report")
+    assert not runner.has_worked(params.replace(seeds=3), "01_agent")
+    assert not runner.has_worked(params.replace(rounds=3), "02_collect")
+
+
+def test_an_edited_grid_is_noticed(project, monkeypatch, capsys):
+    """By the notebooks that show it, and only by them."""
+    executed = []
+
+    def execute(notebook, parameters):
+        executed.append(notebook.stem)
+        return nbformat.read(notebook, as_version=4)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(runner, "has_worked", lambda *_: True)
+    for name in ("05_evaluate", "06_ablations", "07_report"):
+        project(name, "1")
+    grid = project.path / "grid.yml"
+    for text in ("beta: {beta: [0.3]}", "beta: {beta: [0.3, 0.1]}"):
+        grid.write_text(text)
+        for _ in range(2):
+            assert main(["run", "tiny.yml", "-p", "grid", "grid.yml"]) == 0
+    assert executed == ["05_evaluate", *["06_ablations", "07_report"] * 2]
+    assert capsys.readouterr().out.count("up to date") == 3 + 1 + 3
+    for mistake in ("beta: {betta: [0.3]}", None):  # told before any notebook runs
+        grid.write_text(mistake) if mistake else grid.unlink()
+        assert main(["run", "tiny.yml", "-p", "grid", "grid.yml", "--force"]) == 2
+        assert main(["run", "tiny.yml", "-p", "grid", "grid.yml", "--only", "05"]) == 0
+    errors = capsys.readouterr().err
+    assert "did you mean 'beta'" in errors and "no such grid" in errors and len(executed) == 5
 
 
 def test_the_time_of_earlier_sessions_counts(project):
@@ -191,6 +239,15 @@ def test_a_killed_kernel_is_explained(project, capfd):
     project("00_die", "import os\nos.kill(os.getpid(), 9)")
     assert main(["run", "tiny.yml"]) == 1
     assert "its process died" in capfd.readouterr().err
+
+
+def test_what_steers_a_terminal_is_shown_as_text(project, capfd):
+    hostile = r"'\x1b]0;owned\x07\x1b[2J'"
+    project("00_hostile", f"print({hostile})", f"raise ValueError({hostile})")
+    assert main(["run", "tiny.yml"]) == 1
+    captured = capfd.readouterr()
+    for text in (captured.out, captured.err):
+        assert r"\x1b]0;owned\x07\x1b[2J" in text and "\x1b" not in text and "\x07" not in text
 
 
 def test_output_reaches_the_terminal_and_the_copy_is_clean(project, capfd, monkeypatch):

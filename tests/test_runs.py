@@ -393,12 +393,10 @@ def test_the_table_does_not_depend_on_the_order_of_completion(params, tmp_path):
 
 def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "qvlib"\n')
     monkeypatch.chdir(tmp_path / "notebooks")
     assert project_root() == tmp_path and resolve("runs") == tmp_path / "runs"
     assert stage_path(make({}), "data").parent == tmp_path / "runs"
-    monkeypatch.chdir("/")
-    assert resolve("runs") == Path("/runs")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """wandb gets a copy, or is left alone."""
 
+import os
 import subprocess
 import sys
 import time
@@ -15,11 +16,55 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_mode_follows_the_key(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert wandb_mode(make({})) == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x")
     assert wandb_mode(make({})) == "online"
     assert wandb_mode(make({"wandb_mode": "disabled"})) == "disabled"
+
+
+@pytest.mark.parametrize(
+    "variable, mode",
+    [
+        ("offline", "offline"),
+        ("dryrun", "offline"),
+        ("disabled", "disabled"),
+        ("ONLINE", "online"),
+        ("run", "online"),
+        ("", "online"),
+    ],
+)
+def test_the_variable_goes_before_the_key(monkeypatch, variable, mode):
+    """A node of a cluster without a way out has WANDB_MODE=offline beside the user's key."""
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert wandb_mode(make({})) == mode
+    assert wandb_mode(make({"wandb_mode": "disabled"})) == "disabled"  # what is said outright
+    monkeypatch.delenv("WANDB_API_KEY")
+    assert wandb_mode(make({})) == (mode if variable else "offline")
+
+
+def test_a_variable_that_wandb_refuses_costs_one_line(tmp_path):
+    """In a process of its own, as a notebook is: wandb reads its variables once."""
+    code = (
+        "from qvlib.pipeline.params import make\n"
+        "from qvlib.report.tracking import log_run\n"
+        f"params = make({{'runs_dir': {str(tmp_path)!r}, 'wandb_mode': 'offline'}})\n"
+        "log_run(params, '00_tour', scalars={'x': 1.0})\n"
+        "print('went on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "WANDB_BASE_URL": "wandb.example.org"},
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    told, last = done.stdout.splitlines()
+    assert told.startswith("wandb: not logged (WANDB_BASE_URL: Input should be a valid URL")
+    assert last == "went on"
 
 
 def test_names_depend_on_parameters_alone():

@@ -1,10 +1,47 @@
 """The one exception that users are meant to see."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from qvlib.base.terminal import printable
+
+LONGEST = 300
+"""Characters of an error's line: in a longer one long words, such as paths, lose their middle."""
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 60
+
 
 class QvlibError(Exception):
     """A problem the user can mend: the message names the thing and the remedy, in one line.
 
     Programming errors keep their own types and tracebacks; whatever is wrong with
     parameters, files, data or servers ends here, and the command line prints only
-    the message and exits with 2.
+    the message and exits with 2. What a message quotes cannot steer a terminal.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_within(LONGEST, printable(" ".join(str(message).split()))))
+
+
+def _within(most: int, line: str) -> str:
+    while (excess := len(line) - most) > 0:
+        word = max(line.split(" "), key=len)
+        if len(word) <= 40:
+            return _without_middle(line, most)
+        line = line.replace(word, _without_middle(word, max(40, len(word) - excess)), 1)
+    return line
+
+
+def _without_middle(text: str, most: int) -> str:
+    head, tail = (most - 3) // 2, (most - 2) // 2
+    return f"{text[:head]}...{text[-tail:]}"
+
+
+def brief(value: Any) -> str:
+    """A value as an error shows it: its first and last characters where it is long."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    return _BRIEF.repr(value)

@@ -1,6 +1,6 @@
 """Things of one's own that a parameter names: ``module:attribute``.
 
-A module is looked for where Python looks, then in the project's folder.
+A module is looked for where Python looks, then in the current folder and in the project's.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +46,12 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
         QvlibError: no such module.
     """
     name = path.partition(":")[0]
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", path):
+        raise QvlibError(f"{kind} {path!r}: one of your own is named module:ATTRIBUTE")
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise QvlibError(
+            f"{kind} {path!r}: the module {name} is Python's own and has none; name one of yours"
+        )
     try:
         return _imported(name)
     except ModuleNotFoundError as error:
@@ -57,9 +65,9 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
 
 @functools.cache
 def _imported(name: str) -> tuple[ModuleType, str]:
-    root = str(project_root())
-    if root not in sys.path:
-        sys.path.append(root)
+    for folder in (os.getcwd(), str(project_root())):
+        if folder not in sys.path:
+            sys.path.append(folder)
     importlib.invalidate_caches()  # the file may be newer than the last look
     loaded = importlib.import_module(name)
     file = getattr(loaded, "__file__", None)

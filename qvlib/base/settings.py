@@ -6,11 +6,16 @@ arm); ``qvlib.pipeline.params`` puts the sections of a run together.
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from qvlib.base.terminal import printable
 
 _OF_SECTION = "the section's"
+_MOST = {int: 2**31 - 1, float: 1e38}
+"""What a number may be at most where nothing less is said: what seeds and float32 can hold."""
 
 
 class Settings(BaseModel):
@@ -19,8 +24,23 @@ class Settings(BaseModel):
     Settings that decide no stage change how a run goes about its work, not what comes out.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
     stage: ClassVar[str | None] = None
+
+    @field_validator("*", mode="after", check_fields=False)
+    @classmethod
+    def _is_kept_as_typed(cls, value: Any) -> Any:
+        """Text that terminals and files can hold, mappings that JSON can."""
+        if isinstance(value, str) and printable(value).split("\n") != [value]:
+            raise ValueError("Input should be one line without control characters")
+        if isinstance(value, dict):
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                raise ValueError("Input should hold what JSON has, finite numbers alone") from None
+        return value
 
     def deciding(self, stage: str) -> dict[str, Any]:
         """The settings that decide the outcome of a stage."""
@@ -50,10 +70,17 @@ def setting(
     Args:
         meaning: one line, with unit, range and the published value where there is one.
         decides: the stage or stages whose outcome it decides; None = none; else the section's own.
-        limits: bounds as pydantic's ``Field`` takes them: ``ge``, ``le``, ``pattern``, ...
+        limits: bounds as pydantic's ``Field`` takes them: ``ge``, ``le``, ``pattern``, ... A number
+            without one has the widest that anything can work with.
     """
     if decides is None:
         decides = ()
     elif isinstance(decides, str) and decides != _OF_SECTION:
         decides = (decides,)
+    most = _MOST.get(type(default))
+    if most is not None:
+        if limits.keys().isdisjoint({"le", "lt"}):
+            limits["le"] = most
+        if limits.keys().isdisjoint({"ge", "gt"}):
+            limits["ge"] = -most
     return Field(default, description=meaning, json_schema_extra={"decides": decides}, **limits)

@@ -8,12 +8,13 @@ The function, ``factory(settings)``, returns an object that meets ``qvlib.core.t
 - ``skipped``: how many tasks were left out.
 
 A ``World`` says more: settings of its own, embedded data, names, a tour. The module is looked for
-where Python looks, then in the project's folder.
+where Python looks, then in the current folder and in the project's.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ def world_at(path: str) -> World:
     value = getattr(loaded, attribute, None)
     if isinstance(value, World):
         world = value
-    elif callable(value):
+    elif callable(value) and _takes_settings(value):
         world = World(path, WorldSettings, lambda settings, folder: value(settings))
     else:
+        alone = " of the settings alone" if callable(value) else ""
         raise QvlibError(
-            f"environment {path!r}: the module has no function {attribute!r}; "
+            f"environment {path!r}: the module has no function {attribute!r}{alone}; "
             f"write `def {attribute}(settings)` that returns the environment"
         )
     return replace(
@@ -49,6 +51,15 @@ def world_at(path: str) -> World:
         build=functools.partial(_checked, path, world.build),
         sources={Path(loaded.__file__ or name).name: sha256},
     )
+
+
+def _takes_settings(factory: Any) -> bool:
+    """Whether a function can be called with the settings alone."""
+    try:
+        inspect.signature(factory).bind(None)
+    except (TypeError, ValueError):  # the latter where it tells no signature
+        return False
+    return True
 
 
 def _checked(path: str, build: Any, settings: WorldSettings, folder: Path) -> Environment:

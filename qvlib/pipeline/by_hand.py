@@ -17,6 +17,7 @@ from qvlib.core.episodes import decisions, demonstrate
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Environment, QModel
 from qvlib.estimators import Problem, estimator_of
+from qvlib.pipeline.params import typed_settings
 
 if TYPE_CHECKING:
     from qvlib.models.local import LocalModel
@@ -29,11 +30,11 @@ def make_environment(name: str = "webshop", **settings: Any) -> Environment:
     settings: those of the world, such as ``max_steps`` or ``catalogue_products``.
 
     Raises:
-        QvlibError: no such world, or what it needs is missing.
-        pydantic.ValidationError: a setting that the world does not have, or an ill-typed value.
+        QvlibError: no such world, a setting that it does not have, an ill-typed value, or what it
+            needs is missing.
     """
     world = environments.world_of(name)
-    chosen = world.settings(environment=name, **settings)
+    chosen = typed_settings(world.settings, {"environment": name, **settings}, "make_environment")
     folder = Path(tempfile.mkdtemp(dir=_temporary_folder().name))
     if not chosen.data_dir and world.make_data is not None:
         world.make_data(chosen, folder)

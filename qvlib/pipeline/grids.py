@@ -7,15 +7,16 @@ others go on.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
+from qvlib.base.yaml_text import read_yaml
 from qvlib.core.statistics import bootstrap_mean
 from qvlib.pipeline.agents import make_agents
 from qvlib.pipeline.context import Context, context_of
@@ -49,17 +50,7 @@ def read(params: Params) -> list[Cell]:
         QvlibError: no such file, not of that form, or a cell's parameters are refused.
     """
     grid = params.ablations.grid
-    path = resolve(grid)
-    try:
-        axes = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise QvlibError(f"{grid}: no such grid; see params/grids/") from None
-    except OSError as error:
-        raise QvlibError(
-            f"{grid} cannot be read: {error.strerror}; give a grid, see params/grids/"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise QvlibError(f"{grid}: not YAML: {' '.join(str(error).split())}") from None
+    axes = read_yaml(resolve(grid), grid, "grid", "params/grids/")
     if not isinstance(axes, dict):
         raise QvlibError(
             f"{grid}: a grid is a mapping of axes, each `name: {{parameter: [values]}}`"
@@ -74,13 +65,20 @@ def read(params: Params) -> list[Cell]:
     return cells
 
 
+def file_hash(params: Params) -> str:
+    """A hash of the file that the parameter ``grid`` names."""
+    content = resolve(params.ablations.grid).read_bytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
     if (
         isinstance(choices, dict)
         and len(choices) == 1
-        and isinstance(next(iter(choices.values())), list)
+        and isinstance(values := next(iter(choices.values())), list)
+        and values
     ):
-        ((name, values),) = choices.items()
+        (name,) = choices
         return [{name: value} for value in values]
     if isinstance(choices, list) and choices and all(isinstance(c, dict) for c in choices):
         return choices

@@ -14,6 +14,8 @@ from typing import Any
 from qvlib.base.errors import QvlibError
 from qvlib.pipeline.params import Params, make
 
+PAPERMILLS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+"""What ``papermill --inject-paths`` sets beside the parameters."""
 MARK = "# Parameters"
 """The first line of a parameters cell begins so; of papermill's it is this and nothing more."""
 
@@ -30,7 +32,8 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> Params:
     values: dict[str, Any] = {}
     for source in parameter_cells(namespace.get("In", ())):
         values |= assigned(source, namespace)
-    return make(values, "notebook parameters")
+    typed = {name: value for name, value in values.items() if name not in PAPERMILLS}
+    return make(typed, "notebook parameters")
 
 
 def parameter_cells(history: Sequence[str]) -> list[str]:
@@ -58,15 +61,29 @@ def _is_injected(source: str) -> bool:
 def assigned(source: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """What a cell of plain assignments sets, computed anew from its source."""
     values: dict[str, Any] = {}
-    for node in ast.parse(source).body:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:  # of a magic, such as %time
+        raise _not_a_value(error.lineno) from None
+    for node in body:
         simple = isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if not simple or not all(isinstance(target, ast.Name) for target in targets):
-            raise QvlibError(
-                f"notebook parameters: line {node.lineno} of the parameters cell is not "
-                "`name = value`; nothing else belongs there"
-            )
+            raise _not_a_value(node.lineno)
         code = compile(ast.Expression(node.value), "<parameters>", "eval")
-        value = eval(code, dict(namespace), values)
-        values |= {target.id: value for target in targets}
+        value = eval(code, {**namespace, **values})
+        for target in targets:
+            if target.id in values:
+                raise QvlibError(
+                    f"notebook parameters: line {node.lineno} of the parameters cell sets "
+                    f"{target.id} again; keep one of the two"
+                )
+            values[target.id] = value
     return values
+
+
+def _not_a_value(line: int | None) -> QvlibError:
+    return QvlibError(
+        f"notebook parameters: line {line} of the parameters cell is not `name = value`; nothing "
+        "else belongs there"
+    )

@@ -14,19 +14,25 @@ import difflib
 import hashlib
 import json
 import math
+import os
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from qvlib import environments, estimators
 from qvlib.agents import arms as arm_list
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import QvlibError, brief
+from qvlib.base.paths import SOURCE, find, is_project, project_root
 from qvlib.base.settings import Settings, setting
+from qvlib.base.yaml_text import number_type, read_yaml
 from qvlib.models.names import is_remote
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -43,7 +49,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "trial": ("q_model",),
 }
 EPISODES = "episodes/"
+PER_ROUND = ("trees", "pairs", "q_model")
+"""The stages that each round of collecting has."""
 DEFAULT_ENVIRONMENT = "webshop"
+COLDEST = 1e-6
+"""The lowest temperature that scores are divided by."""
 
 
 class RunSettings(Settings):
@@ -53,16 +63,22 @@ class RunSettings(Settings):
         "quick",
         "folder of the rendered results, results/<name>",
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$",
+        max_length=100,
     )
     runs_dir: str = setting(
-        "runs", "folder of the working files; stages are found again by their parameters"
+        "runs",
+        "folder of the working files; stages are found again by their parameters",
+        pattern=r"\S",
     )
-    results_dir: str = setting("results", "folder of the rendered results")
+    results_dir: str = setting("results", "folder of the rendered results", pattern=r"\S")
     seed: int = setting(
         0, "every random draw derives from (seed, task, node, k)", decides="agent", ge=0
     )
     seeds: int = setting(
-        1, "whole chains, from cloning to episodes: seed, seed + 1, ...; results are pooled", ge=1
+        1,
+        "whole chains, from cloning to episodes: seed, seed + 1, ...; results are pooled",
+        ge=1,
+        le=1000,
     )
     device: str = setting("cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "float64", "bfloat16"] = setting(
@@ -82,9 +98,9 @@ class RunSettings(Settings):
         0.0, "share of a GPU that each Ray worker takes; 0 = none", ge=0
     )
     batch_size: int = setting(64, "trees or episodes that advance together", ge=1)
-    bootstrap: int = setting(10000, "bootstrap resamples of a 95 % interval", ge=100)
+    bootstrap: int = setting(10000, "bootstrap resamples of a 95 % interval", ge=100, le=10**6)
     wandb_mode: Literal["auto", "offline", "online", "disabled"] = setting(
-        "auto", "auto = online if WANDB_API_KEY is set, else offline"
+        "auto", "auto = what WANDB_MODE says, else online if WANDB_API_KEY is set, else offline"
     )
     wandb_project: str = setting("qvlib", "wandb project")
 
@@ -99,10 +115,10 @@ class AgentSettings(Settings):
         "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub "
         "name, api:MODEL",
     )
-    agent_width: int = setting(128, "hidden size of the small agent", ge=16)
-    agent_layers: int = setting(2, "layers of the small agent", ge=1)
-    agent_heads: int = setting(4, "attention heads of the small agent", ge=1)
-    vocabulary: int = setting(2048, "tokens of the small agent's byte-level BPE", ge=300)
+    agent_width: int = setting(128, "hidden size of the small agent", ge=16, le=2**16)
+    agent_layers: int = setting(2, "layers of the small agent", ge=1, le=1000)
+    agent_heads: int = setting(4, "attention heads of the small agent", ge=1, le=2**15)
+    vocabulary: int = setting(2048, "tokens of the small agent's byte-level BPE", ge=300, le=10**6)
     demonstrations: int = setting(
         3000, "episodes of the demonstrator (a script that errs) for behaviour cloning", ge=1
     )
@@ -162,7 +178,7 @@ class ServerSettings(Settings):
     )
     api_offline: bool = setting(False, "answer from that file alone")
     api_in_flight: int = setting(16, "requests under way at once", ge=1)
-    api_timeout: float = setting(60.0, "seconds a request may be silent", gt=0)
+    api_timeout: float = setting(60.0, "seconds a request may be silent", gt=0, le=1e6)
     api_retries: int = setting(6, "further tries of a request that fails", ge=0)
     api_price_prompt: float = setting(0.0, "USD per million prompt tokens", ge=0)
     api_price_completion: float = setting(0.0, "USD per million completion tokens", ge=0)
@@ -174,8 +190,8 @@ class OtherAgentSettings(Settings):
     stage: ClassVar[str | None] = "other_agent"
 
     other_agent: str = setting("small", "the second agent: small, or a model as for agent")
-    other_width: int = setting(96, "hidden size of the second agent", ge=16)
-    other_layers: int = setting(2, "layers of the second agent", ge=1)
+    other_width: int = setting(96, "hidden size of the second agent", ge=16, le=2**16)
+    other_layers: int = setting(2, "layers of the second agent", ge=1, le=1000)
     other_demonstrations: int = setting(
         1500,
         "demonstrations of the second agent, others than the first's; 0 = no second agent",
@@ -190,7 +206,9 @@ SEARCHED = ("trees", "search")
 class SamplingSettings(Settings):
     """How agents are sampled, everywhere."""
 
-    temperature: float = setting(1.0, "sampling temperature (paper: 1)", decides=SAMPLED, gt=0)
+    temperature: float = setting(
+        1.0, "sampling temperature (paper: 1)", decides=SAMPLED, ge=COLDEST
+    )
     top_p: float = setting(
         0.9, "top-p of nucleus sampling (paper's code: 0.9)", decides=SAMPLED, gt=0, le=1
     )
@@ -212,6 +230,7 @@ class SearchSettings(Settings):
         "rounds of collecting; from the second on by the agent reranked with the Q model of "
         "the round before",
         ge=1,
+        le=50,  # each is named by the one before
     )
     expand_n: int = setting(5, "actions sampled at an expansion (paper: 5)", decides=SEARCHED, ge=1)
     exploration: float = setting(
@@ -315,6 +334,7 @@ class QModelSettings(Settings):
         "opposite of the one before",
         decides="control",
         ge=1,
+        le=1000,
     )
 
 
@@ -510,6 +530,11 @@ class Params:
         """The parameters whose Q model guides this round of collecting."""
         return self.replace(rounds=self.search.rounds - 1)
 
+    def each_round(self) -> list[Params]:
+        """The parameters of each round of collecting, the first round first."""
+        earlier = self.round_before().each_round() if self.search.rounds > 1 else []
+        return [*earlier, self]
+
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""
         return _digest(self.deciding(stage))
@@ -524,6 +549,8 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
+_MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")
+"""Their values are in no message."""
 _CHOOSING = ("environment", "estimator", "extra_arms")
 
 
@@ -534,6 +561,7 @@ def make(values: Mapping[str, Any], source: str = "parameters") -> Params:
         QvlibError: an unknown key (with the nearest real one), one of a world or an estimator that
             is not chosen, or an ill-typed value.
     """
+    values = {key: _plain(value) for key, value in values.items()}
     classes = _classes(values, source)
     where = _where(classes)
     for key in values:
@@ -543,16 +571,23 @@ def make(values: Mapping[str, Any], source: str = "parameters") -> Params:
     typed["world"]["environment"] = values.get("environment", DEFAULT_ENVIRONMENT)
     for key, value in values.items():
         typed[where[key]][key] = _as_written(classes[where[key]], key, value)
-    sections = []
-    for section, settings in classes.items():
-        try:
-            sections.append((section, settings(**typed[section])))
-        except ValidationError as error:
-            raise QvlibError(f"{source}: {_ill_typed(error, settings)}") from None
-    params = Params(tuple(sections), dict(values))
+    sections = [(name, typed_settings(cls, typed[name], source)) for name, cls in classes.items()]
+    params = Params(tuple(sections), values)
     for key, wrong in _inconsistent(params):
         raise QvlibError(f"{source}: parameter {key!r}: {wrong}")
     return params
+
+
+def typed_settings(cls: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
+    """A section with these values.
+
+    Raises:
+        QvlibError: it has no such setting, or an ill-typed value.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise QvlibError(f"{source}: {_ill_typed(error, cls)}") from None
 
 
 def type_of(key: str) -> Any:
@@ -569,23 +604,42 @@ def type_of(key: str) -> Any:
 def _classes(values: Mapping[str, Any], source: str) -> dict[str, type[Settings]]:
     """Section -> its class, for the world, the estimator and the arms that the values choose."""
     chosen = {}
-    for key, find in (
+    for key, named in (
         ("environment", environments.world_of),
         ("estimator", estimators.estimator_of),
     ):
         name = values.get(key, _default(key))
         if not isinstance(name, str):
-            raise QvlibError(f"{source}: parameter {key!r}: a name, got {name!r:.100}")
+            raise QvlibError(f"{source}: parameter {key!r}: a name, got {brief(name)}")
         try:
-            chosen[key] = find(name).settings
+            chosen[key] = named(name).settings
         except QvlibError as error:
             raise QvlibError(f"{source}: {error}") from None
     classes = {**FIXED, "world": chosen["environment"], "estimator": chosen["estimator"]}
-    return classes | {arm.name: arm.settings for arm in _arms(values) if arm.settings is not None}
+    own = values.get("extra_arms", ())
+    if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
+        raise QvlibError(
+            f"{source}: parameter 'extra_arms': a list of names, got {brief(own)}; write "
+            "[module:ARM]"
+        )
+    try:
+        arms = _arms(values)
+    except QvlibError as error:
+        raise QvlibError(f"{source}: {error}") from None
+    return classes | {arm.name: arm.settings for arm in arms if arm.settings is not None}
 
 
 def _arms(values: Mapping[str, Any]) -> tuple[arm_list.Arm, ...]:
     return arm_list.arms_of(tuple(values.get("extra_arms", ())))
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, numbers and arrays of libraries as Python's own, as a file would have them."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Decimal):
+        return float(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _where(classes: Mapping[str, type[Settings]]) -> dict[str, str]:
@@ -624,19 +678,55 @@ def _unknown(key: Any, where: Mapping[str, str], values: Mapping[str, Any]) -> s
             )
     near = difflib.get_close_matches(str(key), where, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`qvlib params` lists the real ones"
-    return f"unknown parameter {key!r}; {hint}"
+    return f"unknown parameter {brief(key)}; {hint}"
 
 
 def _ill_typed(error: ValidationError, cls: type[Settings]) -> str:
     first = error.errors()[0]
-    key, got = str(first["loc"][0]), first.get("input")
-    note = ""
-    if isinstance(got, str) and _is_number(got):
-        note = f" (write {float(got):.1e}: YAML reads {got!r} as text)"
-    return (
-        f"parameter {key!r}: {first['msg']}, got {got!r}{note}; "
-        f"it means: {cls.model_fields[key].description}"
-    )
+    message, got = first["msg"].removeprefix("Value error, "), first.get("input")
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if key not in cls.names():  # not of one setting, or of one that is not there
+        return f"{key or cls.__name__}: {message}; `qvlib params` lists the settings"
+    known = cls.model_fields[key]
+    meaning = textwrap.shorten(known.description or "", 80, placeholder=" ...")
+    ending = _remedy(known.annotation, got) or f"; it means: {meaning}"
+    told = "" if key in _MAY_HOLD_KEYS else f", got {brief(got)}"
+    return f"parameter {key!r}: {message}{told}{ending}"
+
+
+def _remedy(annotation: Any, got: Any) -> str:
+    """How to write what was meant, where that is plain."""
+    if got is None:
+        return " (leave the line out for the default)"
+    if annotation is str and isinstance(got, bool | int | float | date):
+        return " (put it in quotes)"
+    if annotation is bool:
+        return " (write true or false, without quotes)"
+    if annotation is int and isinstance(got, float) and got.is_integer():
+        return f" (write {got:.0f})"
+    if annotation in (int, float) and isinstance(got, str):
+        return _number_meant(annotation, got)
+    return ""
+
+
+def _number_meant(annotation: Any, text: str) -> str:
+    """How to write a number that arrived as text: in quotes, or in a form that YAML does not know.
+
+    YAML reads ``1e-6`` and ``1e3`` as text, since a float has a dot, and ``08`` too.
+    """
+    try:
+        number = float(re.sub(r",(?=\d{3}\b)", "", text))  # also 1,000
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or (annotation is int and not number.is_integer()):
+        return ""
+    if issubclass(number_type(text) or str, annotation if annotation is int else int | float):
+        return " (drop the quotes)"
+    if annotation is int:
+        written = f"{number:.0f}"
+    else:
+        written = f"{number:.1e}" if float(f"{number:.1e}") == number else repr(number)
+    return f" (write {written}: YAML reads {text} as text)"
 
 
 def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
@@ -660,6 +750,12 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
                     "each head is of an even size; change one of them"
                 ),
             )
+    for key, value in (
+        ("rerank_temperature", params.evaluation.rerank_temperature),
+        ("trial_temperature", params.ablations.trial_temperature),
+    ):
+        if 0 < value < COLDEST:
+            yield key, f"{value:g} is too low to divide by; write 0, or {COLDEST:g} and more"
     base = params.q_model.q_base
     if base == "small" or is_remote(base):
         yield (
@@ -680,31 +776,16 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
 def load(path: str | Path, **overrides: Any) -> Params:
     """Read a YAML parameter file; ``overrides`` come instead of what it says.
 
-    Where they choose another world or estimator, what the file says of its own alone is dropped.
+    A relative path is tried from the current folder, then from the project. Where they choose
+    another world or estimator, what the file says of its own alone is dropped.
 
     Raises:
         QvlibError: no such file, not a flat mapping, or what ``make`` refuses.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise QvlibError(f"{path}: no such parameter file; see params/") from None
-    except OSError as error:
-        raise QvlibError(
-            f"{path} cannot be read: {error.strerror}; give a parameter file, see params/"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise QvlibError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    here = is_project(project_root())
+    examples = "params/" if here else f"params/ of the project, which is not here: {SOURCE}"
+    values = read_yaml(find(path), str(path), "parameter file", examples)
     if not isinstance(values, dict):
         raise QvlibError(f"{path}: a parameter file is a flat list of `key: value` lines")
     params = make(values, str(path))
     return params.changed(overrides, str(path)) if overrides else params
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from qvlib.base.paths import resolve
+from qvlib.base.terminal import printable
 from qvlib.pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -15,10 +18,17 @@ if TYPE_CHECKING:
 
 
 def wandb_mode(params: Params) -> str:
-    """``online``, ``offline`` or ``disabled``; auto is online where a key is set."""
-    if params.run.wandb_mode == "auto":
-        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return params.run.wandb_mode
+    """``online``, ``offline`` or ``disabled``; auto is what WANDB_MODE says, as in wandb itself.
+
+    Without it, auto is online where a key is set.
+    """
+    if params.run.wandb_mode != "auto":
+        return params.run.wandb_mode
+    told = os.environ.get("WANDB_MODE", "").lower()
+    known = {"dryrun": "offline", "run": "online", "shared": "online"}
+    keyed = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    told = known.get(told, told)
+    return told if told in ("online", "offline", "disabled") else keyed
 
 
 def run_name(params: Params, notebook: str) -> str:
@@ -49,20 +59,20 @@ def log_run(
     import wandb
 
     folder = resolve(params.run.runs_dir)  # wandb makes its own folder `wandb` in it
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        init_timeout=20,
-        finish_timeout=120,
-        root_dir=str(folder),
-        disable_git=True,
-        disable_code=True,
-        x_disable_stats=True,
-        x_disable_meta=True,
-        x_save_requirements=False,
-    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=20,
+            finish_timeout=120,
+            root_dir=str(folder),
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
+        )
         run = wandb.init(
             project=params.run.wandb_project,
             name=run_name(params, notebook),
@@ -76,10 +86,18 @@ def log_run(
         run.log(_media(wandb, tables or {}, figures or {}) | dict(scalars or {}))
         run.summary.update(dict(scalars or {}))
         run.finish()
+    except ValidationError as error:  # of a variable of wandb's
+        first = error.errors()[0]
+        _told(wandb, f"WANDB_{str(first['loc'][0]).upper()}: {first['msg']}")
     except (wandb.errors.Error, OSError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        print(f"wandb: not logged ({reason}); the results are in our own files")
-        _abandon(wandb)
+        _told(wandb, str(error) or type(error).__name__)
+
+
+def _told(wandb: Any, reason: str) -> None:
+    """Say in one line why nothing was logged, and go on."""
+    reason = printable(" ".join(reason.split())[:200])
+    print(f"wandb: not logged ({reason}); the results are in our own files")
+    _abandon(wandb)
 
 
 def _media(

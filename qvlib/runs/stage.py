@@ -170,7 +170,7 @@ class Stage:
         """Count this session's time, and keep the most memory that was in use."""
         if self.manifest.pop("session_started", None) is not None:
             self.manifest["seconds"] = round(
-                self.manifest["seconds"] + time.time() - self._opened, 3
+                self.manifest["seconds"] + time.monotonic() - self._opened, 3
             )
             before, now_used = (
                 self.manifest.get("peak_memory_gib", {}),
@@ -214,7 +214,7 @@ def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
     with _locked(path):
         manifest = _verified(path, params, stage)
         opened = Stage(
-            path, manifest or _new_manifest(params, stage), writable=True, _opened=time.time()
+            path, manifest or _new_manifest(params, stage), writable=True, _opened=time.monotonic()
         )
         if not opened.complete:
             _start_session(opened, params)

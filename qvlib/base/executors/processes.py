@@ -23,6 +23,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from qvlib.base.errors import QvlibError
 from qvlib.base.executors import Executor
 from qvlib.base.executors.parts import DONE, ITEM, READY, Book, message, messages
 
@@ -48,8 +49,17 @@ def rank() -> tuple[int, int]:
     """(number of this process, how many there are) where a launcher started them; else (0, 1).
 
     Launchers are ``accelerate launch`` and ``torchrun``.
+
+    Raises:
+        QvlibError: their variables are no numbers.
     """
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    told = os.environ.get("RANK") or "0", os.environ.get("WORLD_SIZE") or "1"
+    if not all(number.isdecimal() for number in told):
+        raise QvlibError(
+            f"the variables RANK and WORLD_SIZE say {told[0]!r} and {told[1]!r}, which are no "
+            "numbers; unset them, or start by a launcher such as `accelerate launch`"
+        )
+    return int(told[0]), int(told[1])
 
 
 def slices(items: Sequence[T], count: int) -> list[list[T]]:

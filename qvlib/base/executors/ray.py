@@ -30,7 +30,7 @@ from qvlib.base.executors import Executor
 from qvlib.base.executors.folders import Packed, pack, state
 from qvlib.base.executors.parts import ATTEMPTS, DONE, ITEM, READY, Book
 from qvlib.base.executors.processes import cores
-from qvlib.base.paths import project_root
+from qvlib.base.paths import PROJECT, project_root
 
 T = TypeVar("T")
 _AHEAD = 4  # messages that a worker is asked for before the driver has read the first
@@ -440,6 +440,7 @@ def _variables() -> dict[str, str]:
     return {name: os.environ[name] for name in _SAME if name in os.environ} | {
         "OMP_NUM_THREADS": "1",
         "TQDM_DISABLE": "1",  # the driver shows progress
+        PROJECT: str(project_root()),  # which a worker's disk may not have
     }
 
 

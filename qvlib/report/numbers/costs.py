@@ -6,9 +6,8 @@ import pandas as pd
 
 from qvlib.agents.arm import Arm
 from qvlib.models.names import is_remote
-from qvlib.pipeline.params import Params
+from qvlib.pipeline.params import PER_ROUND, Params
 from qvlib.report.numbers.episodes import COSTS
-from qvlib.report.numbers.origins import PER_ROUND, all_rounds
 from qvlib.report.numbers.pairs import trees
 from qvlib.runs.stage import seconds_of
 
@@ -49,7 +48,7 @@ def _by_kind(params: Params) -> dict[str, list[tuple[Params, str]]]:
     """Kind of stage -> the stages of all chains and rounds, each once; arms are played together."""
     kinds: dict[str, dict[str, tuple[Params, str]]] = {}
     for chain in params.each_seed():
-        before = [(early, s) for early in all_rounds(chain)[:-1] for s in PER_ROUND]
+        before = [(early, s) for early in chain.each_round()[:-1] for s in PER_ROUND]
         own = [(chain, s) for s in chain.stages() if s not in ("rules", "trial")]
         for made_with, stage in (*before, *own):
             kind = stage.partition("/")[0]

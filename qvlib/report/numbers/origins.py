@@ -11,17 +11,14 @@ from qvlib.agents.arms import BASE
 from qvlib.environments import names_of
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import split_row, uses
-from qvlib.pipeline.params import EPISODES, Params
+from qvlib.pipeline.params import EPISODES, PER_ROUND, Params
 from qvlib.runs.stage import read_stage
-
-PER_ROUND = ("trees", "pairs", "q_model")
-"""The stages that each round of collecting has."""
 
 
 def uses_table(context: Context) -> pd.DataFrame:
     """Which tasks the run uses for what, with a hash of their ids and the number of groups."""
     params, dealt = context.params, context.uses
-    rounds = (uses(earlier, context.environment) for earlier in all_rounds(params))
+    rounds = (uses(earlier, context.environment) for earlier in params.each_round())
     searched = [task for of_round in rounds for task in of_round.search]
     demonstrated = {
         "agent": ("demonstrations", dealt.demonstrations),
@@ -57,7 +54,7 @@ def stage_table(params: Params) -> pd.DataFrame:
     """
     rows = []
     for chain in params.each_seed():
-        earlier = [(before, stage) for before in all_rounds(chain)[:-1] for stage in PER_ROUND]
+        earlier = [(before, stage) for before in chain.each_round()[:-1] for stage in PER_ROUND]
         own = [(chain, stage) for stage in chain.stages() if stage not in ("rules", "trial")]
         for made_with, stage in (*earlier, *own):
             manifest = read_stage(made_with, stage).manifest
@@ -74,11 +71,6 @@ def stage_table(params: Params) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def all_rounds(chain: Params) -> list[Params]:
-    """The parameters of a chain's rounds of collecting, the first round first."""
-    return [*(all_rounds(chain.round_before()) if chain.search.rounds > 1 else ()), chain]
 
 
 def _commit(made_by: Mapping[str, Any]) -> str:

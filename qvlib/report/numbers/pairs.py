@@ -10,7 +10,6 @@ from qvlib import pipeline
 from qvlib.core.preferences import compared
 from qvlib.pipeline.params import Params
 from qvlib.report.intervals import share_interval
-from qvlib.report.numbers.origins import all_rounds
 from qvlib.runs.stage import read_stage
 
 
@@ -93,6 +92,6 @@ def trees(chain: Params) -> list[dict[str, Any]]:
     """The trees of a chain, of all rounds."""
     return [
         tree
-        for made_with in all_rounds(chain)
+        for made_with in chain.each_round()
         for tree in read_stage(made_with, "trees").records("trees")
     ]
