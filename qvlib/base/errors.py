@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and others' words in one line."""
 
 
 class QvlibError(Exception):
@@ -8,3 +8,9 @@ class QvlibError(Exception):
     parameters, files, data or servers ends here, and the command line prints only
     the message and exits with 2.
     """
+
+
+def one_line(error: Exception, longest: int = 200) -> str:
+    """The first line of an error's words, ``longest`` characters at most; its type without any."""
+    words = str(error).strip()
+    return words.splitlines()[0][:longest] if words else type(error).__name__
