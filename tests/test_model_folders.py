@@ -254,6 +254,7 @@ def chatting(folder: Path, template, thoughts: bool = False) -> LocalModel:
         ("{% for m in messages %}{{ m['content'] + none }}{% endfor %}", "template fails"),
         ("{{ messages[0]['content'] }}", "leaves out turns of a conversation"),
         ({"default": CHATML, "rag": "{{ x.y }}"}, None),
+        (CHATML.replace("%}<|im", "%}{{ m['content'] + 1 if m['role'] == 'system' }}<|im"), None),
     ],
 )
 def test_a_template_that_cannot_be_followed(folder, template, words):
@@ -298,10 +299,14 @@ def test_an_action_is_asked_for_after_the_thought_or_not_at_all(folder):
 
 @pytest.mark.parametrize(
     ("template", "day"),
-    [(LLAMA_3, "Today Date: 26 Jul 2024"), (CHANNELS, "Current date: 2024-07-26")],
+    [
+        (LLAMA_3, "Today Date: 26 Jul 2024"),
+        (CHANNELS, "Current date: 2024-07-26"),
+        ({"default": CHANNELS, "rag": CHATML}, "Current date: 2024-07-26"),
+    ],
 )
 def test_a_template_prints_the_same_date_for_ever(folder, template, day):
-    lm = chatting(folder, template.replace("{{- bos_token }}", ""))
+    lm = chatting(folder, template)
     text = lm.prompt(OPENED)[0].text
     assert day in text and size_of(lm)["template_date"] == "2024-07-26"
     assert "template_date" not in size_of(small_lm("float32"))

@@ -37,12 +37,14 @@ _FAILURES = (TemplateError, ValueError, TypeError, LookupError)
 
 
 def prepare(tokenizer: Any) -> None:
-    """Give a tokenizer without a template the plain one, and any template a fixed date.
+    """Give a tokenizer one template: its default, or else the plain one, with a fixed date.
 
     The plain one begins as the tokenizer begins a text: with its BOS, or without.
     """
     if not tokenizer.chat_template:
         tokenizer.chat_template = ("{{ bos_token }}" if begins_with_bos(tokenizer) else "") + PLAIN
+    if isinstance(tokenizer.chat_template, dict) and "default" in tokenizer.chat_template:
+        tokenizer.chat_template = tokenizer.chat_template["default"]
     if isinstance(tokenizer.chat_template, str) and prints_date(tokenizer):
         clock = _stopped_clock()
         tokenizer.chat_template = clock + tokenizer.chat_template.removeprefix(clock)
@@ -119,13 +121,14 @@ def check(tokenizer: Any, name: Any, begun: str) -> None:
     turns = [_user(_FIRST), _assistant(f"{begun} {_PROBE}".strip()), _user(_SECOND)]
     try:
         told = tokenizer.apply_chat_template(turns, tokenize=False)
-        text = render(tokenizer, turns[:1], begun)
+        text = render(tokenizer, [_system(_SYSTEM), turns[0]], begun)
     except _FAILURES as error:
         raise QvlibError(
             f"{name}: its chat template fails ({one_line(error, 100)}); mend chat_template in its "
             "tokenizer's files, or remove it for a plain conversation"
         ) from None
-    if not all(part in told for part in (_FIRST, _PROBE, _SECOND)) or not text:
+    said = all(part in told for part in (_FIRST, _PROBE, _SECOND))
+    if not said or not text or _SYSTEM not in text:
         raise QvlibError(
             f"{name}: its chat template leaves out turns of a conversation; mend chat_template in "
             "its tokenizer's files, or remove it for a plain conversation"
@@ -156,18 +159,13 @@ def tail(text: str) -> str:
 @functools.cache
 def _begins_with_system(tokenizer: Any) -> bool:
     """Whether a template writes the system's text before all else, at every step the same."""
-    told = [
-        {"role": "system", "content": _SYSTEM},
-        _user(_FIRST),
-        _assistant(_PROBE),
-        _user(_SECOND),
-    ]
+    told = [_system(_SYSTEM), _user(_FIRST), _assistant(_PROBE), _user(_SECOND)]
     try:
         short, long = (
             tokenizer.apply_chat_template(turns, tokenize=False).partition(_FIRST)[0]
             for turns in (told[:2], told)
         )
-    except TemplateError:  # there is no such role
+    except _FAILURES:  # there is no such role
         return False
     return _SYSTEM in short and short == long
 
@@ -177,6 +175,10 @@ def _stopped_clock() -> str:
     known = ("-d", "-m", *"YymdbBaAjeHMSpI")
     spelled = "".join(f"|replace('%{c}', '{TODAY.strftime('%' + c)}')" for c in known)
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{spelled} }}}}{{%- endmacro -%}}"
+
+
+def _system(content: str) -> Message:
+    return {"role": "system", "content": content}
 
 
 def _user(content: str) -> Message:
