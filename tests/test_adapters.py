@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from toy import small_lm, states
 
 from qvlib import pipeline
+from qvlib.base.errors import QvlibError
 from qvlib.estimators import Card
 from qvlib.estimators import step_dpo_trl as trl_training
 from qvlib.estimators.data import PairIds
@@ -55,6 +57,42 @@ def tuned(tmp_path_factory):
         }
         found.append((folder / "adapter", merged))
     return found
+
+
+def pickled(file):
+    torch.save(load_file(file), file.with_name("adapter_model.bin"))
+    file.unlink()
+
+
+def less_one(file):
+    tensors = load_file(file)
+    tensors.pop(min(tensors))
+    save_file(tensors, file)
+
+
+def no_number(file):
+    tensors = load_file(file)
+    tensors[min(tensors)][0, 0] = float("nan")
+    save_file(tensors, file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (pickled, "no adapter can be read from adapter_model.safetensors"),
+        (less_one, "1 weights of its adapter are missing, such as base_model.model."),
+        (no_number, "holds numbers that are not finite"),
+        (lambda file: file.write_bytes(b"{"), "no adapter can be read"),
+    ],
+)
+def test_an_adapter_that_is_not_whole_is_refused(tuned, tmp_path, spoil, words):
+    folder = tmp_path / "adapter"
+    shutil.copytree(tuned[0][0], folder)
+    spoil(folder / "adapter_model.safetensors")
+    with pytest.raises(QvlibError) as error:
+        Switched(small_lm("float32").model, folder)
+    assert words in str(error.value) and str(folder) in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def all_logits(model) -> torch.Tensor:

@@ -12,9 +12,11 @@ from toy import small_lm, states
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Request, State, Step, Task
 from qvlib.estimators.data import encode_pairs
-from qvlib.models.chat import PLAIN, Chat, page, parse, turn_end, unparsable
+from qvlib.models.chat import Chat, page, parse, unparsable
 from qvlib.models.local import LocalAgent, LocalModel
+from qvlib.models.nucleus import Sample
 from qvlib.models.prompts import END
+from qvlib.models.templates import PLAIN, turn_end
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -218,8 +220,13 @@ def test_what_names_no_action(reply, admissible, begun, named):
 def test_replies_that_name_no_action_are_counted(thoughts, monkeypatch):
     lm = told(thoughts=thoughts)
     said = {(1, lm.end): " click[buy now]", (2, lm.end): " no idea", (3, lm.end): " look"}
-    monkeypatch.setattr(LocalModel, "sample", lambda *_: [[(ids, -1.0) for ids in said]])
-    monkeypatch.setattr(type(lm.tokenizer), "decode", lambda _, ids, **__: said[*ids, lm.end])
+    samples = [Sample(0, k, None) for k in range(len(said))]
+    for sample, ids in zip(samples, said, strict=True):
+        sample.ids, sample.log_probs, sample.log_prob = ids, [-1.0] * len(ids), -2.0
+    monkeypatch.setattr(LocalModel, "samples", lambda *_: [samples])
+    monkeypatch.setattr(
+        type(lm.tokenizer), "decode", lambda _, ids, **__: said.get((*ids, lm.end), "")
+    )
     asked = Request(replace(after(), admissible=("look", "click[x]")), 3, (0, "t", "0"))
     assert [(p.action, p.cost.unparsable) for p in lm.agent(1.0, 1.0).propose([asked])[0]] == [
         ("click[buy now]", 0),

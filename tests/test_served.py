@@ -16,8 +16,9 @@ from qvlib import environments, pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.environments import WorldSettings
 from qvlib.estimators.data import action_log_probs
-from qvlib.models.chat import Chat, render, turn_end
+from qvlib.models.chat import Chat
 from qvlib.models.local import quiet
+from qvlib.models.templates import render, turn_end
 from qvlib.models.training import descend
 from qvlib.pipeline.models import _client
 from qvlib.pipeline.params import make

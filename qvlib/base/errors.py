@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The one exception that users are meant to see, and others' words in one line."""
 
 from __future__ import annotations
 
@@ -45,3 +45,9 @@ def brief(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"
     return _BRIEF.repr(value)
+
+
+def one_line(error: Exception, longest: int = 200) -> str:
+    """The first line of an error's words, ``longest`` characters at most; its type without any."""
+    words = str(error).strip()
+    return words.splitlines()[0][:longest] if words else type(error).__name__

@@ -8,29 +8,19 @@ history: what is scored, kept and replayed is the action.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from qvlib.core.types import State, Task
+from qvlib.models.templates import Message, render, tail, thought_end
 
-# For models without a template of their own, such as those that were not tuned to chat.
-PLAIN = (
-    "{% for m in messages %}{{ m['role'] | capitalize }}: {{ m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant: {% endif %}"
-)
-Message = dict[str, str]
 ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
 _FORM = re.compile(r"\w+\[.*\]", re.DOTALL)
 _NAMED = re.compile(
     r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE
 )
-_PROBE = "qvlib probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +33,14 @@ class ChatPrompt:
     text: str
     thoughts: bool = False
 
+    @property
+    def tail(self) -> str:
+        """The end of the text, after which a reply has its tokens."""
+        return tail(self.text)
+
     def encode(self, action: str) -> str:
-        """The reply that stands for an action."""
-        return f"{ACTION} {action}" if self.thoughts else f" {action}"
+        """The reply that stands for an action; it closes a thought that the text has opened."""
+        return f"{thought_end(self.tail)}{ACTION} {action}" if self.thoughts else f" {action}"
 
     def decode(self, reply: str) -> str:
         """The action of a reply; of one that names none, its text."""
@@ -75,7 +70,7 @@ class Chat:
     def __call__(self, state: State) -> ChatPrompt:
         text = ""
         for turns in self._shorter_and_shorter(state):
-            text = render(self.tokenizer, turns) + ("" if self.thoughts else ACTION)
+            text = render(self.tokenizer, turns, "" if self.thoughts else ACTION)
             # No token is shorter than a byte, but for some of the special ones, which stand for
             # many.
             if len(text.encode()) <= self.budget or self.length(text) <= self.budget:
@@ -163,33 +158,6 @@ def page(observation: str, task: Task) -> str:
     """An observation without the instruction it repeats, a segment a line."""
     segments = (part.strip() for part in observation.replace(task.instruction, "").split("[SEP]"))
     return "\n".join(part for part in segments if part and part != "Instruction:")
-
-
-def render(tokenizer: Any, messages: list[Message]) -> str:
-    """A conversation by the tokenizer's chat template, up to where the reply begins.
-
-    A template without a system role gets the system's text before the first user's.
-    """
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:
-        system, first, *rest = messages
-        merged = _user(f"{system['content']}\n\n{first['content']}")
-        return tokenizer.apply_chat_template(
-            [merged, *rest], tokenize=False, add_generation_prompt=True
-        )
-
-
-@functools.cache
-def turn_end(tokenizer: Any) -> int:
-    """The id of the token that ends a reply in the tokenizer's template.
-
-    Its end of sequence where that names none.
-    """
-    told = [_user("x"), {"role": "assistant", "content": _PROBE}, _user("x")]
-    after = tokenizer.apply_chat_template(told, tokenize=False).split(_PROBE, 1)[1]
-    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
-    return ids[0] if ids and ids[0] in tokenizer.all_special_ids else tokenizer.eos_token_id
 
 
 def _user(content: str) -> Message:

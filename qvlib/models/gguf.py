@@ -13,7 +13,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import QvlibError, one_line
 
 
 def cache_folder() -> Path:
@@ -69,7 +69,7 @@ def _convert(file: Path, folder: Path) -> None:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from qvlib.models.local import one_line, quiet
+    from qvlib.models.local import quiet
 
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -80,8 +80,11 @@ def _convert(file: Path, folder: Path) -> None:
                 gguf_file=file.name,
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
+                trust_remote_code=False,
             )
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(
+                file.parent, gguf_file=file.name, trust_remote_code=False
+            )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, struct.error) as error:
         raise QvlibError(
             f"{file}: transformers reads no model from it ({one_line(error)})"

@@ -27,6 +27,9 @@ from qvlib.models import chat
 from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
+from qvlib.models.templates import ending
+from qvlib.models.thoughts import action_tokens
+from qvlib.models.tokenizers import continued
 
 CALL = 64  # tokens that take about as long as starting a forward pass
 # On a CPU it is fewer from so many parameters on (135 million: 60 ms against 2.4 ms a token).
@@ -64,16 +67,17 @@ class LocalModel:
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.end = (
-            chat.turn_end(self.tokenizer)
+        self._gap, self.end = (
+            ending(self.tokenizer)
             if isinstance(self.style, chat.Chat)
-            else int(self.tokenizer.eos_token_id)
+            else ("", int(self.tokenizer.eos_token_id))
         )
         self.ends = frozenset((self.end, *_listed(self.model.generation_config.eos_token_id)))
         self._prefixes = Prefixes(self.cache_tokens)
         config, device = self.model.config.get_text_config(), self.model.device
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_attention_heads", None) or 1
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        heads = getattr(config, "num_key_value_heads", None) or heads
         self._token_bytes = 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
         large, on_cpu = self.model.num_parameters() >= LARGE, device.type == "cpu"
         self._call = LARGE_CALL if large and on_cpu else CALL
@@ -145,11 +149,9 @@ class LocalModel:
         return [prompts[key] for key in keys]
 
     def action_ids(self, prompt: Prompt, action: str) -> Ids:
-        """The token ids of an action as a reply, end token included."""
-        return (
-            *self.tokenizer(prompt.encode(action), add_special_tokens=False)["input_ids"],
-            self.end,
-        )
+        """The token ids of an action as a reply to the prompt, end token included."""
+        reply = prompt.encode(action) + self._gap
+        return (*continued(self.tokenizer, prompt.tail, reply), self.end)
 
     # -- sampling ---------------------------------------------------------------------------
 
@@ -164,7 +166,17 @@ class LocalModel:
 
         A draw is a callable that gives the next uniform number in [0, 1), or None for greedy.
         """
-        replies: list[list[tuple[Ids, float] | None]] = [[None] * len(d) for d in draws]
+        rows = self.samples(prompts, draws, temperature, top_p)
+        return [[(s.ids, s.log_prob) for s in row] for row in rows]
+
+    def samples(
+        self,
+        prompts: Sequence[Ids],
+        draws: Sequence[Sequence[Any]],
+        temperature: float,
+        top_p: float,
+    ) -> list[list[Sample]]:
+        """``sample`` with the log-probability of each token."""
         samples = [Sample(i, k, draw) for i, row in enumerate(draws) for k, draw in enumerate(row)]
         for s in samples:  # what is remembered needs no model
             while not s.finished(self.ends, self.max_action_tokens):
@@ -177,11 +189,12 @@ class LocalModel:
         )
         for group in self._together(chunks, prompts):
             self._decode(group, prompts, temperature, top_p)
+        rows: list[list[Sample]] = [[] for _ in draws]
         for s in samples:
-            replies[s.prompt][s.number] = (s.ids, s.log_prob)
+            rows[s.prompt].append(s)
             # So that a reference need not compute again what its own samples told.
             _put(self._scores, (prompts[s.prompt], s.ids), s.log_prob, self.memory)
-        return replies  # type: ignore[return-value]
+        return rows
 
     def _chunks(self, samples: list[Sample], prompts: Sequence[Ids]) -> list[list[Sample]]:
         """Unfinished samples in batches, those of one prompt together.
@@ -485,7 +498,10 @@ def own_log_probs(logits: torch.Tensor, rows: Sequence[tuple[Ids, Ids]]) -> list
 
 @dataclass(frozen=True)
 class LocalAgent:
-    """Samples actions from a local model. temperature 0 is greedy."""
+    """Samples actions from a local model. temperature 0 is greedy.
+
+    With thoughts, an action's log-probability is that of its tokens given the thought before it.
+    """
 
     lm: LocalModel
     temperature: float = 1.0
@@ -497,52 +513,56 @@ class LocalAgent:
             [None if self.temperature == 0 else generator(*r.key, k).random for k in range(r.n)]
             for r in requests
         ]
-        replies = self.lm.sample(
+        replies = self.lm.samples(
             [ids for _, ids in prompts], draws, self.temperature or 1.0, self.top_p
         )
-        end = self.lm.end
-        text = {
-            ids: self.lm.tokenizer.decode(
-                ids[:-1] if ids[-1] == end else ids, skip_special_tokens=True
-            )
-            for ids in {ids for row in replies for ids, _ in row}
-        }
+        text = {ids: self._text(ids) for ids in {s.ids for row in replies for s in row}}
         # The prompt is paid for once, by the first sample.
         return [
             [
                 Proposal(
-                    prompt.decode(text[ids]),
-                    log_prob,
+                    prompt.decode(text[s.ids]),
+                    self._log_prob(prompt, s, prompt.decode(text[s.ids])),
                     Cost(
-                        tokens=len(ids),
+                        tokens=len(s.ids),
                         prompt_tokens=len(prompt_ids) if k == 0 else 0,
                         unparsable=int(
                             isinstance(prompt, chat.ChatPrompt)
-                            and chat.unparsable(text[ids], r.state, not prompt.thoughts)
+                            and chat.unparsable(text[s.ids], r.state, not prompt.thoughts)
                         ),
                     ),
                 )
-                for k, (ids, log_prob) in enumerate(row)
+                for k, s in enumerate(row)
             ]
             for r, (prompt, prompt_ids), row in zip(requests, prompts, replies, strict=True)
         ]
 
+    def _text(self, ids: Sequence[int]) -> str:
+        """The text of a reply, letter by letter."""
+        return self.lm.tokenizer.decode(
+            ids[:-1] if ids and ids[-1] == self.lm.end else ids,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+
+    def _log_prob(self, prompt: Prompt, sample: Sample, action: str) -> float:
+        if not (isinstance(prompt, chat.ChatPrompt) and prompt.thoughts):
+            return sample.log_prob
+        return sum(sample.log_probs[action_tokens(self._text, sample.ids, action)])
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars of transformers for reading and writing weights, which take a blink."""
-    enabled = logging.is_progress_bar_enabled()
+    """No bars of transformers for reading and writing weights, which take a blink; no reports."""
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an error's words, 200 characters at most; its type where it has none."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

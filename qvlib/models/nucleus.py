@@ -45,15 +45,17 @@ def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucle
 class Sample:
     """One reply under way; ``at`` of its tokens are computed.
 
+    log_prob: of all its tokens, log_probs: of each, nats.
     prompt, number: which prompt it answers, and its number among the replies to that.
     draw: gives the next uniform number in [0, 1); None is greedy.
     """
 
-    __slots__ = ("at", "draw", "ids", "log_prob", "number", "prompt")
+    __slots__ = ("at", "draw", "ids", "log_prob", "log_probs", "number", "prompt")
 
     def __init__(self, prompt: int, number: int, draw: Callable[[], float] | None) -> None:
         self.prompt, self.number, self.draw = prompt, number, draw
         self.ids: Ids = ()
+        self.log_probs: list[float] = []
         self.log_prob, self.at = 0.0, 0
 
     def step(self, nucleus: Nucleus) -> None:
@@ -64,7 +66,8 @@ class Sample:
             i = int(np.searchsorted(nucleus.cumulative, self.draw(), side="right"))
         i = min(i, len(nucleus.tokens) - 1)
         self.ids = (*self.ids, int(nucleus.tokens[i]))
-        self.log_prob += float(nucleus.log_probs[i])
+        self.log_probs.append(float(nucleus.log_probs[i]))
+        self.log_prob += self.log_probs[-1]
 
     def finished(self, ends: frozenset[int], longest: int) -> bool:
         """Whether it ends with one of ``ends`` or has ``longest`` tokens."""

@@ -49,6 +49,11 @@ class Prompt:
     verbatim: bool = False
     names: Names = field(default_factory=Names)
 
+    @property
+    def tail(self) -> str:
+        """Nothing: with a blank before each word a reply has the same tokens anywhere."""
+        return ""
+
     def encode(self, action: str) -> str:
         """The reply that stands for an action: `` verb argument``, or the action itself."""
         if self.verbatim:

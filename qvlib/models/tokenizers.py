@@ -1,4 +1,7 @@
-"""Tokenizers made here: byte-level BPE learnt from texts, and one token a word for measurements."""
+"""Tokenizers made here, and what is asked of any: the tokens of a text where it stands.
+
+Made are a byte-level BPE learnt from texts, and one token a word for measurements.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,26 @@ def byte_level_bpe(
         padding_side="left",
         clean_up_tokenization_spaces=False,
         **options,
+    )
+
+
+def continued(tokenizer: Any, before: str, text: str) -> list[int]:
+    """The token ids of a text where it stands, after another: those of both less the first's.
+
+    Alone it may have others: SentencePiece begins every text with a blank. Where the two share a
+    token, the text has those that it has alone.
+    """
+    if before:
+        head, whole = tokenizer([before, before + text], add_special_tokens=False)["input_ids"]
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def begins_with_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer begins every text with its BOS."""
+    return tokenizer.bos_token_id is not None and (
+        tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     )
 
 

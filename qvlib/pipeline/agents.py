@@ -150,9 +150,17 @@ def _make(context: Context, which: str, scratch: Path) -> Iterator[Progress | Ma
         yield Made(part, facts={"model": name, **known})
 
 
-def size_of(lm: Any) -> dict[str, int]:
-    """Parameters and vocabulary of a local model."""
-    return {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer)}
+def size_of(lm: Any) -> dict[str, Any]:
+    """Parameters and vocabulary of a local model.
+
+    Where there are such: the date its prompts tell, the commit of the hub that it is.
+    """
+    from qvlib.models.templates import TODAY, prints_date
+
+    told: dict[str, Any] = {"template_date": TODAY.isoformat()} if prints_date(lm.tokenizer) else {}
+    commit = models.commit_of(lm)
+    told |= {"commit": commit} if commit else {}
+    return {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer), **told}
 
 
 def _cloned(context: Context, which: str, part: str) -> Iterator[Progress | Made]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from qvlib import environments
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import resolve
+from qvlib.base.paths import display_path, resolve
 from qvlib.core.episodes import demonstrate, replay
 from qvlib.core.types import Agent, Environment, QModel, State, Task
 from qvlib.estimators import estimator_of
@@ -42,10 +42,29 @@ class Surroundings(Protocol):
 
 
 def load_of_stage(context: Surroundings, which: str = "agent", dtype: str = "") -> Any:
-    """The model of an agent: made in its stage, else the one that a parameter names."""
+    """The model of an agent: made in its stage, else the one that a parameter names.
+
+    Raises:
+        QvlibError: it is another one now than when the stage was made.
+    """
     stage = read_stage(context.params, which)
     tuned = stage.path / "model"
-    return load(context, tuned if tuned.is_dir() else stage.facts["model"], dtype)
+    if tuned.is_dir():
+        return load(context, tuned, dtype)
+    lm = load(context, stage.facts["model"], dtype)
+    known = stage.facts.get("commit")
+    if known and commit_of(lm) != known:
+        raise QvlibError(
+            f"{stage.facts['model']} has changed on the hub since this run began (commit "
+            f"{known:.8}, now {commit_of(lm)!s:.8}); name a folder with that commit, or delete "
+            f"{display_path(stage.path)} and what is built on it"
+        )
+    return lm
+
+
+def commit_of(lm: Any) -> str | None:
+    """The commit of the hub that a local model was read from; None for one from a folder."""
+    return getattr(lm.model.config, "_commit_hash", None)
 
 
 def load_reference(context: Surroundings) -> Any:
@@ -101,6 +120,8 @@ def load(context: Surroundings, name: str | Path, dtype: str = "") -> Any:
         device=params.run.device,
         max_action_tokens=params.sampling.max_action_tokens,
         cache_tokens=params.agent.cache_tokens,
+        trust_remote_code=params.agent.trust_remote_code,
+        pickled_weights=params.agent.pickled_weights,
     )
 
 

@@ -33,6 +33,7 @@ from qvlib.base.errors import QvlibError, brief
 from qvlib.base.paths import SOURCE, find, is_project, project_root
 from qvlib.base.settings import Settings, setting
 from qvlib.base.yaml_text import number_type, read_yaml
+from qvlib.models.fingerprint import fingerprint
 from qvlib.models.names import is_remote
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -142,7 +143,11 @@ class AgentSettings(Settings):
         2048, "longest prompt of a chat; beyond it whole old observations are left out", ge=64
     )
     instructions: bool = setting(True, "tell a chat model the rules of the environment")
-    thoughts: bool = setting(False, "ask a chat model for a thought before each action")
+    thoughts: bool = setting(
+        False,
+        "ask a chat model for a thought before each action; log-probabilities are then those of "
+        "the action given its thought",
+    )
     examples: int = setting(
         0, "demonstrated episodes shown in a chat before the task (in-context examples)", ge=0
     )
@@ -151,6 +156,16 @@ class AgentSettings(Settings):
         "tokens of chat prompts whose key-value caches are kept between steps",
         decides=None,
         ge=0,
+    )
+    trust_remote_code: bool = setting(
+        False,
+        "run the code that a named model brings (auto_map); it may do all that you may",
+        decides=None,  # but where it is set: ``Params.stage_fields``
+    )
+    pickled_weights: bool = setting(
+        False,
+        "read weights from pytorch_model.bin where a named model has no safetensors",
+        decides=None,
     )
 
 
@@ -483,7 +498,18 @@ class Params:
         }
         if stage.startswith(EPISODES) and arm.origin:
             fields["arm"] = arm.origin  # another module's arm of the same name is another arm
-        return fields
+        return fields | self._models(fields)
+
+    def _models(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What the models that a stage's fields name are, beyond their names."""
+        files = {
+            f"{key}_files": fingerprint(fields[key])
+            for key in ("agent", "other_agent", "q_base")
+            if fields.get(key)
+        }
+        known = {key: value for key, value in files.items() if value}
+        own_code = self.agent.trust_remote_code and files
+        return known | ({"trust_remote_code": True} if own_code else {})
 
     def upstream(self, stage: str) -> tuple[str, ...]:
         """The stages before ``stage``, nearest last, without repeats."""

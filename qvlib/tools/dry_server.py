@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from qvlib.base.seeding import generator
-from qvlib.models.chat import render
 from qvlib.models.local import LocalModel
+from qvlib.models.templates import render
 
 
 @contextmanager

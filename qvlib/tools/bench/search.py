@@ -180,14 +180,14 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lm, name)
 
-    def sample(
+    def samples(
         self, prompts: Sequence[Any], draws: Sequence[Sequence[Any]], *settings: float
     ) -> list[list]:
-        """As ``LocalModel.sample``."""
+        """As ``LocalModel.samples``."""
         self.met.update(prompts)
         if not self.singly:
             self.calls += 1
-            return self.lm.sample(prompts, draws, *settings)
+            return self.lm.samples(prompts, draws, *settings)
         self.calls += sum(map(len, draws))
         return [
             [self._alone(prompt, draw, *settings) for draw in row]
@@ -196,4 +196,4 @@ class Counting:
 
     def _alone(self, prompt: Any, draw: Any, *settings: float) -> Any:
         self.lm.forget()
-        return self.lm.sample([prompt], [[draw]], *settings)[0][0]
+        return self.lm.samples([prompt], [[draw]], *settings)[0][0]

@@ -151,7 +151,9 @@ def shape(params: Params, name: str, which: str = "agent") -> Shape:
         config: Any = config_of(params.agent.vocabulary, width, layers, params.agent.agent_heads)
     else:
         try:
-            config = AutoConfig.from_pretrained(files_of(name), local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                files_of(name), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError):
             raise QvlibError(
                 f"{name}: its size is not known: it is none of {', '.join(KNOWN)}, and no "

@@ -113,7 +113,9 @@ def _counter(name: str) -> tuple[Callable[[str], float], str]:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(files_of(name), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                files_of(name), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError):
             pass
         else:

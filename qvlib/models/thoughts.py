@@ -1,0 +1,35 @@
+"""Where in a reply the action stands, after its thought."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+
+def action_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], action: str) -> slice:
+    """Which tokens of a reply write its action; with the one that ends it, where that follows.
+
+    decode: ids -> text. So the sum of their log-probabilities is that of the action given its
+    thought, however long that is. Without the action in it, all of the reply.
+    """
+    text = decode(ids)
+    named = re.search(rf"action\W*\d*\W*[:：]\W*?({re.escape(action)})", text, re.IGNORECASE)
+    start = named.start(1) if named else text.rfind(action)
+    if start < 0:
+        return slice(0, len(ids))
+    end = start + len(action)
+    first = _tokens(decode, ids, start + 1) - 1
+    last = len(ids) if not text[end:].strip() else _tokens(decode, ids, end)
+    return slice(max(0, first), last)
+
+
+def _tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], characters: int) -> int:
+    """The fewest tokens whose text has so many characters."""
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(decode(ids[:middle])) >= characters:
+            high = middle
+        else:
+            low = middle + 1
+    return low
