@@ -9,7 +9,6 @@ history: what is scored, kept and replayed is the action.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from qvlib.core.types import State, Task
+from qvlib.models.replies import ACTION, THOUGHT, parse
 
 # For models without a template of their own, such as those that were not tuned to chat.
 PLAIN = (
@@ -25,11 +25,7 @@ PLAIN = (
     "{% if add_generation_prompt %}Assistant: {% endif %}"
 )
 Message = dict[str, str]
-ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
-_FORM = re.compile(r"\w+\[.*\]", re.DOTALL)
-_NAMED = re.compile(
-    r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE
-)
+LEFT_OUT = "(left out)"
 _PROBE = "qvlib probe"
 
 
@@ -125,38 +121,6 @@ class Chat:
         lines = turns[-1]["content"].split("\n")
         for kept in range(len(lines) - 1, 0, -1):
             yield [*shortest[:-1], _user("\n".join(lines[:kept]))]
-
-
-def parse(reply: str) -> str:
-    """The action of a reply.
-
-    What follows its last ``Action:`` on that line, else a bare action, else all of its text.
-    """
-    return _named(reply) or reply.strip()
-
-
-def unparsable(reply: str, state: State, begun: bool = False) -> bool:
-    """Whether a reply names no action, so that ``parse`` gives its text.
-
-    A text that is itself an admissible action, such as ``open fridge``, names it. Where the
-    environment lists none, a line that goes on from ``Action:`` does (``begun``: the prompt ends
-    so), since only trying tells it from talk.
-    """
-    text = reply.strip()
-    if _named(reply) is not None:
-        return False
-    if state.admissible is None:
-        return not (begun and text and "\n" not in text)
-    return " ".join(text.lower().split()) not in {action.lower() for action in state.admissible}
-
-
-def _named(reply: str) -> str | None:
-    named = [match[1] for match in _NAMED.finditer(reply) if match[1]]
-    if named:
-        return named[-1]
-    return next(
-        (line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())), None
-    )
 
 
 def page(observation: str, task: Task) -> str:

@@ -27,6 +27,7 @@ from qvlib.models import chat
 from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
+from qvlib.models.replies import parse, unparsable
 
 CALL = 64  # tokens that take about as long as starting a forward pass
 # On a CPU it is fewer from so many parameters on (135 million: 60 ms against 2.4 ms a token).
@@ -511,14 +512,16 @@ class LocalAgent:
         return [
             [
                 Proposal(
-                    prompt.decode(text[ids]),
+                    parse(text[ids], r.state)
+                    if isinstance(prompt, chat.ChatPrompt)
+                    else prompt.decode(text[ids]),
                     log_prob,
                     Cost(
                         tokens=len(ids),
                         prompt_tokens=len(prompt_ids) if k == 0 else 0,
                         unparsable=int(
                             isinstance(prompt, chat.ChatPrompt)
-                            and chat.unparsable(text[ids], r.state, not prompt.thoughts)
+                            and unparsable(text[ids], r.state, not prompt.thoughts)
                         ),
                     ),
                 )
