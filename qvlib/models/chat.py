@@ -26,6 +26,7 @@ PLAIN = (
 )
 Message = dict[str, str]
 LEFT_OUT = "(left out)"
+BYTES_A_TOKEN = 3  # of a text whose tokenizer is a server's affair
 _PROBE = "qvlib probe"
 
 
@@ -56,9 +57,10 @@ class Chat:
     first: the first observation of a task.
     examples: the last states of demonstrated episodes, shown before the task.
     thoughts: ask for a thought before each action.
-    budget: most tokens of a prompt. What is too long loses whole observations, oldest first, then
-        whole steps, then the examples; the newest observation stays, and loses lines from its end
-        only where it does not fit by itself. Actions are never cut.
+    budget: most tokens of a prompt; without a tokenizer, a token is taken for three bytes. What is
+        too long loses whole observations, oldest first, then whole steps, then the examples; the
+        newest observation stays, and loses lines from its end only where it does not fit by itself.
+        Actions are never cut.
     """
 
     tokenizer: Any
@@ -78,9 +80,14 @@ class Chat:
                 break
         return ChatPrompt(text, self.thoughts)
 
-    def messages(self, state: State) -> list[Message]:
-        """The conversation of a state, whole, as a server takes it."""
-        return self._opening() + self._turns(state)
+    def messages(self, state: State, halvings: int = 0) -> list[Message]:
+        """The conversation of a state as a server takes it, cut to the halved budget."""
+        longest = BYTES_A_TOKEN * (self.budget >> halvings)
+        turns: list[Message] = []
+        for turns in self._shorter_and_shorter(state):
+            if sum(len(turn["content"].encode()) for turn in turns) <= longest:
+                break
+        return turns
 
     def length(self, text: str) -> int:
         """Tokens of a text."""

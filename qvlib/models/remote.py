@@ -45,4 +45,5 @@ class RemoteModel:
             stop=(STOP,),
             extra=self.extra,
             unparsable=unparsable,
+            shorter=self.style.messages,
         )
