@@ -355,6 +355,17 @@ def test_a_server_that_filters_every_prompt_ends_the_run(server):
     assert len(server.seen) <= 8 * 3 + 16
 
 
+def test_a_reply_that_is_declined_at_each_try_is_empty_and_faults_that_pass_do_not_count(server):
+    server.always = lambda body: "null"
+    agent = agent_of(server, retries=2)
+    assert agent.propose(requests(n=1, count=1))[0][0].action == ""
+    assert len({body["seed"] for body in server.seen}) == 3 and agent.client.usage["declined"] == 1
+    turn = itertools.cycle(["500", "null", "null"])
+    server.always = lambda body: next(turn)
+    with pytest.raises(QvlibError, match=r"in 3 tries: null content .*\(x2\); HTTP 500"):
+        agent_of(server, retries=2).propose(requests(n=1, count=1))
+
+
 def test_a_prompt_that_is_filtered_again_and_again_is_no_reason_to_end(server):
     server.answer = lambda body: FILTERED
     agent = agent_of(server)

@@ -148,6 +148,7 @@ class ApiClient:
         self.of_use = False  # whether any reply was; until then flaws of the first are counted
         self._flaws: Counter[str] = Counter()
         self._declined: set[str] = set()  # prompts of replies without use
+        self._told: set[str] = set()
 
     def count(self, **amounts: float) -> None:
         """Add to ``usage``."""
@@ -232,7 +233,7 @@ class ApiClient:
             return retrying(attempt)
         except RetryError as error:
             fault: Any = error.last_attempt.exception()
-        if fault.redraw:
+        if redraws > self.retries:  # each try was declined
             return self._decline(n)
         tries = sum(seen.values())
         what = "; ".join(
@@ -267,6 +268,7 @@ class ApiClient:
                 if what == "empty":
                     return self._decline(n)
                 if what == "shorten":
+                    self._tell("the model reads less than prompt_tokens; conversations are cut")
                     raise TooLong(str(refusal)) from None
                 if not fields:
                     raise
@@ -293,6 +295,7 @@ class ApiClient:
 
     def _decline(self, n: int) -> list[Reply | None]:
         self.count(declined=n)
+        self._tell("a prompt was declined; replies to it count as empty")
         return [Reply("", DECLINED)] * n
 
     # -- one try ----------------------------------------------------------------------------
@@ -349,9 +352,7 @@ class ApiClient:
         """The fault of an HTTP state that may pass; the error of one that will not."""
         status, headers, text = error.status_code, error.response.headers, error.response.text
         otherwise = (
-            LOG
-            if status >= 500
-            else "correct what it names: the prompt, or the sampling parameters"
+            LOG if status >= 500 else "correct what it names, or leave that field out by api_extra"
         )
         remedy = REMEDIES.get(status, otherwise).format(
             variable=self.key_variable or "that api_key_variable names"
@@ -445,7 +446,12 @@ class ApiClient:
         raise QvlibError(self._line(what, remedy))
 
     def _tell(self, what: str) -> None:
-        log.warning("%s, model %r: %s", self.base_url, self.model, what)
+        """Log it, each thing once."""
+        with self._lock:
+            if what in self._told:
+                return
+            self._told.add(what)
+        log.warning("%s", f"{self.base_url:.80}, model {self.model!r:.60}: {what}"[:LONGEST])
 
 
 def _flaw(reply: Reply) -> str:
