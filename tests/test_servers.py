@@ -517,13 +517,13 @@ def test_an_endless_answer_is_not_read_to_its_end(server, status):
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_an_answer_that_unpacks_to_much_more_is_not_unpacked(server, encoding):
-    packed = (gzip if encoding == "gzip" else zlib).compress(b"0" * 100_000_000)
+    packed = (gzip if encoding == "gzip" else zlib).compress(b"0" * 30_000_000)
     server.answer = lambda body: (200, {"Content-Encoding": encoding}, [packed])
     tracemalloc.start()
     try:
         with pytest.raises(QvlibError, match=r"more than 1,000,000 bytes"):
             agent_of(server, longest_answer=1_000_000, retries=0).propose(requests(n=1, count=1))
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
 
@@ -598,6 +598,7 @@ def test_what_loopback_is():
         "http://localhost:1/v1",
         "http://127.8.0.1",
         "http://[::1]:8000",
+        "http://0.0.0.0:1",
         "http://a.localhost",
     ):
         assert is_loopback(address)

@@ -60,7 +60,8 @@ def is_loopback(address: str) -> bool:
     """Whether a web address is this machine itself."""
     host = (urlsplit(address).hostname or "").rstrip(".")
     try:
-        return ipaddress.ip_address(host).is_loopback
+        known = ipaddress.ip_address(host)
+        return known.is_loopback or known.is_unspecified
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 

@@ -125,7 +125,10 @@ class AgentSettings(Settings):
         16, "LoRA rank of a warm start, merged afterwards; 0 = full fine-tuning", ge=0
     )
     prompt_tokens: int = setting(
-        2048, "longest prompt of a chat; beyond it whole old observations are left out", ge=64
+        2048,
+        "longest prompt of a chat (served: three bytes a token); beyond it whole old observations "
+        "are left out",
+        ge=64,
     )
     instructions: bool = setting(True, "tell a chat model the rules of the environment")
     thoughts: bool = setting(False, "ask a chat model for a thought before each action")
