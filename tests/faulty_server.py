@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +30,8 @@ class FaultyServer:
     n: "takes", "ignores" (one choice, whatever n is) or "refuses" (HTTP 400 for n above 1).
     reply: from the body and a generator of its own to the text of a choice, in the place of
         ``words``.
+    answer: from the body to an answer of another kind, (state, headers, chunks of the content), or
+        None. Chunks are sent as they come; with a state of 0 they are all, the head included.
     seen: the bodies in the order of coming. peak: the most requests that were under way at once.
     """
 
@@ -38,6 +40,9 @@ class FaultyServer:
     n: str = "takes"
     words: tuple[str, ...] = WORDS
     reply: Callable[[dict[str, Any], Any], str] | None = None
+    answer: Callable[[dict[str, Any]], tuple[int, dict[str, str], Iterable[bytes]] | None] = (
+        lambda body: None
+    )
     delay: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     null_choices: tuple[int, ...] = ()
@@ -93,6 +98,10 @@ class FaultyServer:
     def _answer(
         self, handler: BaseHTTPRequestHandler, body: dict[str, Any], fault: str | None
     ) -> None:
+        other = self.answer(body)
+        if other is not None:
+            _send(handler, *other)
+            return
         status, content = 200, json.dumps(self._completion(body, fault)).encode()
         if fault is None and self.n == "refuses" and body.get("n", 1) > 1:
             fault = "400"
@@ -156,3 +165,33 @@ class FaultyServer:
                 "prompt_tokens_details": {"cached_tokens": 4},
             },
         }
+
+
+def _send(
+    handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], chunks: Iterable[bytes]
+) -> None:
+    handler.close_connection = True
+    try:
+        if status:
+            handler.send_response(status)
+            for name, value in {"Connection": "close", **headers}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+        for chunk in chunks:
+            handler.wfile.write(chunk)
+            handler.wfile.flush()
+    except (BrokenPipeError, ConnectionResetError):  # a client that had enough of it
+        pass
+
+
+def error(status: int, message: str, **more: Any) -> tuple[int, dict[str, str], list[bytes]]:
+    """An answer of ``FaultyServer`` with an error's body as OpenAI writes it."""
+    body = {"error": {"message": message, "type": "invalid_request_error", **more}}
+    return status, {"Content-Type": "application/json"}, [json.dumps(body).encode()]
+
+
+def replied(*messages: dict[str, Any], **more: Any) -> tuple[int, dict[str, str], list[bytes]]:
+    """An answer of ``FaultyServer`` with a choice for each message."""
+    choices = [{"index": i, "message": m, "finish_reason": "stop"} for i, m in enumerate(messages)]
+    body = {"choices": [{**choice, **more} for choice in choices], "usage": {"prompt_tokens": 9}}
+    return 200, {"Content-Type": "application/json"}, [json.dumps(body).encode()]

@@ -12,7 +12,7 @@ from toy import small_lm, states
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Request, State, Step, Task
 from qvlib.estimators.data import encode_pairs
-from qvlib.models.chat import Chat, page, parse, unparsable
+from qvlib.models.chat import Chat, page
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.nucleus import Sample
 from qvlib.models.prompts import END
@@ -174,46 +174,6 @@ def test_a_reply_ends_at_the_turn_or_wherever_the_model_may_end(monkeypatch):
 
 
 # -- replies ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reply", "action"),
-    [
-        (" click[buy now]", "click[buy now]"),
-        ("Thought: hm\nAction: search[red: shirt]", "search[red: shirt]"),
-        ("Action: search[a]\nObservation: none\nAction: click[b]", "click[b]"),
-        ("**Action**: click[b]", "click[b]"),
-        ("Action 2: click[b]", "click[b]"),
-        ("I will look.\nsearch[lamp]", "search[lamp]"),
-        ("search[a\nb]", "search[a\nb]"),
-        ("Action:\n", "Action:"),
-        ("buy the red one", "buy the red one"),
-        ("", ""),
-    ],
-)
-def test_what_a_reply_means(reply, action):
-    assert parse(reply) == action
-
-
-@pytest.mark.parametrize(
-    ("reply", "admissible", "begun", "named"),
-    [
-        (" click[buy now]", ("click[buy now]",), True, True),
-        (" click[gone]", ("click[buy now]",), True, True),
-        ("Thought: hm\nAction: wait", None, False, True),
-        (" let me think", ("search[<keywords>]",), True, False),
-        (" Open  Fridge", ("open fridge", "look"), True, True),
-        (" open door", ("open fridge", "look"), True, False),
-        ("open fridge", ("open fridge",), False, True),
-        (" open fridge", None, True, True),
-        ("open fridge", None, False, False),
-        (" open\nfridge", None, True, False),
-        ("", None, True, False),
-        ("Action:\n", (), True, False),
-    ],
-)
-def test_what_names_no_action(reply, admissible, begun, named):
-    assert unparsable(reply, replace(after(), admissible=admissible), begun) is not named
 
 
 @pytest.mark.parametrize("thoughts", [False, True])

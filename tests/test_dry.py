@@ -121,6 +121,9 @@ def test_the_server_answers_as_its_model_samples(folder):
         (greedy,) = client.complete(
             {**body, "temperature": 0.0, "stop": [" "]}, 1, lambda redraw: 7
         )
+        # `api_extra` may leave these out.
+        left_out = {**body, "temperature": None, "top_p": None, "seed": None}
+        assert client.complete(left_out, 2, lambda redraw: 7)[1] is not None
     (drawn,) = lm.sample([prompt], [[generator(7, "served", i).random for i in range(3)]], 1.0, 0.9)
     assert [reply.text for reply in replies] == [
         lm.tokenizer.decode(ids, skip_special_tokens=True) for ids, _ in drawn

@@ -113,7 +113,17 @@ def test_refusals_to_answer_end_in_a_finished_stage(server, params, undisturbed)
     ] and trees != undisturbed
 
 
-@pytest.mark.parametrize("fault", [*PASSING, *REFUSED])
+def test_a_task_that_the_model_declines_is_searched_with_empty_replies(server, params, undisturbed):
+    second = pipeline.context_of(params).uses.search[1].instruction
+    server.always = lambda body: (
+        "null" if any(second in message["content"] for message in body["messages"]) else None
+    )
+    trees = collect(params)
+    assert [tree["task"] for tree in trees] == [tree["task"] for tree in undisturbed]
+    assert sum(tree != other for tree, other in zip(trees, undisturbed, strict=True)) == 1
+
+
+@pytest.mark.parametrize("fault", [*(fault for fault in PASSING if fault != "null"), *REFUSED])
 def test_a_fault_that_stays_is_told_once_and_the_stage_goes_on_when_it_is_gone(
     server, params, undisturbed, fault
 ):

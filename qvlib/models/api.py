@@ -26,7 +26,10 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
 from qvlib.base.seeding import generator
 from qvlib.core.types import Cost, Proposal, Request, State
-from qvlib.models.api_client import ApiClient, Refused
+from qvlib.models.api_cache import Reply
+from qvlib.models.api_client import ApiClient, Refused, TooLong
+
+HALVINGS = 12  # of a conversation that is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class _Draw:
     key: tuple[Any, ...]
     k: int
     id: str
+    state: State
 
     def seed(self, redraw: int = 0) -> int:
         """A seed of 31 bits; what a refused draw is drawn again from is another."""
@@ -52,7 +56,9 @@ class ApiAgent:
     """Samples actions from a chat server.
 
     temperature: 0 is greedy: one reply a prompt, given n times.
-    messages: the chat of a state. parse: reply text -> action; an unparsable reply returns itself.
+    messages: the chat of a state. shorter: (state, k) -> the chat cut to a 2^k-th of its budget,
+        for a server whose model reads less; None: it cannot be cut.
+    parse: (reply text, state) -> action; an unparsable reply returns itself.
     unparsable: (reply text, state) -> whether it names no action, which ``Proposal.unparsable``
         counts; None counts none.
     extra: more fields of the request's JSON; None leaves one out that the server does not know, as
@@ -61,13 +67,14 @@ class ApiAgent:
 
     client: ApiClient
     messages: Callable[[State], list[dict[str, str]]]
-    parse: Callable[[str], str]
+    parse: Callable[[str, State], str]
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     unparsable: Callable[[str, State], bool] | None = None
+    shorter: Callable[[State, int], list[dict[str, str]]] | None = None
 
     def propose(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         """For each request ``request.n`` proposals, with tokens as the server counted them.
@@ -80,6 +87,8 @@ class ApiAgent:
         ids = [draw.id for row in rows for draw in row]
         replies = self.client.replies.get(ids)
         self._count_cached(replies)
+        drawn = {draw.id: draw for row in rows for draw in row}
+        self._look_at([(drawn[id], reply) for id, reply in replies.items()])
         missing = [[draw for draw in row if draw.id not in replies] for row in _distinct(rows)]
         if any(missing):
             self._must_be_online(next(draw for row in missing for draw in row))
@@ -110,7 +119,9 @@ class ApiAgent:
             if self.temperature == 0
             else [(request.key, k) for k in range(request.n)]
         )
-        return [_Draw(body, key, k, _digest(body, _seed(key, k), k)) for key, k in names]
+        return [
+            _Draw(body, key, k, _digest(body, _seed(key, k), k), request.state) for key, k in names
+        ]
 
     def _must_be_online(self, draw: _Draw) -> None:
         if self.client.offline:
@@ -122,8 +133,8 @@ class ApiAgent:
             name = f"draw {draw.k} of {', '.join(map(str, draw.key)) or 'a greedy prompt'}"
             raise QvlibError(
                 f"{self.client.base_url}, model {self.client.model!r}: {name} is needed, but "
-                f"offline is set and {where}; unset offline, or give the cache of a finished run "
-                "with the same parameters"
+                f"api_offline is set and {where}; unset api_offline, or give as api_cache that of "
+                "a finished run with the same parameters"
             )
 
     def _ask(self, asks: Sequence[Sequence[_Draw]]) -> None:
@@ -160,7 +171,9 @@ class ApiAgent:
     def _ask_one(self, draws: Sequence[_Draw], stopped: threading.Event) -> None:
         client = self.client
         try:
-            replies = client.complete(draws[0].body, len(draws), draws[0].seed, stopped)
+            replies = self._complete(draws, stopped)
+        except TooLong:
+            raise
         except Refused:
             if len(draws) == 1:
                 raise
@@ -170,13 +183,43 @@ class ApiAgent:
         if len(replies) == 1 < len(draws):
             client.takes_n = False
         client.count(cut_off=sum(r is not None and r.finish_reason == "length" for r in replies))
-        client.replies.keep(
-            {
-                draw.id: reply
-                for draw, reply in zip(draws, replies, strict=False)
-                if reply is not None
-            }
-        )
+        answered = [
+            (draw, reply) for draw, reply in zip(draws, replies, strict=False) if reply is not None
+        ]
+        client.replies.keep({draw.id: reply for draw, reply in answered})
+        self._look_at(answered)
+
+    def _complete(self, draws: Sequence[_Draw], stopped: threading.Event) -> list[Any]:
+        """What the server replies, asked with less of the conversation where its model reads less.
+
+        Raises:
+            TooLong: nothing shorter is left.
+        """
+        body, k = dict(draws[0].body), 0
+        while True:
+            try:
+                return self.client.complete(body, len(draws), draws[0].seed, stopped)
+            except TooLong:
+                told = body["messages"]
+                while body["messages"] == told:
+                    k += 1
+                    if self.shorter is None or k > HALVINGS:
+                        raise
+                    body["messages"] = self.shorter(draws[0].state, k)
+            self.client.count(shortened=1)
+
+    def _look_at(self, answered: Sequence[tuple[_Draw, Reply]]) -> None:
+        """Tell, or end the run, where the server's first replies name no action."""
+        for draw, reply in answered:
+            if self.client.of_use:
+                return
+            named = (
+                not self.unparsable(reply.text, draw.state)
+                if self.unparsable
+                else bool(reply.text.strip())
+            )
+            prompt = json.dumps(draw.body["messages"])
+            self.client.look_at(reply, named, prompt, self.max_tokens)
 
     def _count_cached(self, replies: Mapping[str, Any]) -> None:
         self.client.count(
@@ -191,7 +234,7 @@ class ApiAgent:
             paid.add(draw.id)
             proposals.append(
                 Proposal(
-                    self.parse(reply.text),
+                    self.parse(reply.text, state),
                     None,
                     Cost(
                         tokens=reply.completion_tokens if first else 0,

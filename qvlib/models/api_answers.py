@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qvlib.models.api_cache import Reply
+from qvlib.models.api_cache import MOST_TOKENS, Reply
 
 LOG = "look into the server's log"
+LONGEST_WAIT = 1e9  # seconds; a date beyond it is no date
 
 
 class Fault(Exception):
@@ -55,24 +56,22 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
     """
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Fault(f"no valid JSON in an answer of {len(text)} characters", LOG) from None
     try:
         choices = body["choices"][:n]
-        contents = [choice["message"]["content"] for choice in choices]
-        if not all(content is None or isinstance(content, str) for content in contents):
-            raise TypeError("content is no text")
-        # Half a surrogate pair, as of an emoji that was cut, can be neither sent nor written.
-        contents = [content and content.encode("utf-8", "replace").decode() for content in contents]
+        contents = [_content(choice) for choice in choices]
+        reasons = [choice.get("finish_reason") for choice in choices]
         usage = body.get("usage") or {}
         prompt, completion = (
-            int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
+            _count(usage, name) for name in ("prompt_tokens", "completion_tokens")
         )
-        reused = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        reused = _count(usage.get("prompt_tokens_details") or {}, "cached_tokens")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError):
         # Such as an error with HTTP 200.
         raise Fault(
-            f"no chat completion but {said(words(text))!r}", "give the base_url of a chat server"
+            f"no chat completion but {said(words(text))!r}",
+            "give the address of a chat server as api_base_url",
         ) from None
     # Servers count the tokens of all choices together.
     shares = [
@@ -84,12 +83,12 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         if content is None
         else Reply(
             content,
-            choice.get("finish_reason"),
+            None if reason is None else str(reason),
             prompt if i == first else 0,
             shares[i],
             str(body.get("model") or ""),
         )
-        for i, (choice, content) in enumerate(zip(choices, contents, strict=True))
+        for i, (reason, content) in enumerate(zip(reasons, contents, strict=True))
     )
     return Answer(
         replies,
@@ -97,31 +96,81 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         completion,
         reused,
         bool(usage),
-        _useless(choices) if first is None else None,
+        _useless(reasons) if first is None else None,
     )
 
 
-def _useless(choices: list[dict[str, Any]]) -> Fault:
-    if not choices:
+def _content(choice: dict[str, Any]) -> str | None:
+    """The text of a choice; None of one that the model refuses to answer.
+
+    Of content in parts, those of text; of a call of a tool, the call as an action. What was cut off
+    before any text, as in a thought, is empty.
+    """
+    message = choice["message"]
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part for part in map(_text_part, content) if part is not None)
+    if content is None:
+        called = [call["function"] for call in message.get("tool_calls") or ()]
+        called += [message["function_call"]] if message.get("function_call") else []
+        if called:
+            content = _action(called[0])
+        elif choice.get("finish_reason") == "length":
+            content = ""
+    if content is not None and not isinstance(content, str):
+        raise TypeError("content is no text")
+    # Half a surrogate pair, as of an emoji that was cut, can be neither sent nor written.
+    return content and content.encode("utf-8", "replace").decode()
+
+
+def _text_part(part: Any) -> str | None:
+    """The text of a part of a content; None of a thought or an image."""
+    if isinstance(part, str):
+        return part
+    return part["text"] if part.get("type") in (None, "text", "output_text") else None
+
+
+def _action(call: dict[str, Any]) -> str:
+    """A call of a tool as ``name[argument]``; of several arguments, as it is written."""
+    name, arguments = call["name"], call.get("arguments") or "{}"
+    try:
+        values = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):  # cut off, or made up
+        return f"{name}({arguments})"
+    if not values:
+        return str(name)
+    if isinstance(values, dict) and len(values) == 1:
+        return f"{name}[{next(iter(values.values()))}]"
+    return f"{name}({arguments})"
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    count = int(usage.get(name) or 0)
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"{name} is no count")
+    return count
+
+
+def _useless(reasons: list[Any]) -> Fault:
+    if not reasons:
         return Fault("empty choices", LOG)
-    reasons = " or ".join(sorted({str(choice.get("finish_reason")) for choice in choices}))
-    remedy = (
-        "raise max_tokens"
-        if reasons == "length"
-        else "change the prompt or the model, which refuses"
+    told = " or ".join(sorted(set(map(str, reasons))))
+    return Fault(
+        f"null content (finish_reason {told})",
+        "change the prompt or the model, which refuses",
+        redraw=True,
     )
-    return Fault(f"null content (finish_reason {reasons})", remedy, redraw=True)
 
 
 def words(text: str) -> str:
     """The words in an error's body, which servers wrap in different ways."""
     try:
         body = json.loads(text)
-    except ValueError:
+        while isinstance(body, dict):
+            body = next((body[k] for k in ("error", "message", "detail") if body.get(k)), str(body))
+        return str(body)
+    except (ValueError, RecursionError):
         return text
-    while isinstance(body, dict):
-        body = next((body[k] for k in ("error", "message", "detail") if body.get(k)), str(body))
-    return str(body)
 
 
 def retry_after(milliseconds: str | None, value: str | None) -> float:
@@ -131,9 +180,12 @@ def retry_after(milliseconds: str | None, value: str | None) -> float:
     """
     for number, unit in ((milliseconds, 1000), (value, 1)):
         if number and re.fullmatch(r"\s*\d+(\.\d*)?\s*", number):
-            return float(number) / unit
-    parsed = email.utils.parsedate_tz(value) if value else None
-    return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+            return min(LONGEST_WAIT, float(number) / unit)
+    try:
+        parsed = email.utils.parsedate_tz(value) if value else None
+        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+    except (ValueError, OverflowError):  # no day of any calendar
+        return LONGEST_WAIT
 
 
 __all__ = ["Answer", "Fault", "read_answer", "retry_after", "words"]

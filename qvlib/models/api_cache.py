@@ -18,6 +18,8 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import append_line, mend_tail
 from qvlib.base.paths import display_path, resolve
 
+MOST_TOKENS = 2**31 - 1  # of one answer; more is no count
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -107,8 +109,12 @@ class ReplyCache:
         try:
             record = json.loads(line)
             record.pop("log_prob", None)  # older files have it
-            self._replies.setdefault(record.pop("key"), Reply(**record))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            key, reply = record.pop("key"), Reply(**record)
+            counts = (reply.prompt_tokens, reply.completion_tokens)
+            if not isinstance(reply.text, str) or not all(0 <= n <= MOST_TOKENS for n in counts):
+                return False
+            self._replies.setdefault(key, reply)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return False  # not JSON, or JSON of something else
         return True
 

@@ -8,19 +8,16 @@ history: what is scored, kept and replayed is the action.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from qvlib.core.types import State, Task
+from qvlib.models.replies import ACTION, THOUGHT, parse
 from qvlib.models.templates import Message, render, tail, thought_end
 
-ACTION, THOUGHT, LEFT_OUT = "Action:", "Thought:", "(left out)"
-_FORM = re.compile(r"\w+\[.*\]", re.DOTALL)
-_NAMED = re.compile(
-    r"^[ \t*]*action[ \t*]*\d*[ \t*]*:[ \t*]*(.*?)[ \t*]*$", re.IGNORECASE | re.MULTILINE
-)
+LEFT_OUT = "(left out)"
+BYTES_A_TOKEN = 3  # of a text whose tokenizer is a server's affair
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +52,10 @@ class Chat:
     first: the first observation of a task.
     examples: the last states of demonstrated episodes, shown before the task.
     thoughts: ask for a thought before each action.
-    budget: most tokens of a prompt. What is too long loses whole observations, oldest first, then
-        whole steps, then the examples; the newest observation stays, and loses lines from its end
-        only where it does not fit by itself. Actions are never cut.
+    budget: most tokens of a prompt; without a tokenizer, a token is taken for three bytes. What is
+        too long loses whole observations, oldest first, then whole steps, then the examples; the
+        newest observation stays, and loses lines from its end only where it does not fit by itself.
+        Actions are never cut.
     """
 
     tokenizer: Any
@@ -77,9 +75,14 @@ class Chat:
                 break
         return ChatPrompt(text, self.thoughts)
 
-    def messages(self, state: State) -> list[Message]:
-        """The conversation of a state, whole, as a server takes it."""
-        return self._opening() + self._turns(state)
+    def messages(self, state: State, halvings: int = 0) -> list[Message]:
+        """The conversation of a state as a server takes it, cut to the halved budget."""
+        longest = BYTES_A_TOKEN * (self.budget >> halvings)
+        turns: list[Message] = []
+        for turns in self._shorter_and_shorter(state):
+            if sum(len(turn["content"].encode()) for turn in turns) <= longest:
+                break
+        return turns
 
     def length(self, text: str) -> int:
         """Tokens of a text."""
@@ -120,38 +123,6 @@ class Chat:
         lines = turns[-1]["content"].split("\n")
         for kept in range(len(lines) - 1, 0, -1):
             yield [*shortest[:-1], _user("\n".join(lines[:kept]))]
-
-
-def parse(reply: str) -> str:
-    """The action of a reply.
-
-    What follows its last ``Action:`` on that line, else a bare action, else all of its text.
-    """
-    return _named(reply) or reply.strip()
-
-
-def unparsable(reply: str, state: State, begun: bool = False) -> bool:
-    """Whether a reply names no action, so that ``parse`` gives its text.
-
-    A text that is itself an admissible action, such as ``open fridge``, names it. Where the
-    environment lists none, a line that goes on from ``Action:`` does (``begun``: the prompt ends
-    so), since only trying tells it from talk.
-    """
-    text = reply.strip()
-    if _named(reply) is not None:
-        return False
-    if state.admissible is None:
-        return not (begun and text and "\n" not in text)
-    return " ".join(text.lower().split()) not in {action.lower() for action in state.admissible}
-
-
-def _named(reply: str) -> str | None:
-    named = [match[1] for match in _NAMED.finditer(reply) if match[1]]
-    if named:
-        return named[-1]
-    return next(
-        (line.strip() for line in reply.splitlines() if _FORM.fullmatch(line.strip())), None
-    )
 
 
 def page(observation: str, task: Task) -> str:

@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from qvlib.base.errors import QvlibError, one_line
 from qvlib.core.types import State
 from qvlib.models import templates
-from qvlib.models.chat import ACTION, Chat
+from qvlib.models.chat import Chat
 from qvlib.models.exactness import check_scores
 from qvlib.models.local import LocalModel, quiet
 from qvlib.models.names import SERVED, files_of
 from qvlib.models.precision import in_own_precision
 from qvlib.models.prompts import ACT, compact
+from qvlib.models.replies import ACTION
 
 if TYPE_CHECKING:
     from qvlib.models.remote import RemoteModel

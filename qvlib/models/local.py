@@ -27,6 +27,7 @@ from qvlib.models import chat
 from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
+from qvlib.models.replies import parse, unparsable
 from qvlib.models.templates import ending
 from qvlib.models.thoughts import action_tokens
 from qvlib.models.tokenizers import continued
@@ -521,14 +522,16 @@ class LocalAgent:
         return [
             [
                 Proposal(
-                    prompt.decode(text[s.ids]),
+                    parse(text[s.ids], r.state)
+                    if isinstance(prompt, chat.ChatPrompt)
+                    else prompt.decode(text[s.ids]),
                     self._log_prob(prompt, s, prompt.decode(text[s.ids])),
                     Cost(
                         tokens=len(s.ids),
                         prompt_tokens=len(prompt_ids) if k == 0 else 0,
                         unparsable=int(
                             isinstance(prompt, chat.ChatPrompt)
-                            and chat.unparsable(text[s.ids], r.state, not prompt.thoughts)
+                            and unparsable(text[s.ids], r.state, not prompt.thoughts)
                         ),
                     ),
                 )

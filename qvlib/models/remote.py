@@ -9,7 +9,8 @@ from typing import Any
 from qvlib.core.types import State
 from qvlib.models.api import ApiAgent
 from qvlib.models.api_client import ApiClient
-from qvlib.models.chat import Chat, ChatPrompt, parse, unparsable
+from qvlib.models.chat import Chat, ChatPrompt
+from qvlib.models.replies import STOP, parse, unparsable
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class RemoteModel:
             temperature,
             top_p,
             self.max_action_tokens,
-            stop=() if self.style.thoughts else ("\nObservation:",),
+            stop=(STOP,),
             extra=self.extra,
             unparsable=unparsable,
+            shorter=self.style.messages,
         )

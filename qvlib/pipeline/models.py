@@ -160,6 +160,10 @@ def served(context: Surroundings, name: str) -> Any:
         how.api_base_url,
         how.api_key_variable,
         timeout=how.api_timeout,
+        deadline=how.api_deadline,
+        longest_answer=how.api_longest_answer,
+        longest_wait=how.api_longest_wait,
+        refusals=tuple(how.api_refusals.items()),
         retries=how.api_retries,
         max_in_flight=how.api_in_flight,
         n_mode=how.api_n,
@@ -173,11 +177,11 @@ def served(context: Surroundings, name: str) -> Any:
 
 
 @functools.lru_cache(4)
-def _client(model: str, *address: str, **how: Any) -> Any:
+def _client(model: str, *address: str, refusals: tuple[tuple[str, str], ...], **how: Any) -> Any:
     """One client a process and server, so that its limit of requests holds."""
     from qvlib.models.api_client import ApiClient
 
-    return ApiClient(model, *address, **how)
+    return ApiClient(model, *address, refusals=dict(refusals), **how)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,11 @@ from qvlib import environments, estimators
 from qvlib.agents import arms as arm_list
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
 from qvlib.base.errors import QvlibError, brief
+from qvlib.base.keys import keys_in
 from qvlib.base.paths import SOURCE, find, is_project, project_root
 from qvlib.base.settings import Settings, setting
 from qvlib.base.yaml_text import number_type, read_yaml
+from qvlib.models.api_refusals import wrong_refusals
 from qvlib.models.fingerprint import fingerprint
 from qvlib.models.names import is_remote
 
@@ -140,7 +142,10 @@ class AgentSettings(Settings):
         16, "LoRA rank of a warm start, merged afterwards; 0 = full fine-tuning", ge=0
     )
     prompt_tokens: int = setting(
-        2048, "longest prompt of a chat; beyond it whole old observations are left out", ge=64
+        2048,
+        "longest prompt of a chat (served: three bytes a token); beyond it whole old observations "
+        "are left out",
+        ge=64,
     )
     instructions: bool = setting(True, "tell a chat model the rules of the environment")
     thoughts: bool = setting(
@@ -194,7 +199,17 @@ class ServerSettings(Settings):
     api_offline: bool = setting(False, "answer from that file alone")
     api_in_flight: int = setting(16, "requests under way at once", ge=1)
     api_timeout: float = setting(60.0, "seconds a request may be silent", gt=0, le=1e6)
+    api_deadline: float = setting(300.0, "seconds until an answer must be whole", gt=0, le=1e6)
+    api_longest_answer: int = setting(8_000_000, "bytes of an answer, unpacked", ge=1)
     api_retries: int = setting(6, "further tries of a request that fails", ge=0)
+    api_longest_wait: float = setting(
+        600.0, "seconds that the server may ask to wait; beyond them the run ends", ge=0
+    )
+    api_refusals: dict[str, str] = setting(
+        {},
+        "regular expression of a refusal's words -> what is done: drop FIELD, rename FIELD OTHER, "
+        "shorten, empty or end; goes before the table in qvlib/models/api_refusals.py",
+    )
     api_price_prompt: float = setting(0.0, "USD per million prompt tokens", ge=0)
     api_price_completion: float = setting(0.0, "USD per million completion tokens", ge=0)
 
@@ -758,10 +773,20 @@ def _number_meant(annotation: Any, text: str) -> str:
 def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
     """Parameters that do not fit each other, with the remedy; values of keys are not told."""
     server, agent, other = params.server, params.agent, params.other_agent
-    checks = (("api_key_variable", wrong_key_variable), ("api_base_url", wrong_base_url))
+    checks = (
+        ("api_key_variable", wrong_key_variable),
+        ("api_base_url", wrong_base_url),
+        ("api_refusals", wrong_refusals),
+    )
     for key, check in checks:
         if wrong := check(getattr(server, key)):
             yield key, wrong
+    for held in keys_in(server.api_extra):
+        yield (
+            "api_extra",
+            f"the field {held:.60} holds a key, which would be written down; leave it out and put "
+            "the key into the environment",
+        )
     second = other.other_demonstrations > 0
     widths = (
         ("agent_width", agent.agent_width, agent.agent == "small"),

@@ -91,6 +91,7 @@ CHANGES = {
     "api_offline": False,
     "api_in_flight": 4,
     "api_timeout": 600.0,
+    "api_deadline": 600.0,
 }
 # Batches of decisions that a random model is taught, decisions of each, learning rate.
 LESSONS, CLASS, RATE = 40, 4, 5e-3

@@ -61,12 +61,12 @@ def completion(lm: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]:
     prompt = tuple(
         lm.tokenizer(render(lm.tokenizer, body["messages"]), add_special_tokens=False)["input_ids"]
     )
-    temperature = body["temperature"]
+    temperature = body.get("temperature", 1.0)
     draws = [
-        generator(body["seed"], "served", i).random if temperature else None
+        generator(body.get("seed", 0), "served", i).random if temperature else None
         for i in range(body.get("n", 1))
     ]
-    (replies,) = lm.sample([prompt], [draws], temperature or 1.0, body["top_p"])
+    (replies,) = lm.sample([prompt], [draws], temperature or 1.0, body.get("top_p", 1.0))
     choices = []
     for i, (ids, _) in enumerate(replies):
         text = lm.tokenizer.decode(ids, skip_special_tokens=True)
