@@ -8,6 +8,7 @@ import pytest
 
 from qvlib.base.errors import QvlibError
 from qvlib.environments.hotpotqa import build, files
+from qvlib.environments.hotpotqa.corpus import build_corpus
 from qvlib.environments.hotpotqa.questions import Question
 from qvlib.environments.hotpotqa.splits import SPLITS, group, split_tasks
 
@@ -78,13 +79,16 @@ def test_a_corpus_beside_the_official_file_comes_first(hotpot, write):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.pop("answer"), "record 1: key 'answer' is missing"),
+        (
+            lambda r: r.pop("answer"),
+            "record 1: key 'answer' is missing (the official test files hold none: give train",
+        ),
         (lambda r: r.update(question=7), "record 1: key 'question' is 7, not a text"),
         (lambda r: r.update(_id=" "), "record 1: key '_id' is ' '"),
         (lambda r: r.update(supporting_facts=[["Bob Lane"]]), "record 1: key 'supporting_facts'"),
         (
             lambda r: r.update(supporting_facts=[["Nobody", 0]]),
-            "supported by 'Nobody', which is no article",
+            "by an article that is not there, first 'q2' by 'Nobody'; give hotpot_dev_distr",
         ),
         (lambda r: r.update(context={"Bob Lane": []}), "record 1: key 'context'"),
         (
@@ -137,7 +141,7 @@ def test_several_or_empty_or_cut_off_files(hotpot, write):
     ("line", "message"),
     [
         ('{"title": "X"}', "record 2: key 'text' is missing"),
-        ("[]", "record 2: it is not an object"),
+        ("[]", "line 2 is not an object"),
         ('{"title": "The Bell", "text": ""}', "record 2: the title 'The Bell' comes twice"),
         ("{", "line 2 is not JSON"),
     ],
@@ -147,6 +151,81 @@ def test_broken_articles_are_named(hotpot, write, line, message):
     with pytest.raises(QvlibError, match=message) as caught:
         files.load(folder)
     assert "corpus.jsonl" in str(caught.value)
+
+
+def as_the_hub_has_it(record):
+    """The record in the columns of the hub's data set."""
+    titles, sentences = zip(*record["context"], strict=True)
+    facts = tuple(zip(*record["supporting_facts"], strict=True))
+    return {
+        "id": record["_id"],
+        **{key: record[key] for key in ("question", "answer", "type", "level")},
+        "supporting_facts": {"title": list(facts[0]), "sent_id": list(facts[1])},
+        "context": {"title": list(titles), "sentences": list(sentences)},
+    }
+
+
+@pytest.mark.parametrize("name", ["hotpot_dev.json", "hotpot_dev.jsonl", "hotpot_dev.jsonl.gz"])
+def test_the_layout_of_the_hub(hotpot, tmp_path, name):
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official" / NAME).write_text(json.dumps(hotpot[NAME]))
+    rows = [as_the_hub_has_it(record) for record in hotpot[NAME]]
+    text = json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows)) + "\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if ".gz" in name else text.encode())
+    ours, theirs = files.load(tmp_path), files.load(tmp_path / "official")
+    assert ours.questions == theirs.questions and ours.corpus.texts == theirs.corpus.texts
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    (lines / "hotpot_dev.json").write_text(
+        "\n\n".join(map(json.dumps, rows))
+    )  # JSON Lines in .json
+    assert files.load(lines).questions == theirs.questions
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("context", {"title": ["A", "B"], "sentences": [["One."]]}),
+        ("context", {"title": ["A"]}),
+        ("context", {"title": "A", "sentences": "B"}),
+        ("supporting_facts", {"title": ["A"], "sent_id": ["0"]}),
+    ],
+)
+def test_columns_that_do_not_fit_each_other(hotpot, write, column, value):
+    row = {**as_the_hub_has_it(hotpot[NAME][0]), column: value}
+    with pytest.raises(QvlibError, match=f"record 0: key '{column}'"):
+        files.load(write({"hotpot_dev.json": [row]}))
+
+
+def test_empty_lines_are_skipped(hotpot, write):
+    contents = {name: f"\n{text}\n \n" for name, text in as_lines(hotpot).items()}
+    assert len(files.load(write(contents)).questions) == 3
+
+
+def test_retrieved_paragraphs_without_the_gold_ones_are_counted(hotpot, write):
+    for record in hotpot[NAME][:2]:  # as in hotpot_dev_fullwiki_v1.json
+        record["context"] = [p for p in record["context"] if p[0] != "The Bell"]
+    with pytest.raises(QvlibError) as caught:
+        files.load(write(hotpot))
+    assert "2 of 3 questions" in str(caught.value) and "fullwiki" in str(caught.value)
+
+
+def test_titles_alike_but_for_accents_and_quotes():
+    titles = ("Beyoncé", "Rock ’n’ Roll High School", "Gabłin", "Smørrebrød", "“Heroes”")
+    titles += ("Naïve Art", "The Bell")
+    corpus = build_corpus((title, "x") for title in titles)
+    for asked, title in (
+        ("Beyonce", titles[0]),
+        ("Beyonce\u0301", titles[0]),
+        ("rock 'n' roll", titles[1]),
+        ("Gablin", titles[2]),
+        ("Smorrebrod", titles[3]),
+        ('"Heroes"', titles[4]),
+        ("naive", titles[5]),
+        ("Naïve", titles[5]),
+    ):
+        assert corpus.similar(asked) == (title,), asked
+    assert corpus.find("Beyonce") is None  # an article is opened by its title alone
 
 
 def question(id, *titles, split=""):

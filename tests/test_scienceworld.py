@@ -254,14 +254,33 @@ def test_what_is_demonstrated_searched_and_tested_are_all_kinds_alike(tmp_path, 
     assert (tmp_path / experiments.FILE).read_text() == first
 
 
-def test_a_wrong_list(stand_in, tmp_path):
-    (tmp_path / FILE).write_text("{}\n")
-    with pytest.raises(QvlibError, match=f"{FILE}: not a list of experiments"):
+ROW = {"task": "boil", "variation": 0, "split": "test", "instruction": "Boil.", "gold": ["wait"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{}", "line 2 is no experiment; delete the file and leave data_dir empty"),
+        (json.dumps({**ROW, "gold": [7]}), "line 2 is no experiment"),
+        (json.dumps({**ROW, "split": "valid"}), "line 2 is no experiment"),
+        (json.dumps({**ROW, "instruction": None}), "line 2 is no experiment"),
+        (json.dumps({**ROW, "instruction": "Boil\ud800"}), "half a character"),
+        ("[]", "line 2 is not an object"),
+        ("{", "line 2 is not JSON"),
+    ],
+)
+def test_a_wrong_list(stand_in, tmp_path, line, says):
+    (tmp_path / FILE).write_text(f"\n{line}\n")
+    with pytest.raises(QvlibError) as caught:
         build(tmp_path)
-    with pytest.raises(
-        QvlibError, match=f"holds no {FILE} that can be read .*; leave data_dir empty"
-    ):
+    assert says in str(caught.value) and FILE in str(caught.value)
+
+
+def test_no_list(stand_in, tmp_path):
+    with pytest.raises(QvlibError, match=f"holds no {FILE}; leave data_dir empty"):
         build(tmp_path / "elsewhere")
+    (tmp_path / FILE).write_text(f"\n{json.dumps(ROW)}\n\n")
+    assert [task.instruction for task in build(tmp_path).tasks("test")] == ["Boil."]
 
 
 def test_without_the_package_or_java(tmp_path, monkeypatch):

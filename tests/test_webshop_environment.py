@@ -194,3 +194,20 @@ def test_memory_is_bounded(shop):
         and shop._item.cache_info().maxsize
         and shop.find.cache_info().maxsize
     )
+
+
+def test_the_whole_bracket_is_the_argument(official, write):
+    values = ("12 oz [pack of 2]", "[new] red", "size [xl", "a] b", "[[x]]")
+    official["items_shuffle_1000.json"][0]["customization_options"] = {
+        "Kind": [{"value": value} for value in values]
+    }
+    shop = build(write(official))
+    task = next(t for t in shop.tasks("train") if t.goal.asin == "B000000001")
+    state = shop.step(shop.step(shop.reset(task), "search[red shirt]"), "click[b000000001]")
+    for action in state.admissible:  # whatever is listed can be done
+        assert shop.step(state, action).valid and shop.accepts(state, action), action
+    chosen = shop.step(state, "click[12 oz [pack of 2]]")
+    assert chosen.world.options == (("kind", "12 oz [pack of 2]"),)
+    assert shop.step(state, "search[red [cotton] shirt]").world.keywords[1] == "[cotton]"
+    for action in ("search[red] click[buy now]", "search[a][b]", "click[[buy now]]", "click[x"):
+        assert not shop.step(state, action).valid, action

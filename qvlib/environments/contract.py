@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from qvlib.core.types import Agent, Environment, Request, State, Task
 SPLITS = ("train", "dev", "test")
 REFUSED = "no such action"
 SLACK = 20  # calls that a step from a kept state may need beyond twice those of its first time
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 def check_environment(
@@ -96,7 +98,7 @@ def check_description(environment: Environment) -> None:
 
 
 def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> None:
-    """Ids are unique over all splits, groups stay within one, the order is always the same."""
+    """Texts can be written, ids are unique, groups stay within a split, the order never changes."""
     seen: dict[str, str] = {}
     groups: dict[str, str] = {}
     for split in splits:
@@ -114,6 +116,12 @@ def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> Non
                 f"{task.id!r} is in {seen.get(task.id)} and again in {split}",
             )
             seen[task.id] = split
+            for name in ("id", "instruction", "group"):
+                _require(
+                    is_writable(getattr(task, name)),
+                    "texts of tasks",
+                    f"the {name} of task {task.id!r} is no text that a file can hold",
+                )
             _require(bool(task.instruction.strip()), "instructions", f"task {task.id!r} has none")
             _require(
                 bool(task.group),
@@ -127,6 +135,11 @@ def check_tasks(environment: Environment, splits: Sequence[str] = SPLITS) -> Non
                 "disjoint splits",
                 f"group {task.group!r} is in {other} and in {split}",
             )
+
+
+def is_writable(value: Any) -> bool:
+    """Whether it is a text that UTF-8 can hold: half a surrogate pair is none."""
+    return isinstance(value, str) and not _HALF.search(value)
 
 
 def check_reset(environment: Environment, task: Task) -> None:

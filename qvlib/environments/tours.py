@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qvlib.base import markup
 from qvlib.core.episodes import demonstrate
 from qvlib.core.types import Agent, Environment, Task
 
@@ -38,7 +39,7 @@ class Tour:
 def general(environment: Environment, task: Task, agent: Agent | None) -> Tour:
     """The tour of a world that brings none: the walk is the ``agent``'s, where there is one."""
     return Tour(
-        f"This world is `{environment.name}`, an environment of its own.",
+        f"This world is {markup.code(environment.name)}, an environment of its own.",
         "What the task asks for is in its goal, the environment's own part.",
         demonstrated(environment, task, agent) if agent else (),
         "The environment counts it; it tells no rule by which it could be counted again here.",

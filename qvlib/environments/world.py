@@ -99,6 +99,12 @@ class World:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
+def common(settings: WorldSettings) -> dict[str, Any]:
+    """What ``build`` of a world with shares takes of the settings that all worlds have."""
+    names = ("max_steps", "timeout_value", "dev_share", "test_share")
+    return {name: getattr(settings, name) for name in names}
+
+
 def make_environment(world: World, settings: WorldSettings, embedded: Path) -> Environment:
     """The environment on ``data_dir``, or on ``embedded``, the folder of its embedded data.
 

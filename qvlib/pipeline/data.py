@@ -12,6 +12,7 @@ from qvlib import environments
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.core.types import Environment, Task
+from qvlib.environments.contract import is_writable
 from qvlib.pipeline.params import Params
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage
 
@@ -32,6 +33,7 @@ def prepare_data(params: Params) -> Environment:
             world.make_data(params.world, stage.path, params.run.processes)
         environment = environments.make_environment(world, params.world, stage.path)
         splits = {split: environment.tasks(split) for split in SPLITS}
+        check_texts(splits)
         check_disjoint(splits)
         stage.manifest["data_hashes"] = environments.data_hashes(world, environment)
         stage.finish(
@@ -68,12 +70,25 @@ def data_folders(params: Params) -> list[Path]:
     return [stage.path, *([resolve(params.world.data_dir)] if params.world.data_dir else [])]
 
 
+def check_texts(splits: dict[str, Sequence[Task]]) -> None:
+    """Raise QvlibError if a task's id, instruction or group is no text that files can hold."""
+    for task in (task for tasks in splits.values() for task in tasks):
+        for name in ("id", "instruction", "group"):
+            value = getattr(task, name)
+            if not is_writable(value):
+                raise QvlibError(
+                    f"task {task.id!r:.80}: its {name}, {value!r:.60}, is no text, or holds half a "
+                    "surrogate pair, which no file can hold; mend it in the data or the environment"
+                )
+
+
 def check_disjoint(splits: dict[str, Sequence[Task]]) -> None:
     """Raise QvlibError if two splits share a task or a group (a product, a game)."""
+    groups = {split: {task.group for task in tasks} for split, tasks in splits.items()}
     names = list(splits)
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            shared = {t.group for t in splits[a]} & {t.group for t in splits[b]}
+            shared = groups[a] & groups[b]
             if shared:
                 raise QvlibError(
                     f"splits {a} and {b} share {len(shared)} groups, such as {min(shared)!r}; "

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from qvlib.base import markup
 from qvlib.core.preferences import Pair, build_pairs, least_visits
 from qvlib.core.trees import Row, children_by_parent, paths
 
@@ -32,7 +33,7 @@ class Siblings:
         ordered = sorted(self.actions, key=lambda a: (a["visits"] > 0, a["value"]), reverse=True)
         return pd.DataFrame(
             {
-                "action": [f"`{a['action']}`" for a in ordered],
+                "action": [markup.code(a["action"]) for a in ordered],
                 "visits N": [a["visits"] for a in ordered],
                 "value V": [f"{a['value']:.3f}" if a["visits"] else "" for a in ordered],
                 "in the pair": [roles.get(a["action"], "") for a in ordered],
@@ -41,8 +42,9 @@ class Siblings:
 
     def where(self) -> str:
         """The task and the actions so far, Markdown."""
-        after = ", ".join(f"`{action}`" for action in self.path)
-        return f"> {self.instruction}\n\n{f'After {after}:' if after else 'In the first state:'}"
+        after = ", ".join(map(markup.code, self.path))
+        where = f"After {after}:" if after else "In the first state:"
+        return f"{markup.quote(self.instruction)}\n\n{where}"
 
 
 def with_pair(trees: Iterable[Mapping[str, Any]], rule: Any) -> Siblings | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from qvlib.base import markup
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair, hold_out
 from qvlib.core.types import State
@@ -69,7 +70,7 @@ def display_scores(pair: Pair, q: pd.Series, four: pd.DataFrame | None) -> pd.Da
     columns = [] if four is None else list(four)
     return pd.DataFrame(
         {
-            "action": [f"`{pair.chosen}`", f"`{pair.rejected}`"],
+            "action": [markup.code(pair.chosen), markup.code(pair.rejected)],
             "": ["chosen", "rejected"],
             "value V": [pair.chosen_value, pair.rejected_value],
             **{f"{name} (nats)": [f"{value:.3f}" for value in four[name]] for name in columns},

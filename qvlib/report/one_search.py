@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from qvlib.agents.mcts import search_config, selection
+from qvlib.base import markup
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import Node, Select, search
 from qvlib.core.trees import children_by_parent, tree_record
@@ -103,5 +104,5 @@ def first_actions(trees: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(columns).rename_axis("first action").reset_index()
     for column in table.columns[1::2]:
         table[column] = table[column].fillna(0).astype(int)
-    table["first action"] = [f"`{action}`" for action in table["first action"]]
+    table["first action"] = [markup.code(action) for action in table["first action"]]
     return table.sort_values(list(table.columns[1:3]), ascending=False, ignore_index=True)

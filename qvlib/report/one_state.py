@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from qvlib.base import markup
 from qvlib.core.episodes import replay
 from qvlib.core.types import Agent, Key, Proposal, Request, State
 from qvlib.pipeline.context import Context
@@ -27,7 +28,7 @@ def draws(agent: Agent, states: Mapping[str, State], n: int, key: Key) -> pd.Dat
             rows.append(
                 {
                     "state": name,
-                    "action": f"`{proposal.action}`",
+                    "action": markup.code(proposal.action),
                     "log p (nats)": proposal.log_prob,
                     "refused before": proposal.cost.refused,
                 }
@@ -66,7 +67,7 @@ def table(chosen: Proposal, unit: str = "") -> pd.DataFrame:
     ordered = sorted(candidates.values(), key=lambda c: -(c.q or 0.0))
     rows = pd.DataFrame(
         {
-            "candidate": [f"`{c.action}`" for c in ordered],
+            "candidate": [markup.code(c.action) for c in ordered],
             "draws": [draws[c.action] for c in ordered],
             "log p (nats)": [c.log_prob for c in ordered],
             with_unit("Q", unit): [c.q for c in ordered],

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qvlib.base import markup
 from qvlib.report.formats import difference, interval, relative
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def grid(rows: Sequence[Mapping[str, Any]]) -> str:
     tried = [row for row in rows[1:] if not math.isnan(row["change"])]
     apart = {
         sign: [
-            f"{row['axis']}: {row['choice']} ({row['change']:+.3f})"
+            markup.literal(f"{row['axis']}: {row['choice']} ({row['change']:+.3f})")
             for row in tried
             if row[bound] * sign > 0
         ]
@@ -325,7 +326,11 @@ def grid(rows: Sequence[Mapping[str, Any]]) -> str:
         f"Of {len(tried)} comparisons at 95 %, about {0.05 * len(tried):.0f} would be significant "
         "by chance alone.",
     ]
-    failed = [f"{row['axis']}: {row['choice']} ({row['failed']})" for row in rows if row["failed"]]
+    failed = [
+        markup.literal(f"{row['axis']}: {row['choice']} ({row['failed']})")
+        for row in rows
+        if row["failed"]
+    ]
     if failed:
         lines.append(f"**Failed**: {'; '.join(failed)}.")
     if tried:
@@ -407,8 +412,9 @@ def no_dpo(estimator: str) -> str:
 def agent(facts: Mapping[str, Any], loss: float | None) -> str:
     """Where the agent comes from; ``loss`` is cloning's last, nats a token."""
     if "model" in facts:
-        return f"The agent is the model `{facts['model']}` as it was given; nothing was cloned."
-    how = f"`{facts['base']}`, fine-tuned on" if "base" in facts else "Cloned from"
+        given = markup.code(facts["model"])
+        return f"The agent is the model {given} as it was given; nothing was cloned."
+    how = f"{markup.code(facts['base'])}, fine-tuned on" if "base" in facts else "Cloned from"
     dropped = (
         f" {facts['too_long']} episodes were too long for the model and left out."
         if facts.get("too_long")
@@ -433,13 +439,13 @@ def excerpt(text: str, most: int = 700) -> str:
 
     Of what is too long the middle is left out.
     """
-    text = text.replace(" [SEP] ", "\n   ")
+    text = markup.visible(text).replace(" [SEP] ", "\n   ")
     return text if len(text) <= most else f"{text[: most // 2]}\n   [...]\n{text[-(most // 2) :]}"
 
 
 def by_hand(tour: Tour, reward: float) -> str:
     """The reward at the end of a tour's walk, by hand and by the environment."""
-    walked = f"After {', '.join(f'`{action}`' for action in tour.walk)}: " if tour.walk else ""
+    walked = f"After {', '.join(map(markup.code, tour.walk))}: " if tour.walk else ""
     counted = "" if tour.by_hand is None else f"{tour.counted}: {tour.by_hand:.3f} by hand, "
     return f"{walked}{counted}**{reward:.3f}** by the environment."
 
@@ -481,7 +487,7 @@ def sources(preferences: Mapping[str, Any]) -> str:
 def size(facts: Mapping[str, Any], prompt: Sequence[int]) -> str:
     """How large a prompt and the agent's model are; a server tells neither."""
     if "parameters" not in facts:
-        return f"`{facts['model']}` counts its tokens and parameters itself."
+        return f"{markup.code(facts['model'])} counts its tokens and parameters itself."
     return f"{len(prompt)} tokens; the model has {facts['parameters']:,} parameters."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,4 +14,6 @@ def code(*things: Callable[..., Any]) -> str:
 
 
 def _block(thing: Callable[..., Any]) -> str:
-    return f"```python\n{inspect.getsource(thing).rstrip()}\n```"
+    source = inspect.getsource(thing).rstrip()
+    fence = max(["``", *re.findall("`+", source)], key=len) + "`"  # longer than any within
+    return f"{fence}python\n{source}\n{fence}"

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qvlib.agents.arms import GREEDY
+from qvlib.base import markup
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
 from qvlib.environments import names_of
@@ -198,9 +199,11 @@ def _texts(column: pd.Series) -> list[str]:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return markup.cell(str(value))
 
 
 def facts(values: Mapping[str, Any]) -> pd.DataFrame:
     """A mapping as a two-column table."""
-    return pd.DataFrame({"what": list(values), "value": [_text(v) for v in values.values()]})
+    return pd.DataFrame(
+        {"what": list(values), "value": pd.Series([*values.values()], dtype=object)}
+    )

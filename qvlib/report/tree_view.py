@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from qvlib.base import markup
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
 from qvlib.core.trees import children_by_parent
@@ -56,7 +56,7 @@ def svg(tree: Mapping[str, Any], most_nodes: int = 22, most_children: int = 3) -
                 )
             hidden = len(children.get(node["node"], ())) - len(kept.get(node["node"], ()))
             parts.append(_box(node, x, y, hidden))
-    label = _xml(f"Search tree of: {tree.get('instruction', tree.get('task', ''))}")
+    label = markup.html(f"Search tree of: {tree.get('instruction', tree.get('task', ''))}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" '
         f'width="{width:.0f}" height="{height}" style="max-width:100%;height:auto" role="img" '
@@ -90,7 +90,7 @@ def side_by_side(
     rows = []
     for number, (step, action) in enumerate(zip_longest(with_q["trace"], without["actions"]), 1):
         reranked = "" if step is None else _candidates(step)
-        sampled = "" if action is None else f"<code>{escape(action)}</code>"
+        sampled = "" if action is None else f"<code>{markup.html(action)}</code>"
         rows.append(f"<tr><td>{number}</td><td>{reranked}</td><td>{sampled}</td></tr>")
     style = (
         "<style>.episode td,.episode th{vertical-align:top;text-align:left!important;"
@@ -98,7 +98,11 @@ def side_by_side(
         ".episode table tr{background:none!important}.episode .number{white-space:nowrap}"
         ".episode .chosen{font-weight:bold}</style>"
     )
-    head = f"<p><b>Task.</b> {escape(instruction)}</p>" if instruction else ""
+    head = (
+        f'<p class="tex2jax_ignore mathjax_ignore"><b>Task.</b> {markup.html(instruction)}</p>'
+        if instruction
+        else ""
+    )
     return (
         f'{style}{head}<table class="episode"><thead><tr><th>step</th>'
         f"<th>with Q: candidates, reward {with_q['reward']:.2f}</th>"
@@ -125,7 +129,7 @@ def clearest(
 def save(params: Params, name: str, text: str) -> Path:
     """Write ``results/<name>/figures/<name>`` (with its ending, ``tree.svg``); returns its path."""
     page = (
-        f'<!doctype html><meta charset="utf-8"><title>{escape(name)}</title>{text}\n'
+        f'<!doctype html><meta charset="utf-8"><title>{markup.html(name)}</title>{text}\n'
         if name.endswith(".html")
         else f"{text}\n"
     )
@@ -140,7 +144,7 @@ def _candidates(step: Mapping[str, Any]) -> str:
         chosen = action == step["action"]
         lines.append(
             f"<tr{' class=chosen' if chosen else ''}><td>{'&#9654;' if chosen else ''}</td>"
-            f"<td><code>{escape(action)}</code>{f' &times;{times}' if times > 1 else ''}</td>"
+            f"<td><code>{markup.html(action)}</code>{f' &times;{times}' if times > 1 else ''}</td>"
             f"<td class=number>Q {q}</td><td class=number>log p {log_prob}</td></tr>"
         )
     return f"<table>{''.join(lines)}</table>"
@@ -199,10 +203,10 @@ def _box(node: Node, x: float, y: int, hidden: int) -> str:
     )
     border = ' stroke-width="2.5"' if node.get("terminal") else ""
     return (
-        f'<g><title>{_xml(action)}</title><rect x="{x:.0f}" y="{y}" width="{WIDTH}" '
+        f'<g><title>{markup.html(action)}</title><rect x="{x:.0f}" y="{y}" width="{WIDTH}" '
         f'height="{HEIGHT}" rx="6" fill="{fill}" stroke="#333"{border}/>'
         f'<text x="{x + WIDTH / 2:.0f}" y="{y + 19}" font-size="12" text-anchor="middle" '
-        f'fill="{ink}">{_xml(short)}</text><text x="{x + WIDTH / 2:.0f}" y="{y + 36}" '
+        f'fill="{ink}">{markup.html(short)}</text><text x="{x + WIDTH / 2:.0f}" y="{y + 36}" '
         f'font-size="11" text-anchor="middle" fill="{ink}">{figures}</text></g>'
     )
 
@@ -226,7 +230,7 @@ def _details(node: Node, children: Mapping[str, list[Node]]) -> str:
     )
     if node.get("valid") is False:
         notes.append("refused")
-    action = escape(node["action"] or "start")
+    action = markup.html(node["action"] or "start")
     text = f"{value} <code>{action}</code> <small>{', '.join(notes)}</small>"
     below = children.get(node["node"], [])
     if not below:
@@ -234,8 +238,3 @@ def _details(node: Node, children: Mapping[str, list[Node]]) -> str:
     inner = "".join(_details(child, children) for child in below)
     opened = " open" if node["parent"] is None else ""
     return f"<details{opened}><summary>{text}</summary>{inner}</details>"
-
-
-def _xml(text: str) -> str:
-    """Escaped for XML, without the control characters it forbids."""
-    return escape("".join(c if c.isprintable() else " " for c in text))

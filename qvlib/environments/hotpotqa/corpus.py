@@ -7,10 +7,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from qvlib.environments.webshop.analyzer import tokens
-from qvlib.environments.webshop.search import Index, build_index
+from qvlib.environments.analyzer import tokens
+from qvlib.environments.bm25 import Index, build_index
 
 SIMILAR = 5
+# Letters that no accent can be taken off, and quotes and dashes, as who types writes them.
+_TYPED = str.maketrans(
+    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
+    | dict.fromkeys("\u2018\u2019\u201a\u2032", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u2033", '"')
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,12 @@ class Corpus:
         return self.texts[title]
 
     def similar(self, entity: str) -> tuple[str, ...]:
-        """At most five titles, best first by BM25 over the words of titles."""
-        return tuple(self._titles[i] for i in self._index.search(tokens(entity), SIMILAR))
+        """At most five titles, best first by BM25 over the words of titles.
+
+        Accents do not count, nor how quotes and dashes are drawn.
+        """
+        words = tokens(folded(entity))
+        return tuple(self._titles[i] for i in self._index.search(words, SIMILAR))
 
     @functools.cached_property
     def _titles(self) -> tuple[str, ...]:
@@ -50,7 +61,7 @@ class Corpus:
 
     @functools.cached_property
     def _index(self) -> Index:  # built at the first miss
-        return build_index(self._titles, self._titles)
+        return build_index(self._titles, map(folded, self._titles))
 
 
 def build_corpus(articles: Iterable[tuple[str, str]]) -> Corpus:
@@ -76,6 +87,12 @@ def pieces(text: str) -> tuple[str, ...]:
     """
     cut = (piece.strip() for line in text.split("\n") for piece in line.split(". "))
     return tuple(piece + "." for piece in cut if piece)
+
+
+def folded(text: str) -> str:
+    """A text in lower case as it is typed on a plain keyboard: no accents, straight quotes."""
+    apart = unicodedata.normalize("NFKD", text.lower().translate(_TYPED))
+    return "".join(char for char in apart if not "\u0300" <= char <= "\u036f")
 
 
 def _key(text: str) -> str:

@@ -2,11 +2,14 @@
 
 | file | one record |
 |---|---|
-| ``hotpot_*.json`` (official) | ``_id, question, answer, type, level, supporting_facts, context`` |
+| ``hotpot_*.json`` | ``_id, question, answer, type, level, supporting_facts, context`` |
 | ``questions.jsonl`` | the same with ``id`` for ``_id``, no context, optionally ``split`` |
-| ``corpus.jsonl`` | ``title`` and ``text``; beside the official file it comes before the contexts |
+| ``corpus.jsonl`` | ``title`` and ``text``; beside the first it comes before the contexts |
 
-Each plain or ``.gz``. The context holds the articles; ``questions.jsonl`` needs ``corpus.jsonl``.
+Each plain or ``.gz``. The first is a JSON list, as hotpotqa.github.io has it, or JSON Lines, then
+also called ``.jsonl``; and as the hub has it, with ``id``, ``context: {title, sentences}`` and
+``supporting_facts: {title, sent_id}``. The context holds the articles; ``questions.jsonl`` needs
+``corpus.jsonl``.
 Where both kinds of questions lie in a folder, ``questions.jsonl`` is read.
 """
 
@@ -18,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.environments.datafiles import lines, records, sha256
+from qvlib.environments.datafiles import either, lines, sha256, shown
 from qvlib.environments.hotpotqa.corpus import Corpus, build_corpus
-from qvlib.environments.hotpotqa.questions import Question, failure, parse
+from qvlib.environments.hotpotqa.questions import Question, failure, parse, rows
 
 OFFICIAL = "hotpot_dev_distractor_v1.json of hotpotqa.github.io"
 QUESTIONS, CORPUS, CONTEXTS = "questions.jsonl", "corpus.jsonl", "hotpot_*.json"
@@ -68,7 +71,7 @@ def load(data_dir: str | Path) -> Loaded:
         )
     articles: dict[str, str] = dict(_articles(corpus_file)) if corpus_file else {}
     if asked:
-        questions = tuple(parse(r, asked, n, "id") for n, r in enumerate(lines(asked), 1))
+        questions = tuple(parse(record, asked, number) for number, record in lines(asked))
     else:
         questions = tuple(_official(official, articles))
     source = asked or official
@@ -79,7 +82,8 @@ def load(data_dir: str | Path) -> Loaded:
 
 
 def _one(folder: Path, pattern: str) -> Path | None:
-    paths = sorted({p for end in ("", ".gz") for p in folder.glob(pattern + end)})
+    ends = ("", "l", ".gz", "l.gz") if pattern == CONTEXTS else ("", ".gz")
+    paths = sorted({p for end in ends for p in folder.glob(pattern + end)})
     if len(paths) > 1:
         raise QvlibError(
             f"data_dir {str(folder)!r}: several files for {pattern}: "
@@ -90,25 +94,23 @@ def _one(folder: Path, pattern: str) -> Path | None:
 
 def _articles(path: Path) -> Iterator[tuple[str, str]]:
     seen = set()
-    for number, record in enumerate(lines(path), 1):
+    for number, record in lines(path):
         fail = failure(path, number)
-        if not isinstance(record, dict):
-            fail("it is not an object")
         for key in ("title", "text"):
             if not isinstance(record.get(key), str):
                 fail(f"key {key!r} is missing or not a text")
         if record["title"] in seen:
-            fail(f"the title {record['title']!r} comes twice")
+            fail(f"the title {shown(record['title'])} comes twice")
         seen.add(record["title"])
         yield record["title"], record["text"]
 
 
 def _official(path: Path, articles: dict[str, str]) -> Iterator[Question]:
     """The questions of an official file; adds the articles of their contexts to ``articles``."""
-    for number, record in records(path, "questions", f"give {OFFICIAL}"):
-        question = parse(record, path, number, "_id")
-        context = record.get("context")
-        if not isinstance(context, list) or not all(_is_paragraph(p) for p in context):
+    for number, record in either(path, "questions", f"give {OFFICIAL}"):
+        question = parse(record, path, number)
+        context = rows(record.get("context"), ("title", "sentences"))
+        if context is None or not all(_is_paragraph(p) for p in context):
             failure(path, number)("key 'context' is not a list of [title, [sentences]]")
         for title, sentences in context:
             if title not in articles:
@@ -118,7 +120,7 @@ def _official(path: Path, articles: dict[str, str]) -> Iterator[Question]:
 
 def _is_paragraph(paragraph: Any) -> bool:
     return (
-        isinstance(paragraph, list)
+        isinstance(paragraph, list | tuple)
         and len(paragraph) == 2
         and isinstance(paragraph[0], str)
         and isinstance(paragraph[1], list)
@@ -133,12 +135,14 @@ def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path
     for question in questions:
         if question.id in seen:
             raise QvlibError(
-                f"{path}: question id {question.id!r} comes twice; remove one of the two"
+                f"{path}: question id {shown(question.id)} comes twice; remove one of the two"
             )
         seen.add(question.id)
-        missing = [title for title in question.titles if title not in articles]
-        if missing:
-            raise QvlibError(
-                f"{path}: question {question.id!r} is supported by {missing[0]!r}, which is no "
-                "article of the corpus; add the article, or remove the question"
-            )
+    lacking = [q for q in questions if not all(title in articles for title in q.titles)]
+    if lacking:
+        title = next(title for title in lacking[0].titles if title not in articles)
+        raise QvlibError(
+            f"{path}: {len(lacking):,} of {len(questions):,} questions are supported by an article "
+            f"that is not there, first {shown(lacking[0].id)} by {shown(title)}; give {OFFICIAL} "
+            f"(fullwiki files lack such articles), or add them to {CORPUS}"
+        )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qvlib.base.errors import QvlibError
+from qvlib.environments.datafiles import shown
 
 SPLITS = ("train", "dev", "test")
+ANSWERS = " (the official test files hold none: give train or dev)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +38,30 @@ class Question:
         return tuple(dict.fromkeys(title for title, _ in self.facts))
 
 
-def parse(record: Any, path: Path, number: int, id_key: str) -> Question:
-    """A question from a record of either format.
+def parse(record: Mapping[str, Any], path: Path, number: int) -> Question:
+    """A question from a record of any format.
 
     Raises:
         QvlibError: a key is missing or holds something else.
     """
     fail = failure(path, number)
-    if not isinstance(record, dict):
-        fail("it is not an object")
+    id_key = "_id" if "_id" in record else "id"
     texts = {}
     for key in (id_key, "question", "answer"):
         value = record.get(key)
         if not isinstance(value, str) or not value.strip():
             fail(
-                f"key {key!r} is {value!r:.60}, not a text"
+                f"key {key!r} is {shown(value)}, not a text"
                 if key in record
-                else f"key {key!r} is missing"
+                else f"key {key!r} is missing{ANSWERS if key == 'answer' else ''}"
             )
         texts[key] = value
-    facts = record.get("supporting_facts") or ()
-    if not isinstance(facts, list | tuple) or not all(_is_fact(fact) for fact in facts):
+    facts = rows(record.get("supporting_facts") or [], ("title", "sent_id"))
+    if facts is None or not all(_is_fact(fact) for fact in facts):
         fail("key 'supporting_facts' is not a list of [title, sentence number]")
     split = record.get("split") or ""
     if split and split not in SPLITS:
-        fail(f"key 'split' is {split!r:.60}, not one of {', '.join(SPLITS)}")
+        fail(f"key 'split' is {shown(split)}, not one of {', '.join(SPLITS)}")
     return Question(
         texts[id_key],
         texts["question"].strip(),
@@ -72,10 +73,20 @@ def parse(record: Any, path: Path, number: int, id_key: str) -> Question:
     )
 
 
-def failure(path: Path, number: int) -> Callable[[str], None]:
+def rows(value: Any, columns: tuple[str, str]) -> list[Any] | None:
+    """A list of pairs, told as such or as two columns of one length; None for anything else."""
+    if isinstance(value, dict):
+        first, second = (value.get(column) for column in columns)
+        if not isinstance(first, list) or not isinstance(second, list) or len(first) != len(second):
+            return None
+        return list(zip(first, second, strict=True))
+    return value if isinstance(value, list) else None
+
+
+def failure(path: Path, number: int) -> Callable[[str], NoReturn]:
     """What to call with a reason why a record cannot be used."""
 
-    def fail(why: str) -> None:
+    def fail(why: str) -> NoReturn:
         raise QvlibError(
             f"{path}: record {number}: {why}; mend or remove it, or fetch the file again"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 
+from qvlib.base.markup import code, literal
 from qvlib.core.types import Task
 from qvlib.environments.hotpotqa.environment import HotPotQA, parse
 from qvlib.environments.hotpotqa.questions import Question
@@ -49,9 +50,13 @@ def tour(environment: HotPotQA, task: Task) -> Tour:
     answer = parse(walk[-1])[1] if verbs[-1:] == ["finish"] else ""
     by_hand, words = _by_hand(answer, question.answer)
     near = f"in {question.answer}"
-    counted = f"The answer *{answer}* becomes `{words}`. " if answer else "No answer was given. "
+    counted = (
+        f"The answer *{literal(answer)}* becomes {code(words)}. "
+        if answer
+        else "No answer was given. "
+    )
     earned, f1 = _by_hand(near, question.answer)[0], _f1(near, question.answer)
-    counted += f"One word more, *{near}*, would earn {earned:.0f}, with F1 {f1:.2f}. "
+    counted += f"One word more, *{literal(near)}*, would earn {earned:.0f}, with F1 {f1:.2f}. "
     return Tour(
         WORLD, _asked(question), walk, RULE, notes, by_hand if answer else 0.0, counted + "Counted"
     )
@@ -59,11 +64,12 @@ def tour(environment: HotPotQA, task: Task) -> Tour:
 
 def _asked(question: Question) -> str:
     titles = (
-        ", then ".join(f"*{title}*" for title in reading_order(question))
+        ", then ".join(f"*{literal(title)}*" for title in reading_order(question))
         or "none that are recorded"
     )
-    kind = f" It is a {question.kind} question." if question.kind else ""
-    return f"The gold answer is *{question.answer}*. The articles that support it: {titles}.{kind}"
+    kind = f" It is a {literal(question.kind)} question." if question.kind else ""
+    answer = literal(question.answer)
+    return f"The gold answer is *{answer}*. The articles that support it: {titles}.{kind}"
 
 
 def _by_hand(answer: str, gold: str) -> tuple[float, str]:

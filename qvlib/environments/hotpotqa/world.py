@@ -10,7 +10,7 @@ from qvlib.environments.hotpotqa.generator import write_encyclopaedia
 from qvlib.environments.hotpotqa.reader import Habits, Reader
 from qvlib.environments.hotpotqa.settings import HotPotQASettings
 from qvlib.environments.hotpotqa.tour import tour
-from qvlib.environments.world import Names, World
+from qvlib.environments.world import Names, World, common
 
 INSTRUCTIONS = """\
 You answer a question by reading an encyclopaedia.
@@ -30,13 +30,7 @@ NAMES = Names(
 
 
 def _built(settings: HotPotQASettings, folder: Path) -> HotPotQA:
-    return build(
-        folder,
-        max_steps=settings.max_steps,
-        timeout_value=settings.timeout_value,
-        dev_share=settings.dev_share,
-        test_share=settings.test_share,
-    )
+    return build(folder, **common(settings))
 
 
 def _make_data(settings: HotPotQASettings, folder: Path, processes: int = 0) -> None:

@@ -16,6 +16,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.seeding import generator
 from qvlib.core.types import Task
+from qvlib.environments.datafiles import lines
 from qvlib.environments.scienceworld.settings import ScienceWorldSettings
 from qvlib.environments.scienceworld.simulator import simulator, tidy
 
@@ -99,22 +100,28 @@ def read_experiments(folder: Path) -> dict[str, tuple[Task, ...]]:
     """
     path = folder / FILE
     tasks_of: dict[str, list[Task]] = {split: [] for split in SPLITS}
-    try:
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            name = f"{row['task']}-{row['variation']}"
-            goal = (row["task"], row["variation"], tuple(row["gold"]))
-            tasks_of[row["split"]].append(
-                Task(f"scienceworld-{name}", row["instruction"], name, goal)
+    if not path.is_file():
+        raise QvlibError(
+            f"data_dir {str(folder)!r} holds no {FILE}; leave data_dir empty, and it is made"
+        )
+    for number, row in lines(path):
+        if not _is_experiment(row):
+            raise QvlibError(
+                f"{path.name}: line {number} is no experiment; "
+                "delete the file and leave data_dir empty, and it is made"
             )
-    except OSError as error:
-        raise QvlibError(
-            f"data_dir {str(folder)!r} holds no {FILE} that can be read ({error.strerror}); "
-            "leave data_dir empty, and it is made"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise QvlibError(
-            f"{path.name}: not a list of experiments; "
-            "delete it and leave data_dir empty, and it is made"
-        ) from None
+        name = f"{row['task']}-{row['variation']}"
+        goal = (row["task"], row["variation"], tuple(row["gold"]))
+        tasks_of[row["split"]].append(Task(f"scienceworld-{name}", row["instruction"], name, goal))
     return {split: tuple(tasks) for split, tasks in tasks_of.items()}
+
+
+def _is_experiment(row: Mapping[str, Any]) -> bool:
+    gold = row.get("gold")
+    return (
+        all(isinstance(row.get(key), str) for key in ("task", "instruction"))
+        and type(row.get("variation")) is int
+        and row.get("split") in SPLITS
+        and isinstance(gold, list)
+        and all(isinstance(action, str) for action in gold)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qvlib.base.markup import code, literal
 from qvlib.core.episodes import replay
 from qvlib.core.types import Task
 from qvlib.environments.scienceworld.environment import ScienceWorld
@@ -31,7 +32,7 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
     score = 100 * simulator().answer(name, variation, commands[:-1], commands[-1]).score
     reached = "; ".join(simulator().reached(name, variation, commands))
     goal = (
-        f"The task is variation {variation} of `{name}`; "
+        f"The task is variation {variation} of {code(name)}; "
         f"ScienceWorld's own solution takes {len(gold)} actions."
     )
     return Tour(
@@ -41,5 +42,5 @@ def tour(environment: ScienceWorld, task: Task) -> Tour:
         RULE,
         NOTES,
         max(0, score) / 100,
-        f"Reached: {reached or 'nothing'}. The simulator's score is {score:.1f}",
+        f"Reached: {literal(reached) or 'nothing'}. The simulator's score is {score:.1f}",
     )

@@ -6,7 +6,6 @@ A game is a ``.z8`` file and the ``.json`` that TextWorld writes beside it.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import Task
+from qvlib.environments.datafiles import opened, parsed
 
 SPLITS = ("train", "dev", "test")
 FOLDERS = {"train": ("train",), "dev": ("dev", "valid"), "test": ("test",)}
@@ -81,12 +81,14 @@ def make_task(folder: Path, path: str) -> Task:
     Raises:
         QvlibError: its .json is none of TextWorld's.
     """
-    try:
-        objective = json.loads((folder / path).with_suffix(".json").read_text())["objective"]
-    except (ValueError, KeyError, TypeError):
+    told = (folder / path).with_suffix(".json")
+    with opened(told) as text:
+        game = parsed(text.read(), told, "the file")
+    objective = game.get("objective") if isinstance(game, dict) else None
+    if not isinstance(objective, str):
         raise QvlibError(
             f"game {path!r}: its .json is not one of TextWorld's; make the game again with tw-make"
-        ) from None
+        )
     name = str(Path(path).with_suffix(""))
     return Task(f"textworld-{name}", " ".join(objective.split()) or "Explore and win.", name, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from qvlib.base.markup import code
 from qvlib.core.episodes import visited
 from qvlib.core.types import Task
 from qvlib.environments.textworld.environment import TextWorld
@@ -49,7 +50,7 @@ def tour(environment: TextWorld, task: Task) -> Tour:
         for s in seen
         for n in _POINTS.findall(s.observation)
     )
-    winning = ", ".join(f"`{command}`" for command in told["metadata"].get("walkthrough", ()))
+    winning = ", ".join(code(command) for command in told["metadata"].get("walkthrough", ()))
     goal = (
         f"The game has {len(told['quests'])} parts that earn points, {most} together. "
         f"It can be won by {winning or 'commands that it does not tell'}."

@@ -9,7 +9,7 @@ from qvlib.environments.textworld.generator import write_games
 from qvlib.environments.textworld.player import Player
 from qvlib.environments.textworld.settings import TextWorldSettings
 from qvlib.environments.textworld.tour import tour
-from qvlib.environments.world import Names, World
+from qvlib.environments.world import Names, World, common
 
 INSTRUCTIONS = """\
 You play a text game. The task says how it is won.
@@ -30,10 +30,7 @@ NAMES = Names(
 def _built(settings: TextWorldSettings, folder: Path) -> TextWorld:
     return build(
         folder,
-        max_steps=settings.max_steps,
-        timeout_value=settings.timeout_value,
-        dev_share=settings.dev_share,
-        test_share=settings.test_share,
+        **common(settings),
         in_order=not settings.data_dir,  # generated games are of a kind
     )
 

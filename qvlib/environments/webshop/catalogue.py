@@ -11,6 +11,7 @@ from sys import intern
 from typing import Any
 
 from qvlib.base.errors import QvlibError
+from qvlib.environments.datafiles import shown
 from qvlib.environments.webshop import files
 
 GOLDEN_SEED = 12345
@@ -154,7 +155,7 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
         prices = []
     if not prices:
         raise QvlibError(
-            f"{path}: {where}: field 'pricing' is {pricing!r}, "
+            f"{path}: {where}: field 'pricing' is {shown(pricing)}, "
             "expected like '$10.99' or '$5.00 - $8.00'"
         )
     return prices, f"${prices[0]}" if len(prices) == 1 else f"${prices[0]} to ${prices[1]}"
@@ -236,7 +237,7 @@ def _field(record: dict[str, Any], key: str, kind: type, path: Path, where: str)
         )
     if not isinstance(value, kind):
         raise QvlibError(
-            f"{path}: {where}: field {key!r} is {value!r:.60}, expected {kind.__name__}; "
+            f"{path}: {where}: field {key!r} is {shown(value)}, expected {kind.__name__}; "
             "fetch the file again"
         )
     return value

@@ -19,7 +19,7 @@ from qvlib.environments.webshop.reward import reward
 from qvlib.environments.webshop.splits import SPLITS, split_tasks
 
 PAGE_SIZE = 10  # products on a page of results, as in the original
-_ACTION = re.compile(r"(.+)\[(.+)\]")
+_ACTION = re.compile(r"([^\[\n]+)\[(.+)\]")
 _START = pages.view(pages.start())
 _NOTHING = View("", (), ())
 
@@ -210,9 +210,24 @@ _FIXED = frozenset({"back to search", "< prev", "next >", "buy now", *pages.SECT
 
 
 def parse(action: str) -> tuple[str, str]:
-    """``verb[argument]`` -> verb and lower-cased argument; two empty texts for other forms."""
+    """``verb[argument]`` -> verb and lower-cased argument; two empty texts for other forms.
+
+    The argument is the whole bracket, as in ``click[12 oz [pack of 2]]``, where the original takes
+    the innermost and refuses; it may hold brackets in a search if they are closed.
+    """
     match = _ACTION.match(action)
-    return (match[1], match[2].lower()) if match else ("", "")
+    if not match or (match[1] == "search" and "[" in match[2] and not _is_closed(match[2])):
+        return "", ""
+    return match[1], match[2].lower()
+
+
+def _is_closed(text: str) -> bool:
+    depth = 0
+    for char in text:
+        depth += (char == "[") - (char == "]")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _opened(page: Page, view: View, clicked: str) -> Page:

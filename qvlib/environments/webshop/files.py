@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.environments import datafiles
-from qvlib.environments.datafiles import opened, sha256
+from qvlib.environments.datafiles import opened, parsed, sha256
 
 __all__ = ["find", "mapping", "records", "sha256"]
 
@@ -71,10 +70,7 @@ def mapping(path: Path) -> dict[str, Any]:
         QvlibError: unreadable, cut off, not JSON, or not an object.
     """
     with opened(path) as text:
-        try:
-            value = json.load(text)
-        except json.JSONDecodeError as error:
-            raise QvlibError(f"{path}: not JSON ({error}); fetch the file again") from None
+        value = parsed(text.read(), path, "the file")
     if not isinstance(value, dict):
         raise QvlibError(
             f"{path}: expected one JSON object with asins or titles as keys; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qvlib.base.markup import code
 from qvlib.core.episodes import replay
 from qvlib.core.types import Task
 from qvlib.environments.tours import Tour
@@ -31,7 +32,7 @@ hand below. The tests compare all of it with recorded rewards of the original pr
 def tour(environment: WebShop, task: Task) -> Tour:
     """The tour of a shopping task."""
     goal, by_asin = task.goal, environment.catalogue.by_asin
-    attributes = ", ".join(f"`{a}`" for a in goal.attributes)
+    attributes = ", ".join(code(a) for a in goal.attributes)
     asked = (
         f"The goal wants the attributes {attributes}, {len(goal.options)} options, "
         f"and a price of at most {goal.price_upper:.2f}."

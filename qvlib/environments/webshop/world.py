@@ -10,7 +10,7 @@ from qvlib.environments.webshop.generator import write_catalogue
 from qvlib.environments.webshop.settings import WebShopSettings
 from qvlib.environments.webshop.shopper import Habits, Shopper
 from qvlib.environments.webshop.tour import tour
-from qvlib.environments.world import Names, World
+from qvlib.environments.world import Names, World, common
 
 INSTRUCTIONS = """\
 You are shopping on a web site. Find a product that has everything the task asks for, at its price \
@@ -39,10 +39,7 @@ def _built(settings: WebShopSettings, folder: Path) -> WebShop:
         repair=settings.repair_rules,
         observation_mode=settings.observation_mode,
         show_attributes=settings.show_attributes,
-        max_steps=settings.max_steps,
-        timeout_value=settings.timeout_value,
-        dev_share=settings.dev_share,
-        test_share=settings.test_share,
+        **common(settings),
     )
 
 

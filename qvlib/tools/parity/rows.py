@@ -49,7 +49,7 @@ def row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
     """
     total = 0
     first, differing = "", []
-    for record in lines(path):
+    for _, record in lines(path):
         total += 1
         try:
             difference = differs(record)
@@ -57,9 +57,7 @@ def row(path: Path, differs: Callable[[dict[str, Any]], str | None]) -> Row:
             difference = f"{type(error).__name__}: {error}"
         if difference is not None:
             first = first or f"record {total}: {difference}"
-            differing.append(
-                str(record.get("id", total)) if isinstance(record, dict) else str(total)
-            )
+            differing.append(str(record.get("id", total)))
     if not total:
         raise QvlibError(f"{path}: no records in it; fetch the file again")
     return Row(path.name, total - len(differing), total, first, tuple(differing))

@@ -8,8 +8,8 @@ from typing import Any
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State
+from qvlib.environments.analyzer import tokens
 from qvlib.environments.webshop import environment, goals, pages, search, splits
-from qvlib.environments.webshop.analyzer import tokens
 from qvlib.environments.webshop.goals import Goal
 from qvlib.environments.webshop.reward import reward
 from qvlib.tools.parity.rows import Row, compare, recorded, row
