@@ -27,6 +27,7 @@ from qvlib.models import chat
 from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
+from qvlib.models.saving import saving
 
 CALL = 64  # tokens that take about as long as starting a forward pass
 # On a CPU it is fewer from so many parameters on (135 million: 60 ms against 2.4 ms a token).
@@ -105,10 +106,14 @@ class LocalModel:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write weights and tokenizer as transformers does, without its bars."""
-        with quiet():
+        """Write weights and tokenizer as transformers does, without its bars.
+
+        Raises:
+            QvlibError: the folder cannot be written.
+        """
+        with saving(folder), quiet():
             self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def agent(self, temperature: float, top_p: float) -> LocalAgent:
         """The agent that samples so; 0 is greedy."""

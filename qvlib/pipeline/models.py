@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 from qvlib import environments
 from qvlib.base.errors import QvlibError
-from qvlib.base.paths import resolve
+from qvlib.base.paths import display_path, resolve
 from qvlib.core.episodes import demonstrate, replay
 from qvlib.core.types import Agent, Environment, QModel, State, Task
 from qvlib.estimators import estimator_of
 from qvlib.models.names import SERVED, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.work import one_thread
-from qvlib.runs.stage import read_stage
+from qvlib.runs.stage import Stage, read_stage
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
 
@@ -44,8 +44,23 @@ class Surroundings(Protocol):
 def load_of_stage(context: Surroundings, which: str = "agent", dtype: str = "") -> Any:
     """The model of an agent: made in its stage, else the one that a parameter names."""
     stage = read_stage(context.params, which)
-    tuned = stage.path / "model"
-    return load(context, tuned if tuned.is_dir() else stage.facts["model"], dtype)
+    name = stage.facts.get("model") or model_folder(stage, "model")
+    return load(context, name, dtype)
+
+
+def model_folder(stage: Stage, name: str) -> Path:
+    """The folder of a model that a stage has made.
+
+    Raises:
+        QvlibError: it is gone.
+    """
+    folder = stage.path / name
+    if not folder.is_dir():
+        raise QvlibError(
+            f"{display_path(folder)} is gone; restore it, or delete the folder "
+            f"{display_path(stage.path)} to make the stage anew"
+        )
+    return folder
 
 
 def load_reference(context: Surroundings) -> Any:
@@ -73,7 +88,7 @@ def load_reference(context: Surroundings) -> Any:
 def load_q(context: Surroundings, which: str, name: str) -> QModel:
     """A fitted Q model of a stage, ``q_model`` or ``control``, by the estimator that made it."""
     params = context.params
-    folder = read_stage(params, which).path / name
+    folder = model_folder(read_stage(params, which), name)
     estimator = estimator_of(params.q_model.estimator)
     open_model = functools.partial(load, context)
     return estimator.load(folder, context.reference(), params.estimator, open_model)
@@ -112,15 +127,6 @@ def chat(context: Surroundings, tokenizer: Any) -> Any:
     return Chat(
         tokenizer, told.instructions, told.first, told.examples, told.thoughts, told.prompt_tokens
     )
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a model and its tokenizer as transformers does."""
-    from qvlib.models.local import quiet
-
-    with quiet():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def served(context: Surroundings, name: str) -> Any:
