@@ -148,6 +148,7 @@ def test_a_run_keeps_its_q_model_with_a_card(undisturbed, rank):
     stage = read_stage(params, "q_model")
     folder = stage.path / "model"
     assert is_adapter(folder) == bool(rank) and not list(folder.rglob("*.bin"))
+    assert not list(stage.path.glob("*-training"))  # what the training kept
     card = (folder / "README.md").read_text()
     held = stage.facts["held_out_accuracy"]
     assert (

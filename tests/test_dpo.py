@@ -65,7 +65,7 @@ def held_out(lm):
 
 def four(lm, rows, rule):
     with torch.no_grad():
-        return dpo._both(lm.model, rows, rule, lm.end, 5)
+        return dpo._both(lm.model, rows, rule, lm.end, 5, lm.batch_tokens)
 
 
 # -- the loss ---------------------------------------------------------------------------------

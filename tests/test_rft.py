@@ -106,6 +106,7 @@ def test_the_agent_learns_the_best_episodes_of_its_trees(tmp_path, kind, style, 
     stage = read_stage(params, "rft")
     assert facts["decisions"] == stage.table("demonstrations")["actions"].map(len).sum()
     curve = stage.table("curve")
+    assert not (stage.path / "training").exists()  # the checkpoints
     assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] - 0.3
     context = pipeline.context_of(params)
     tuned = context.model("rft")

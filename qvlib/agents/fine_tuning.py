@@ -27,14 +27,13 @@ from qvlib.models.trainers import (
     Order,
     Silent,
     arguments,
-    checkpoints,
     last_checkpoint,
     lora,
     on_one_gpu,
     quietly,
     trained,
 )
-from qvlib.models.training import steps_in_all
+from qvlib.models.training import must_be_finite, must_compute, named, steps_in_all
 
 IGNORED = -100  # the label of a token that is not learnt, as everywhere in transformers
 
@@ -78,15 +77,19 @@ def fine_tune(
     lora_rank: int,
     folder: str | Path,
     label: str = "warm start",
+    rate: str = "warm_lr",
 ) -> tuple[LocalModel, list[dict[str, float]], int]:
     """(the tuned model, its curve, transcripts too long for the model and left out).
 
     ``lm`` is not changed. lr falls linearly to 0 after a tenth of warm-up; batch: transcripts.
     lora_rank 0 tunes all weights. The curve has ``step`` and ``loss`` (nats a token of the agent's
-    own). ``folder`` keeps checkpoints: a training that was killed goes on from its last one.
+    own). ``folder`` keeps checkpoints: a training that was killed goes on from its last one. A
+    batch of more tokens than ``lm.batch_tokens`` takes several passes. rate: the parameter that
+    ``lr`` comes from.
 
     Raises:
-        QvlibError: no transcript fits the model's context.
+        QvlibError: no transcript fits the model's context, training diverged, or a checkpoint
+            cannot be written.
     """
     fit = [row for row in rows if len(row.ids) <= lm.context]
     if not fit:
@@ -95,18 +98,19 @@ def fine_tune(
             "a longer one"
         )
     settings = {"lr": lr, "epochs": epochs, "batch": batch, "seed": seed, "lora_rank": lora_rank}
-    work = checkpoints(Path(folder), settings, fit)
+    work = named(folder, settings, fit)
     on_cpu = lm.model.device.type == "cpu"
     steps = steps_in_all(len(fit), batch, epochs)
     checkpoint = last_checkpoint(work)
+    # One by one there is no padding, which a CPU pays for as for text.
+    together = 1 if on_cpu else rows_together(fit, batch, lm.batch_tokens)
     with quietly():
         config = SFTConfig(
             **arguments(work, lm.model.device, lr=lr, epochs=epochs, steps=steps, seed=seed),
             lr_scheduler_type="linear",
-            warmup_steps=max(1, steps // 10),
-            # One by one there is no padding, which a CPU pays for as for text.
-            per_device_train_batch_size=1 if on_cpu else batch,
-            gradient_accumulation_steps=batch if on_cpu else 1,
+            warmup_steps=max(1, steps // 10) if steps > 1 else 0,  # its first step is of rate 0
+            per_device_train_batch_size=together,
+            gradient_accumulation_steps=batch // together,
             gradient_checkpointing=not on_cpu,
         )
         trainer = _Trainer(
@@ -116,14 +120,25 @@ def fine_tune(
             processing_class=copy.deepcopy(lm.tokenizer),
             peft_config=lora(lora_rank),
             callbacks=[Bar(label)],
+            label=label,
+            remedy=f"lower {rate} (now {lr:g})",
         )
         trainer.train(resume_from_checkpoint=checkpoint)
     model = trained(trainer)
+    must_compute(model, fit[0].ids, f"{label}, after its last step", trainer.remedy)
     curve = [
         {"step": step, "loss": log["loss"]}
         for step, log in enumerate(x for x in trainer.state.log_history if "loss" in x)
     ]
     return lm.tuned(model.to(lm.model.device)), curve, len(rows) - len(fit)
+
+
+def rows_together(rows: Sequence[Transcript], batch: int, tokens: int) -> int:
+    """Transcripts of one pass, the most that padded hold ``tokens``, a divisor of ``batch``."""
+    longest = max(len(row.ids) for row in rows)
+    return next(
+        n for n in range(batch, 0, -1) if n == 1 or (batch % n == 0 and n * longest <= tokens)
+    )
 
 
 class _Trainer(Silent, SFTTrainer):
@@ -132,6 +147,10 @@ class _Trainer(Silent, SFTTrainer):
     They are one in fifteen, and the logits of a large vocabulary cost more than the model on a
     CPU, with the metrics that TRL makes of them.
     """
+
+    def __init__(self, *args: Any, label: str, remedy: str, **kwargs: Any) -> None:
+        self._label, self.remedy = label, remedy
+        super().__init__(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -159,6 +178,8 @@ class _Trainer(Silent, SFTTrainer):
         loss = total / (
             (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         )
+        done = f"{self._label}, step {self.state.global_step} of {self.state.max_steps}"
+        must_be_finite(loss, done, self.remedy)
         return (loss, out) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Order:

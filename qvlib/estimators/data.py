@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -97,14 +97,19 @@ def action_log_probs(
 
 
 def pair_log_probs(
-    model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int
+    model: torch.nn.Module, rows: Sequence[PairIds], rule: str, pad: int, packed: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log pi of the chosen and of the rejected actions in nats, [B] each, with gradients.
 
     rule: as in ``action_log_probs``. A row is [prompt | chosen | rejected]: the prompt is computed
     once, and the two actions do not see each other. Rows much shorter than the longest pass by
-    themselves, since padding costs as much as text.
+    themselves, since padding costs as much as text. packed: whether the model can do that
+    (``packs``); else each action is a row of its own.
     """
+    if not packed:
+        actions = [(r.prompt, r.chosen) for r in rows] + [(r.prompt, r.rejected) for r in rows]
+        chosen, rejected = action_log_probs(model, actions, rule, pad).chunk(2)
+        return chosen, rejected
     order = sorted(range(len(rows)), key=lambda i: _packed(rows[i]), reverse=True)
     parts: list[list[int]] = []
     for i in order:
@@ -118,8 +123,46 @@ def pair_log_probs(
     return chosen, rejected
 
 
+# Nats a token that rounding may make between two ways through a model (135 million parameters in
+# float32: 0.000002); a float64 model may do some of its work in float32.
+ROUNDING = {torch.float32: 3e-5, torch.float64: 3e-5}
+COARSE_ROUNDING = 3e-2  # in half precision
+
+
+def packs(model: torch.nn.Module, rows: Sequence[PairIds], pad: int) -> bool:
+    """Whether a packed pair is to the model what its two actions are by themselves.
+
+    Tried on the longest pairs: a sliding window shows beyond its width alone. It is not where a
+    mask or positions of one's own are refused or not heeded (ALiBi) or widen a window, nor where
+    the rejected action reads the chosen one through a recurrent state: then another chosen action
+    changes what the rejected one gets.
+    """
+    most = ROUNDING.get(next(model.parameters()).dtype, COARSE_ROUNDING)
+    for row in {max(rows, key=_packed), max(rows, key=_widest)}:
+        other = replace(row, chosen=row.prompt[:1] * len(row.chosen))
+        with torch.no_grad():
+            alone = torch.cat(pair_log_probs(model, [row], "mean", pad, packed=False))
+            try:
+                together, beside_other = (
+                    torch.cat(pair_log_probs(model, [pair], "mean", pad)) for pair in (row, other)
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, TypeError, ValueError):  # what models say of what they cannot do
+                return False
+        # Of the same shape the same sums are made in the same order: less is told apart there.
+        apart = torch.cat([together - alone, 10 * (beside_other[1:] - together[1:])])
+        if not apart.abs().max() <= most:
+            return False
+    return True
+
+
 def _packed(row: PairIds) -> int:
     return len(row.prompt) + len(row.chosen) + len(row.rejected)
+
+
+def _widest(row: PairIds) -> int:
+    return len(row.prompt) + max(len(row.chosen), len(row.rejected))
 
 
 def _packed_log_probs(
@@ -169,17 +212,18 @@ def _packed_log_probs(
     return summed.view(-1, 2)
 
 
-def passes(rows: Sequence[PairIds], tokens: int) -> Iterator[slice]:
+def passes(rows: Sequence[PairIds], tokens: int, packed: bool = True) -> Iterator[slice]:
     """The rows in order, cut where a padded pass would hold more than ``tokens``.
 
-    One row passes however long it is.
+    packed: as ``pair_log_probs`` is to take them. One row passes however long it is.
     """
+    size = _packed if packed else lambda row: 2 * _widest(row)
     start = longest = 0
     for i, row in enumerate(rows):
-        longest = max(longest, _packed(row))
+        longest = max(longest, size(row))
         if i > start and (i + 1 - start) * longest > tokens:
             yield slice(start, i)
-            start, longest = i, _packed(row)
+            start, longest = i, size(row)
     yield slice(start, len(rows))
 
 

@@ -28,7 +28,8 @@ class Problem:
     trees: reads the records that the pairs come from (``qvlib.core.mcts.tree_record``), for
         estimators that need values; not called, nothing is read.
     label: what the progress bar says.
-    scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays.
+    scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays
+        until the model is saved.
     """
 
     environment: Environment
@@ -67,7 +68,8 @@ class Fitted:
         ``dropped_held_out_pairs`` (longer than the model's context), and ``held_out_accuracy``
         in [0, 1] (None where nothing was held out). ``held_out_by_task``, task -> [ordered rightly,
         pairs] (``qvlib.estimators.data.ordered_by_task``), where told, gives the accuracy an
-        interval: pairs of one task are not independent.
+        interval: pairs of one task are not independent. ``packed`` is false where pairs that are
+        usually one row of a pass were two.
     """
 
     save: Callable[[Path], None]

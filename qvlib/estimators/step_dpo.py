@@ -2,7 +2,7 @@
 
 Two trainers minimise the same loss (``qvlib.core.dpo.dpo_loss``): a plain loop for
 small models, which needs a good half of TRL's time for them, and TRL's ``DPOTrainer`` for large
-ones, with LoRA and checkpoints.
+ones, with LoRA and several processes.
 """
 
 from __future__ import annotations
@@ -56,11 +56,14 @@ class StepDPOSettings(Settings):
 def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
     """Tune a copy of the reference on the pairs that fit its context; the others are dropped.
 
+    Where the plain loop cannot pack a pair for this kind of model (``data.packs``), each action is
+    a pass of its own, and the fact ``packed`` is false.
+
     Raises:
-        QvlibError: no pair fits, a pair's task is unknown, or several processes and a trainer or a
-            batch that they cannot share.
+        QvlibError: no pair fits, a pair's task is unknown, training diverged, or several processes
+            and a trainer or a batch that they cannot share.
     """
-    from qvlib.estimators.data import encode, ordered_by_task, some_fit
+    from qvlib.estimators.data import encode, ordered_by_task, packs, some_fit
     from qvlib.estimators.log_ratio import LogRatio
 
     if settings.trainer != "trl" and rank()[1] > 1:
@@ -74,7 +77,8 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
         encode(problem.environment, lm, problem.train),
         encode(problem.environment, lm, problem.held_out),
     )
-    tuned, curve = _trained(problem, settings, train, held_out)
+    packed = settings.trainer != "loop" or packs(lm.model, [*train, *held_out], lm.end)
+    tuned, curve = _trained(problem, settings, train, held_out, packed)
     judged = [row for row in curve if row["split"] == "held-out"]
     facts = {
         "pairs": len(train),
@@ -83,7 +87,7 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
         "held_out_accuracy": judged[-1]["accuracy"] if judged else None,
         "dropped_pairs": len(problem.train) - len(train),
         "dropped_held_out_pairs": len(problem.held_out) - len(held_out),
-    }
+    } | ({} if packed else {"packed": False})
 
     def save(folder: Path) -> None:
         if settings.adapts:
@@ -96,16 +100,21 @@ def fit(problem: Problem, settings: StepDPOSettings) -> Fitted:
 
 
 def _trained(
-    problem: Problem, settings: StepDPOSettings, train: list[Any], held_out: list[Any]
+    problem: Problem,
+    settings: StepDPOSettings,
+    train: list[Any],
+    held_out: list[Any],
+    packed: bool,
 ) -> tuple[LocalModel, list[dict[str, Any]]]:
     """The policy and its curve, by the trainer that the settings name."""
-    options: dict[str, Any] = {}
     if settings.trainer == "trl":
         from qvlib.estimators import step_dpo_trl as trainer
 
-        options = {"lora_rank": settings.lora_rank, "folder": problem.scratch}
+        options: dict[str, Any] = {"lora_rank": settings.lora_rank}
     else:
         from qvlib.estimators import step_dpo_loop as trainer
+
+        options = {"packed": packed}
     return trainer.train(
         problem.reference,
         train,
@@ -118,6 +127,7 @@ def _trained(
         seed=problem.seed,
         schedule=settings.dpo_schedule,
         label=problem.label,
+        folder=problem.scratch,
         **options,
     )
 
@@ -128,6 +138,8 @@ def _card(settings: StepDPOSettings, facts: dict[str, Any]) -> Card:
     if dropped:
         epochs += f" ({dropped} longer than its context were dropped)"
     how = f"LoRA of rank {settings.lora_rank}" if settings.adapts else "full fine-tuning"
+    if not facts.get("packed", True):
+        how += ", each action in a pass of its own"
     reference = "the base without this adapter" if settings.adapts else "the base"
     return Card(
         library="peft" if settings.adapts else "transformers",

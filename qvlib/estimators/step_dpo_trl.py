@@ -1,10 +1,10 @@
-"""Step-level DPO with TRL's ``DPOTrainer``: LoRA and checkpoints that resume, for large models.
+"""Step-level DPO with TRL's ``DPOTrainer``: LoRA and several processes, for large models.
 
 Why two trainers: on a CPU, with 300 pairs of about 70 tokens and a model of 0.86 M parameters, TRL
 took 1.7 times the seconds of ``step_dpo_loop.train`` (``qvlib bench trainers``), besides 4 s of
 imports: it keeps books and checkpoints, and off the GPU it takes the logits of every position, not
-of the actions alone. For a model of a billion parameters that is small, and the loop has neither
-LoRA nor resumption.
+of the actions alone. For a model of a billion parameters that is small, and the loop has no LoRA
+and no second process.
 
 Both take the same batches in the same order with the same optimizer and schedule, so that full
 fine-tuning gives the same curve to rounding (``tests/test_dpo.py``). TRL takes the logarithms of
@@ -33,14 +33,13 @@ from qvlib.models.trainers import (
     Order,
     Silent,
     arguments,
-    checkpoints,
     last_checkpoint,
     lora,
     on_one_gpu,
     quietly,
     trained,
 )
-from qvlib.models.training import scheduled, steps_in_all
+from qvlib.models.training import must_be_finite, must_compute, named, scheduled, steps_in_all
 
 LOSS = {"sum": "sigmoid", "mean": "sigmoid_norm"}  # TRL's names
 CURVE = "curve/"
@@ -79,7 +78,8 @@ def train(
     epoch that is not full is filled up with pairs of the epoch's beginning then.
 
     Raises:
-        QvlibError: no pair fits the model's context, or the processes cannot share a batch evenly.
+        QvlibError: no pair fits the model's context, the processes cannot share a batch evenly,
+            training diverged, or a checkpoint cannot be written.
     """
     folder = Path(folder)
     pairs, held_out = some_fit(lm, pairs, held_out)
@@ -93,12 +93,13 @@ def train(
         "schedule": schedule,
         "lora_rank": lora_rank,
     }
-    work = checkpoints(folder, settings, pairs, held_out)
+    work = named(folder, settings, pairs, held_out)
     checkpoint = last_checkpoint(work)
     with quietly():
         trainer = make_trainer(lm, pairs, held_out, folder=work, label=label, **settings)
         trainer.train(resume_from_checkpoint=checkpoint)
     model = trained(trainer, folder / "adapter")
+    must_compute(model, pairs[0].prompt, f"{label}, after its last step", trainer.remedy)
     curve = [
         {k.removeprefix(CURVE): v for k, v in log.items() if k.startswith(CURVE)}
         for log in trainer.state.log_history
@@ -140,6 +141,7 @@ def make_trainer(
         **common,
         beta=beta,
         loss_type=[LOSS[rule]],
+        router_aux_loss_coef=0.0,  # else a mixture of experts is trained on more than the loss
         per_device_train_batch_size=together,
         gradient_accumulation_steps=batch // ranks // together,
         per_device_eval_batch_size=together,
@@ -159,6 +161,7 @@ def make_trainer(
         callbacks=[Bar(label)],
         rule=rule,
         schedule=schedule,
+        label=label,
     )
 
 
@@ -177,10 +180,12 @@ def pairs_together(rows: Sequence[PairIds], batch: int, tokens: int) -> int:
 class StepDPO(Silent, DPOTrainer):
     """``DPOTrainer`` on our token ids, in our order, with our curve; its loss and reference."""
 
-    def __init__(self, *args: Any, rule: str, schedule: str, **kwargs: Any) -> None:
-        self._rule, self._schedule = rule, schedule
+    def __init__(self, *args: Any, rule: str, schedule: str, label: str, **kwargs: Any) -> None:
+        self._rule, self._schedule, self._label = rule, schedule, label
+        self._split = "train"
         self._seen: list[tuple[torch.Tensor, ...]] = []
         super().__init__(*args, **kwargs)
+        self.remedy = f"lower dpo_lr (now {self.args.learning_rate:g}) or beta"
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset  # token ids already
@@ -222,7 +227,12 @@ class StepDPO(Silent, DPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """TRL's loss; the log-probabilities it is made of are kept for the curve."""
+        """TRL's loss; the log-probabilities it is made of are kept for the curve.
+
+        Without any dropout, as in scoring: TRL leaves on what is a function, not a layer.
+        """
+        self._split = "train" if model.training else "held-out"
+        model.eval()
 
         def watched(**arguments: Any) -> Any:
             out = model(**arguments)
@@ -231,7 +241,10 @@ class StepDPO(Silent, DPOTrainer):
             )
             return out
 
-        return super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
+        found = super().compute_loss(watched, inputs, return_outputs, num_items_in_batch)
+        done = f"{self._label}, step {self.state.global_step} of {self.state.max_steps}"
+        must_be_finite(found[0] if return_outputs else found, done, self.remedy)
+        return found
 
     def _four(
         self, token_log_probs: torch.Tensor, inputs: dict[str, Any]
@@ -249,10 +262,8 @@ class StepDPO(Silent, DPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the curve's row; checkpoints save the log history, so the curve survives a kill."""
         if self._seen:
-            split = "train" if self.model.training else "held-out"
-            row = curve_row(
-                0, split, *(torch.cat(t) for t in zip(*self._seen, strict=True)), self.beta
-            )
+            four = (torch.cat(t) for t in zip(*self._seen, strict=True))
+            row = curve_row(0, self._split, *four, self.beta)
             logs |= {CURVE + k: v for k, v in row.items() if k != "step"}
             self._seen.clear()
         super().log(logs, start_time)

@@ -28,6 +28,7 @@ from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
 from qvlib.models.replies import parse, unparsable
+from qvlib.models.saving import saving
 from qvlib.models.templates import ending
 from qvlib.models.thoughts import action_tokens
 from qvlib.models.tokenizers import continued
@@ -110,10 +111,14 @@ class LocalModel:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write weights and tokenizer as transformers does, without its bars."""
-        with quiet():
+        """Write weights and tokenizer as transformers does, without its bars.
+
+        Raises:
+            QvlibError: the folder cannot be written.
+        """
+        with saving(folder), quiet():
             self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
     def agent(self, temperature: float, top_p: float) -> LocalAgent:
         """The agent that samples so; 0 is greedy."""

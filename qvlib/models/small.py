@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,16 @@ from qvlib.core.types import State
 from qvlib.models.precision import in_own_precision
 from qvlib.models.prompts import END, SPECIAL, compact, plain
 from qvlib.models.tokenizers import byte_level_bpe
-from qvlib.models.training import batches, descend, padded, steps_in_all
+from qvlib.models.training import (
+    Checkpoint,
+    batches,
+    descend,
+    must_be_finite,
+    must_compute,
+    named,
+    padded,
+    steps_in_all,
+)
 
 ALIASES = tuple(f" #{i}" for i in range(1, 65))
 # A price or a number is one piece, a word with the blank before it is one, other signs stand alone.
@@ -118,20 +128,30 @@ def clone(
     lr: float,
     batch: int,
     seed: int,
+    folder: str | Path | None = None,
 ) -> Iterator[dict[str, float]]:
     """Behaviour cloning with the next-token loss on prompts and actions, a mean each.
 
     The prompts' part teaches copying, which the few action tokens alone were too few for. Yields
     the training curve as it goes: step, steps in all, loss of the action tokens in nats a token.
+    ``folder`` keeps a checkpoint: a training that was killed goes on from it.
+
+    Raises:
+        QvlibError: training diverged, or the checkpoint cannot be read or written.
     """
     rows = _encode(tokenizer, demonstrations)
     total = steps_in_all(len(rows), batch, epochs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=total, pct_start=0.1
-    )
+    schedule = _one_cycle(optimizer, lr, total)
+    settings = {"epochs": epochs, "lr": lr, "batch": batch, "seed": seed}
+    path = None if folder is None else named(folder, settings, rows)
+    kept = Checkpoint(path, total, model, optimizer, schedule)
+    yield from list(kept.curve)
     model.train()
+    remedy = f"lower clone_lr (now {lr:g})"
     for step, chosen in enumerate(_batches(rows, epochs, batch, seed)):
+        if step < kept.done:
+            continue
         ids, actions, attention = padded(
             [rows[i] for i in chosen], tokenizer.pad_token_id, model.device
         )
@@ -141,9 +161,28 @@ def clone(
         ).view_as(ids[:, 1:])
         on_action, real = actions[:, 1:], attention[:, 1:].bool()
         action_loss = nll[on_action].mean()
-        descend(model, optimizer, [action_loss + nll[real & ~on_action].mean()], schedule)
-        yield {"step": step, "steps": total, "action_loss": action_loss.item()}
+        loss = action_loss + nll[real & ~on_action].mean()
+        must_be_finite(loss, f"cloning, step {step} of {total}", remedy)
+        descend(model, optimizer, [loss], schedule)
+        kept.curve.append({"step": step, "steps": total, "action_loss": action_loss.item()})
+        kept.step()
+        yield kept.curve[-1]
     model.eval()
+    must_compute(model, rows[0][0], "cloning, after its last step", remedy)
+
+
+def _one_cycle(
+    optimizer: torch.optim.Optimizer, lr: float, steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Up to ``lr`` over a tenth of the steps, then along a cosine to 0.
+
+    torch divides by the tenth less one, which is 0 for ten steps, and the only step of one would
+    have the last one's rate.
+    """
+    share = 0.0999 if steps == 10 else 0.1
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, total_steps=max(2, steps), pct_start=share
+    )
 
 
 def _encode(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from qvlib.models import training
 from qvlib.models.local import quiet
+from qvlib.models.saving import saving
 
 
 class Silent:
@@ -32,6 +31,10 @@ class Silent:
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with saving(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
 
 
 class Order(torch.utils.data.Sampler):
@@ -134,18 +137,13 @@ def trained(trainer: Any, adapter: Path | None = None) -> PreTrainedModel:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
         if adapter is not None and trainer.is_world_process_zero():
-            model.save_pretrained(adapter)
+            with saving(adapter):
+                model.save_pretrained(adapter)
         model = model.merge_and_unload()
     # The trainer's forward is bound to this model, and would be in its copies too.
     for left in ("forward", "_is_accelerate_prepared"):
         vars(model).pop(left, None)
     return model.eval().requires_grad_(True)
-
-
-def checkpoints(folder: Path, settings: dict[str, Any], *data: Sequence[Any]) -> Path:
-    """The folder of checkpoints of a training with these settings and data, and of no other."""
-    text = repr((sorted(settings.items()), [[asdict(row) for row in rows] for rows in data]))
-    return folder / f"checkpoints-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -1,13 +1,20 @@
-"""What training loops share: order, batches, padding, the optimizer's step and its rate."""
+"""What training loops share: order, batches, padding, the optimizer's step, checkpoints."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from qvlib.base.errors import QvlibError
+from qvlib.base.files import write_atomic
+from qvlib.base.paths import display_path
 from qvlib.base.seeding import generator
 
 Rows = TypeVar("Rows", bound=Sequence[Any] | np.ndarray)
@@ -84,3 +91,77 @@ def scheduled(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """``rate_at`` as torch takes it."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, steps, schedule))
+
+
+def must_be_finite(values: torch.Tensor, what: str, remedy: str) -> None:
+    """Raise QvlibError where a loss, or what a trained model computes, is not finite.
+
+    what: what is trained and how far it is; remedy: the parameters to change.
+    """
+    if not torch.isfinite(values).all():
+        raise QvlibError(f"{what}: training diverged, its loss is not finite; {remedy}")
+
+
+@torch.no_grad()
+def must_compute(model: torch.nn.Module, ids: Sequence[int], what: str, remedy: str) -> None:
+    """``must_be_finite`` of a trained model's logits after ``ids``: its last step has no loss."""
+    row = torch.tensor([list(ids)], device=next(model.parameters()).device)
+    must_be_finite(model(input_ids=row, logits_to_keep=1).logits, what, remedy)
+
+
+def named(folder: str | Path, settings: dict[str, Any], *data: Sequence[Any]) -> Path:
+    """A path in ``folder`` for checkpoints of a training with these settings and data alone."""
+    text = repr((sorted(settings.items()), [list(rows) for rows in data]))
+    return Path(folder) / f"checkpoints-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+class Checkpoint:
+    """The state of a plain training loop in one file, replaced whole a tenth of the steps apart.
+
+    path: None = nothing is kept. ``curve``: the rows of the steps that are done. The schedule must
+    depend on the number of the step alone.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        steps: int,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        self._path, self._every = path, max(1, steps // 10)
+        self._model, self._optimizer, self._schedule = model, optimizer, schedule
+        self.curve: list[dict[str, Any]] = []
+        self.done = 0
+        if path is not None and path.is_file():
+            self._resume(path)
+
+    def step(self) -> None:
+        """Count a step, whose row is in ``curve``, and write the file where it is due."""
+        self.done += 1
+        if self._path is None or self.done % self._every:
+            return
+        state = {
+            "done": self.done,
+            "curve": self.curve,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self._path, buffer.getbuffer())
+
+    def _resume(self, path: Path) -> None:
+        device = next(self._model.parameters()).device
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+            self._model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.done, self.curve = state["done"], state["curve"]
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.PickleError):
+            raise QvlibError(
+                f"{display_path(path)}: no checkpoint of this training can be read; delete it to "
+                "train from the start"
+            ) from None
+        self._schedule.last_epoch = self.done

@@ -25,6 +25,8 @@ from qvlib.pipeline.work import (
     Parcel,
     Progress,
     check_device,
+    clear,
+    clear_elsewhere,
     guarded,
     is_elsewhere,
     one_thread,
@@ -77,22 +79,26 @@ def make_agents(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | Non
         for each, which in missing:
             stage = stack.enter_context(open_stage(each.params, which))
             if not stage.complete:
-                stages[stage.path.name] = stage, each.params
-                parts.append((each, which, stage.path / "training"))
+                scratch = stage.path / "training"
+                stages[stage.path.name] = stage, scratch, each.params
+                parts.append((each, which, scratch))
         executor = stack.enter_context(workers(params))
         executor.place(data_folders(params))
         bars: dict[str, tqdm] = {}
-        for item in _by_size(executor, parts, on_failure is not None) if parts else ():
+        work = _make if on_failure is None else _guarded
+        large = [part for part in parts if is_fine_tuned(part[0].params, part[1])]
+        for item in by_size(executor, work, parts, large, _key):
             if isinstance(item, Progress):
                 if item.label not in bars:
                     bars[item.label] = _bar(item, len(bars))
                 bars[item.label].update(item.step - bars[item.label].n)
                 continue
-            stage, made_for = stages[item.part]
+            stage, scratch, made_for = stages[item.part]
             if isinstance(item, Failed):
                 on_failure(made_for, item.message)
                 continue
             item.keep(stage)
+            clear(scratch)
             stage.finish(**item.facts)
         for bar in bars.values():
             bar.close()
@@ -103,14 +109,21 @@ def _bar(item: Progress, position: int) -> tqdm:
     return tqdm(total=item.steps, desc=title, unit="batch", position=position)
 
 
-def _by_size(executor: Executor, parts: Sequence[Part], guard: bool) -> Iterator[Item]:
-    """Small agents side by side; on this machine a large one takes all cores by itself."""
-    large = [part for part in parts if is_fine_tuned(part[0].params, part[1])]
-    if is_elsewhere(parts[0][0].params):
+def by_size(
+    executor: Executor,
+    work: Callable[..., Iterator[Any]],
+    parts: Sequence[tuple[Any, ...]],
+    large: Sequence[tuple[Any, ...]],
+    key: Callable[[Any], Any],
+) -> Iterator[Any]:
+    """Small models side by side; on this machine a large one takes all cores by itself.
+
+    A part begins with the context of its chain.
+    """
+    if parts and is_elsewhere(parts[0][0].params):
         large = []
     small = [part for part in parts if part not in large]
-    work = _guarded if guard else _make
-    yield from executor.stream(work, small, key=_key)
+    yield from executor.stream(work, small, key=key)
     for part in large:
         yield from work(*part)
 
@@ -141,7 +154,7 @@ def _make(context: Context, which: str, scratch: Path) -> Iterator[Progress | Ma
     if params.agent.warm_start:
         must_be_tunable(name, "warm_start")
     if name == "small":
-        yield from _cloned(context, which, part)
+        yield from _cloned(context, which, part, scratch)
     elif is_fine_tuned(params, which):
         yield from _warm_started(context, which, part, name, scratch)
     else:
@@ -163,9 +176,10 @@ def size_of(lm: Any) -> dict[str, Any]:
     return {"parameters": lm.model.num_parameters(), "vocabulary": len(lm.tokenizer), **told}
 
 
-def _cloned(context: Context, which: str, part: str) -> Iterator[Progress | Made]:
+def _cloned(context: Context, which: str, part: str, scratch: Path) -> Iterator[Progress | Made]:
     """A small model, trained from scratch by behaviour cloning."""
     from qvlib.models import small
+    from qvlib.models.local import LocalModel
 
     params, how = context.params, context.params.agent
     seed, pairs, tables, facts = _demonstrated(context, which)
@@ -185,15 +199,17 @@ def _cloned(context: Context, which: str, part: str) -> Iterator[Progress | Made
         lr=how.clone_lr,
         batch=how.clone_batch,
         seed=seed,
+        folder=scratch,
     ):
         curve.append(row)
         label = f"{which.replace('_', ' ')}, seed {params.run.seed}"
         yield Progress(label, row["step"] + 1, row["steps"])
     facts |= {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
     with tempfile.TemporaryDirectory(prefix="qvlib-") as folder:
-        models.save(model, tokenizer, Path(folder) / "model")
+        LocalModel(model, tokenizer).save(Path(folder) / "model")
         folders = {"model": Parcel(Path(folder) / "model")}
         yield Made(part, folders, {**tables, "curve": curve}, facts)
+    clear_elsewhere(params, scratch)
 
 
 def _warm_started(
@@ -203,7 +219,6 @@ def _warm_started(
     params, how = context.params, context.params.agent
     seed, pairs, tables, facts = _demonstrated(context, which)
     lm = models.load(context, name)
-    set_threads(params, processes(params))
     label = f"warm start, {which.replace('_', ' ')}"
     yield from fine_tuned(
         context,
@@ -214,11 +229,11 @@ def _warm_started(
         label,
         tables,
         facts | {"base": name},
+        processes(params),
         lr=how.warm_lr,
         epochs=how.clone_epochs,
         seed=seed,
     )
-    one_thread(params)
 
 
 def fine_tuned(
@@ -230,13 +245,18 @@ def fine_tuned(
     label: str,
     tables: dict[str, Any],
     facts: dict[str, Any],
+    threads: int,
     **how: Any,
 ) -> Iterator[Made]:
-    """A model fine-tuned on (state, action) decisions, with the batch and rank of a warm start."""
+    """A model fine-tuned on (state, action) decisions, with the batch and rank of a warm start.
+
+    threads: of this process on the CPU, while it trains.
+    """
     from qvlib.agents.fine_tuning import fine_tune, transcripts
 
     agent = context.params.agent
     rows = list(transcripts(lm, pairs))
+    set_threads(context.params, threads)
     tuned, curve, too_long = fine_tune(
         lm,
         rows,
@@ -246,17 +266,19 @@ def fine_tuned(
         label=label,
         **how,
     )
+    one_thread(context.params)
     curve_table = [
         {"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve
     ]
     with tempfile.TemporaryDirectory(prefix="qvlib-") as folder:
-        models.save(tuned.model, tuned.tokenizer, Path(folder) / "model")
+        tuned.save(Path(folder) / "model")
         yield Made(
             part,
             {"model": Parcel(Path(folder) / "model")},
             {**tables, "curve": curve_table},
             facts | size_of(tuned) | {"too_long": too_long},
         )
+    clear_elsewhere(context.params, scratch)
 
 
 def _demonstrated(

@@ -17,6 +17,7 @@ from qvlib.core.episodes import decisions, demonstrate
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Environment, QModel
 from qvlib.estimators import Problem, estimator_of
+from qvlib.pipeline.cards import notes
 from qvlib.pipeline.params import typed_settings
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def fit(
     """A Q model fitted to preference pairs of training tasks; ``reference`` does not change.
 
     estimator: by name or ``module:ESTIMATOR``; settings: its own, such as ``beta`` and ``dpo_lr``.
+    What went another way than usual, such as pairs too long for the model, is printed.
 
     Raises:
         QvlibError: no such estimator, or no pair fits the model's context.
@@ -124,7 +126,10 @@ def fit(
             scratch=Path(scratch) / "scratch",
         )
         folder = Path(scratch) / "model"
-        chosen.fit(problem, options).save(folder)
+        fitted = chosen.fit(problem, options)
+        for note in notes(fitted.facts):
+            print(note)
+        fitted.save(folder)
 
         def open_model(path: Path, dtype: str) -> LocalModel:
             style, longest = reference.style, reference.max_action_tokens

@@ -59,3 +59,14 @@ def dropped_pairs(facts: Mapping[str, Any]) -> str:
         f"{train} training and {held_out} held-out pairs are longer than the model's context and "
         "were dropped."
     )
+
+
+def notes(facts: Mapping[str, Any]) -> list[str]:
+    """What to tell of a fit that went another way than usual, a line each."""
+    lines = [dropped_pairs(facts)]
+    if not facts.get("packed", True):
+        lines.append(
+            "The two actions of a pair cannot share a pass of this kind of model: each has one of "
+            "its own, which takes longer."
+        )
+    return [line for line in lines if line]

@@ -18,7 +18,7 @@ from qvlib.estimators import estimator_of
 from qvlib.models.names import SERVED, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.work import one_thread
-from qvlib.runs.stage import read_stage
+from qvlib.runs.stage import Stage, read_stage
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
 
@@ -48,15 +48,15 @@ def load_of_stage(context: Surroundings, which: str = "agent", dtype: str = "") 
         QvlibError: it is another one now than when the stage was made.
     """
     stage = read_stage(context.params, which)
-    tuned = stage.path / "model"
-    if tuned.is_dir():
-        return load(context, tuned, dtype)
-    lm = load(context, stage.facts["model"], dtype)
+    name = stage.facts.get("model")
+    if not name:
+        return load(context, model_folder(stage, "model"), dtype)
+    lm = load(context, name, dtype)
     known = stage.facts.get("commit")
     if known and commit_of(lm) != known:
         raise QvlibError(
-            f"{stage.facts['model']} has changed on the hub since this run began (commit "
-            f"{known:.8}, now {commit_of(lm)!s:.8}); name a folder with that commit, or delete "
+            f"{name} has changed on the hub since this run began (commit {known:.8}, now "
+            f"{commit_of(lm)!s:.8}); name a folder with that commit, or delete "
             f"{display_path(stage.path)} and what is built on it"
         )
     return lm
@@ -65,6 +65,21 @@ def load_of_stage(context: Surroundings, which: str = "agent", dtype: str = "") 
 def commit_of(lm: Any) -> str | None:
     """The commit of the hub that a local model was read from; None for one from a folder."""
     return getattr(lm.model.config, "_commit_hash", None)
+
+
+def model_folder(stage: Stage, name: str) -> Path:
+    """The folder of a model that a stage has made.
+
+    Raises:
+        QvlibError: it is gone.
+    """
+    folder = stage.path / name
+    if not folder.is_dir():
+        raise QvlibError(
+            f"{display_path(folder)} is gone; restore it, or delete the folder "
+            f"{display_path(stage.path)} to make the stage anew"
+        )
+    return folder
 
 
 def load_reference(context: Surroundings) -> Any:
@@ -92,7 +107,7 @@ def load_reference(context: Surroundings) -> Any:
 def load_q(context: Surroundings, which: str, name: str) -> QModel:
     """A fitted Q model of a stage, ``q_model`` or ``control``, by the estimator that made it."""
     params = context.params
-    folder = read_stage(params, which).path / name
+    folder = model_folder(read_stage(params, which), name)
     estimator = estimator_of(params.q_model.estimator)
     open_model = functools.partial(load, context)
     return estimator.load(folder, context.reference(), params.estimator, open_model)
@@ -133,15 +148,6 @@ def chat(context: Surroundings, tokenizer: Any) -> Any:
     return Chat(
         tokenizer, told.instructions, told.first, told.examples, told.thoughts, told.prompt_tokens
     )
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a model and its tokenizer as transformers does."""
-    from qvlib.models.local import quiet
-
-    with quiet():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def served(context: Surroundings, name: str) -> Any:

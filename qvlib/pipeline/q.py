@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
+from qvlib.base.files import write_json
 from qvlib.core.preferences import hold_out, shuffle_winners
 from qvlib.estimators import Problem, estimator_of
+from qvlib.models.saving import saving
 from qvlib.pipeline.agents import OnFailure
-from qvlib.pipeline.cards import dropped_pairs, model_card
+from qvlib.pipeline.cards import model_card, notes
 from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders
 from qvlib.pipeline.pairs import load_pairs, load_trees
@@ -23,6 +27,8 @@ from qvlib.pipeline.work import (
     Failed,
     Made,
     Parcel,
+    clear,
+    clear_elsewhere,
     guarded,
     on_own_device,
     one_thread,
@@ -30,14 +36,16 @@ from qvlib.pipeline.work import (
 )
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
+FACTS = "facts.json"  # beside a model's weights, so that what was fitted is not fitted again
+
 
 def train_q(run: Params | Context) -> Stage:
     """Fit the Q model of each chain to its preference pairs, and the controls beside it.
 
     ``q_model`` holds ``model/`` and ``curve.parquet``. ``control`` holds the same training on the
     same pairs with each winner drawn by a coin: ``model-<k>/`` and ``curve-<k>.parquet`` for each
-    shuffle. A printed line tells how many pairs did not fit the model's context, if any. Gives the
-    first chain's Q model.
+    shuffle. A printed line tells how many pairs did not fit the model's context, if any, and one
+    where pairs could not be packed. Gives the first chain's Q model.
 
     Several processes that a launcher started (``qvlib train``) fit each model together; the first
     alone writes.
@@ -50,19 +58,21 @@ def train_q(run: Params | Context) -> Stage:
     context = context_of(run)
     fit([(chain, stage) for chain in chains(context) for stage in ("q_model", "control")])
     stage = read_stage(context.params.each_seed()[0], "q_model")
-    if dropped_pairs(stage.facts) and rank()[0] == 0:
-        print(dropped_pairs(stage.facts))
+    if rank()[0] == 0:
+        for note in notes(stage.facts):
+            print(note)
     return stage
 
 
 def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None) -> None:
     """Fit the models of stages that are not done, each model a part of the work.
 
+    A model that was fitted before its stage was stopped is not fitted again.
+
     on_failure: told of a model that cannot be fitted, while others go on; without it, raised.
     """
     missing = [(each, stage) for each, stage in todo if not is_complete(each.params, stage)]
     total = sum(len(_names(each.params, stage)) for each, stage in todo)
-    left = sum(len(_names(each.params, stage)) for each, stage in missing)
     if not missing:
         return
     params = missing[0][0].params
@@ -73,17 +83,21 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
         stages, parts = {}, []
         for each, which in missing:
             stage = stack.enter_context(open_stage(each.params, which))
-            if not stage.complete:
-                names = _names(each.params, which)
-                stages[stage.path.name] = stage, dict.fromkeys(names), each.params
-                parts += [(each, which, name, stage.path / f"{name}-trl") for name in names]
+            if stage.complete:
+                continue
+            facts = _fitted(stage.path, _names(each.params, which))
+            left = [name for name, known in facts.items() if known is None]
+            if not left:  # stopped between the last model and the end
+                _finish(stage, facts)
+            stages[stage.path.name] = stage, facts, each.params
+            parts += [(each, which, name, _scratch(stage.path, name)) for name in left]
         executor = stack.enter_context(workers(params))
         for each, _ in missing:
             made_before = ("agent", "trees", "pairs")
             executor.place(
                 [*data_folders(each.params), *(stage_path(each.params, s) for s in made_before)]
             )
-        bar = tqdm(total=total, initial=total - left, desc="fitting Q models", unit="model")
+        bar = tqdm(total=total, initial=total - len(parts), desc="fitting Q models", unit="model")
         with bar:
             work = fit_model if on_failure is None else _guarded
             for made in executor.stream(work, parts, key=lambda made: made.part):
@@ -93,6 +107,7 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
                     on_failure(fitted_for, made.message)
                     continue
                 made.keep(stage)
+                clear(_scratch(stage.path, name))
                 facts[name] = dict(made.facts)
                 if all(value is not None for value in facts.values()):
                     _finish(stage, facts)
@@ -104,6 +119,17 @@ def _names(params: Params, which: str) -> list[str]:
     if which == "q_model":
         return ["model"]
     return [f"model-{k}" for k in range(params.q_model.control_shuffles)]
+
+
+def _scratch(folder: Path, name: str) -> Path:
+    """Where the training of a stage's model keeps its checkpoints."""
+    return folder / f"{name}-training"
+
+
+def _fitted(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+    """The facts of a stage's models; None of those that are not fitted yet."""
+    files = [(name, folder / name / FACTS) for name in names]
+    return {name: json.loads(f.read_bytes()) if f.is_file() else None for name, f in files}
 
 
 def _finish(stage: Stage, facts: dict[str, dict]) -> None:
@@ -156,9 +182,12 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         fitted.save(folder)
         facts = {"control": which == "control", **fitted.facts}
         card = model_card(params, facts, fitted.card)
-        (folder / "README.md").write_text(card)
+        with saving(folder):
+            (folder / "README.md").write_text(card)
+        write_json(folder / FACTS, fitted.facts)
         tables = {name.replace("model", "curve"): fitted.curve}
         yield Made(part, {name: Parcel(folder)}, tables, fitted.facts)
+    clear_elsewhere(params, scratch)
 
 
 def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
@@ -169,13 +198,16 @@ def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
         with ExitStack() as stack:
             writes = rank()[0] == 0
             stage = stack.enter_context(open_stage(each.params, which)) if writes else None
-            folder = stage_path(each.params, which)
-            facts = {}
-            for name in _names(each.params, which):
-                for made in fit_model(each, which, name, folder / f"{name}-trl"):
+            folder, names = stage_path(each.params, which), _names(each.params, which)
+            facts = _fitted(folder, names)
+            for name in [name for name in names if facts[name] is None]:
+                for made in fit_model(each, which, name, _scratch(folder, name)):
                     facts[name] = dict(made.facts)
                     if stage is not None:
                         made.keep(stage)
             if stage is not None:
                 _finish(stage, facts)
         torch.distributed.barrier()  # what the first process wrote is there for the others
+        if stage is not None:
+            for name in names:
+                clear(_scratch(folder, name))

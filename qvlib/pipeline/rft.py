@@ -10,12 +10,12 @@ import numpy as np
 
 from qvlib.agents.rft import best_episodes
 from qvlib.core.episodes import decisions
-from qvlib.pipeline.agents import fine_tuned, must_be_tunable
+from qvlib.pipeline.agents import by_size, fine_tuned, must_be_tunable
 from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders
 from qvlib.pipeline.pairs import load_trees
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.work import Made, one_thread, workers
+from qvlib.pipeline.work import Made, clear, one_thread, processes, workers
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
 
@@ -35,21 +35,27 @@ def train_rft(run: Params | Context) -> Stage:
     if missing:
         with ExitStack() as stack:
             executor = stack.enter_context(workers(context.params))
-            stages, parts = {}, []
+            stages = {}
             for each in missing:
                 stage = stack.enter_context(open_stage(each.params, "rft"))
                 if not stage.complete:
-                    stages[stage.path.name] = stage
-                    parts.append((each, stage.path / "training"))
+                    stages[stage.path.name] = stage, each, stage.path / "training"
                 made_before = (stage_path(each.params, s) for s in ("agent", "trees"))
                 executor.place([*data_folders(each.params), *made_before])
-            for made in executor.stream(_tune, parts, key=lambda made: made.part):
-                made.keep(stages[made.part])
-                stages[made.part].finish(**made.facts)
+            is_large = context.params.agent.agent != "small"
+            side_by_side = 1 if is_large else min(executor.workers, max(1, len(stages)))
+            threads = max(1, processes(context.params) // side_by_side)
+            parts = [(each, scratch, threads) for _, each, scratch in stages.values()]
+            large = parts if is_large else []
+            for made in by_size(executor, _tune, parts, large, key=lambda made: made.part):
+                stage, _, scratch = stages[made.part]
+                made.keep(stage)
+                clear(scratch)
+                stage.finish(**made.facts)
     return read_stage(context.params.each_seed()[0], "rft")
 
 
-def _tune(context: Context, scratch: Path) -> Iterator[Made]:
+def _tune(context: Context, scratch: Path, threads: int) -> Iterator[Made]:
     params, how = context.params, context.params.rft
     one_thread(params)
     environment, trees = context.environment, load_trees(params)
@@ -75,7 +81,9 @@ def _tune(context: Context, scratch: Path) -> Iterator[Made]:
         "RFT",
         {"demonstrations": episodes},
         facts,
+        threads,
         lr=how.rft_lr,
+        rate="rft_lr",
         epochs=how.rft_epochs,
         seed=params.run.seed,
     )

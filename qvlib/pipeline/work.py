@@ -19,6 +19,7 @@ from qvlib.base.executors import Executor
 from qvlib.base.executors.processes import process_count, rank
 from qvlib.base.files import write_atomic
 from qvlib.models.names import is_remote
+from qvlib.models.saving import saving
 from qvlib.pipeline.params import Params
 from qvlib.runs.stage import Stage
 
@@ -135,8 +136,20 @@ class Made:
             temporary, final = stage.path / f".{name}.tmp", stage.path / name
             for folder in (temporary, final):
                 shutil.rmtree(folder, ignore_errors=True)
-            parcel.write(temporary)
-            os.replace(temporary, final)
+            with saving(final):
+                parcel.write(temporary)
+                os.replace(temporary, final)
+
+
+def clear(scratch: Path) -> None:
+    """Delete the checkpoints of a training whose model is kept."""
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def clear_elsewhere(params: Params, scratch: Path) -> None:
+    """``clear`` on a machine that the driver does not see, when it has what was made."""
+    if is_elsewhere(params):
+        clear(scratch)
 
 
 def write_table(stage: Stage, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
