@@ -13,7 +13,7 @@ from dataclasses import replace
 from qvlib.agents import best_of_n, mcts, reranking, rft, sampling
 from qvlib.agents.arm import Arm, Player
 from qvlib.base.errors import QvlibError
-from qvlib.base.imports import attribute
+from qvlib.base.imports import attribute, module
 
 ARMS: tuple[Arm, ...] = (
     sampling.SAMPLE,
@@ -47,7 +47,7 @@ def arms_of(extra: Sequence[str] = ()) -> tuple[Arm, ...]:
         value = attribute(name, "extra_arms")
         if not isinstance(value, Arm):
             raise QvlibError(f"extra_arms: {name!r} is no qvlib.agents.arm.Arm; make one there")
-        own.append(replace(value, origin=name))
+        own.append(replace(value, origin=name, sha256=module(name, "extra_arms")[1]))
     arms = (*ARMS, *own)
     names = [each.name for each in arms]
     for name in names:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import multiprocessing
 import platform
 import resource
 import subprocess
@@ -15,6 +18,7 @@ from typing import Any
 from qvlib import __version__
 from qvlib.base.executors.processes import cores
 
+_told: set[str] = set()  # hashes of other code that was told of
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
 
 
@@ -64,6 +68,38 @@ def git_state() -> dict[str, Any] | None:
         return None
     changed = _git(folder, "status", "--porcelain", "--", ":/", ":(top,exclude)results")
     return {"commit": commit, "dirty": bool(changed)}
+
+
+@functools.cache
+def code_hash() -> str:
+    """A hash of qvlib's own code, as it was when first asked for."""
+    folder = Path(__file__).resolve().parents[1]
+    whole = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{name} {len(content)}\n".encode() + content)
+    return whole.hexdigest()
+
+
+def tell_other_code(folder: str, manifest: Mapping[str, Any]) -> None:
+    """One line on stderr where other code than today's made a stage; once for each such code."""
+    code = manifest.get("code", "")
+    if code == code_hash() or code in _told or multiprocessing.parent_process() is not None:
+        return
+    _told.add(code)
+    print(
+        f"warning: {folder} was made by {_called(manifest.get('git'))}, and this is "
+        f"{_called(git_state())}: other code may have made something else of the same parameters; "
+        "delete the folder to make it anew",
+        file=sys.stderr,
+    )
+
+
+def _called(git: Mapping[str, Any] | None) -> str:
+    if not git:
+        return "other code, outside git"
+    return f"commit {git['commit'][:9]}" + " with changes" * bool(git["dirty"])
 
 
 def machine(device: str) -> dict[str, Any]:
