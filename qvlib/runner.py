@@ -25,7 +25,7 @@ from qvlib.base.terminal import Forward, format_duration, printable
 from qvlib.pipeline import grids
 from qvlib.pipeline.notebook import assigned
 from qvlib.pipeline.params import PER_ROUND, Params, load
-from qvlib.runs.provenance import now, provenance
+from qvlib.runs.provenance import code_hash, now, provenance
 from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
 GRID_FROM = "06"
@@ -63,11 +63,12 @@ def run(
 
     Args:
         only: numbers or names of the notebooks to run, ``["02", "05_evaluate"]``; None = all.
-        force: run also what is up to date.
+        force: run also what is up to date, over results of other parameters too.
         overrides: parameters instead of the file's.
 
     Raises:
-        QvlibError: wrong parameters (before any kernel starts), or a notebook raised one.
+        QvlibError: wrong parameters or a name that other parameters have (before any kernel
+            starts), or a notebook raised one.
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
@@ -77,7 +78,9 @@ def run(
     if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
         grids.read(params)  # else a mistake in it would be told hours later
         grid = grids.file_hash(params)
-    package = package_hash()
+    package = code_hash()
+    if not force:
+        must_be_alike(results, params)
     started = time.monotonic()
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
@@ -95,9 +98,11 @@ def run(
             continue
         print(label, flush=True)
         before, begun = seconds_spent(params, notebook.stem), time.monotonic()
+        there = _written(results)
         executed = execute(notebook, _given(params, notebook))
         spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
-        render(executed, results, notebook.stem, stamp | {"seconds": spent[notebook.stem]})
+        stamp |= {"seconds": spent[notebook.stem], "files": _made_since(results, there)}
+        render(executed, results, notebook.stem, stamp)
         print(f"{label}: {format_duration(spent[notebook.stem])}", flush=True)
     if only is None:
         _write_manifest(results, params, spent)
@@ -169,9 +174,11 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
                 _tidied(output) for output in cell.outputs if output.get("name") != "stderr"
             ]
     notebook.metadata["qvlib"] = {"complete": True, **stamp}
+    notebook.metadata["qvlib"]["cells"] = _digest(json.loads(nbformat.writes(notebook))["cells"])
     html, _ = HTMLExporter(template_name="classic").from_notebook_node(
         notebook, {"metadata": {"name": name}}
     )
+    notebook.metadata["qvlib"]["html"] = _hash(html.encode())
     write_atomic(results / "html" / f"{name}.html", html)
     write_atomic(
         results / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n"
@@ -192,18 +199,80 @@ def has_worked(params: Params, name: str) -> bool:
     return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
 
 
-def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
-    """The seconds a notebook took, if its rendered copy has this stamp; else None."""
+def must_be_alike(results: Path, params: Params) -> None:
+    """Raise QvlibError if results of this name were made with parameters that decide otherwise."""
     try:
-        metadata = json.loads((results / "notebooks" / f"{name}.ipynb").read_bytes())["metadata"][
-            "qvlib"
-        ]
-        same = metadata["complete"] and all(metadata[k] == v for k, v in stamp.items())
-        return (
-            metadata["seconds"] if same and (results / "html" / f"{name}.html").exists() else None
+        kept = {**json.loads((results / "manifest.json").read_bytes())["parameters"]}
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours
+        return
+    decide = {
+        name
+        for stage in params.stages()
+        for fields in params.deciding(stage).values()
+        for name in fields
+    } | {"seeds"}
+    for name, value in params.flat().items():
+        if name in decide and name in kept and kept[name] != value:
+            raise QvlibError(
+                f"{display_path(results)} was rendered with {name} = {kept[name]!r:.40}, and this "
+                f"run has {value!r:.40}; give it a name of its own (-p name NAME), or render anew "
+                "over it with --force"
+            )
+
+
+def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | None:
+    """The seconds a notebook took, if its rendered copy has this stamp and nothing of it changed.
+
+    Its HTML, its outputs and the files that it wrote are looked at; else None.
+    """
+    try:
+        notebook = _rendered(results, name)
+        metadata = notebook["metadata"]["qvlib"]
+        same = (
+            metadata["complete"]
+            and all(metadata[k] == v for k, v in stamp.items())
+            and metadata["cells"] == _digest(notebook["cells"])
+            and metadata["html"] == _hash((results / "html" / f"{name}.html").read_bytes())
+            and _are_as_written(results, metadata["files"])
         )
+        return metadata["seconds"] if same else None
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours: then it is made
         return None
+
+
+def _rendered(results: Path, name: str) -> Any:
+    return json.loads((results / "notebooks" / f"{name}.ipynb").read_bytes())
+
+
+def _are_as_written(results: Path, names: Mapping[str, str]) -> bool:
+    """Whether these files are as the last notebook that wrote them left them."""
+    last = dict(names)
+    for path in sorted((results / "notebooks").glob("*.ipynb")):
+        last |= _rendered(results, path.stem)["metadata"]["qvlib"].get("files", {})
+    return all(_hash((results / name).read_bytes()) == last[name] for name in names)
+
+
+def _written(results: Path) -> dict[str, tuple[int, int]]:
+    """Figures, tables and numbers of a results folder, and what changes whenever one is written."""
+    files = (path for path in results.rglob("*") if path.is_file())
+    return {
+        path.relative_to(results).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in files
+        if path.relative_to(results).parts[0] not in ("notebooks", "html", "manifest.json")
+    }
+
+
+def _made_since(results: Path, before: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """File -> hash of what was written since."""
+    return {
+        name: _hash((results / name).read_bytes())
+        for name, state in sorted(_written(results).items())
+        if before.get(name) != state
+    }
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def notebook_hash(path: Path) -> str:
@@ -216,17 +285,6 @@ def notebook_hash(path: Path) -> str:
         [
             [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])]
             for c in cells
-        ]
-    )
-
-
-def package_hash() -> str:
-    """A hash of qvlib's own code."""
-    folder = Path(__file__).parent
-    return _digest(
-        [
-            [str(p.relative_to(folder)), hashlib.blake2b(p.read_bytes()).hexdigest()]
-            for p in sorted(folder.rglob("*.py"))
         ]
     )
 
@@ -370,4 +428,4 @@ def _report(results: Path, seconds: float) -> None:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return _hash(json.dumps(value, sort_keys=True).encode())

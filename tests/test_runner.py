@@ -79,8 +79,8 @@ def test_runs_skips_and_runs_again(project, capfd):
     assert len(ran(project)) == 1 and "up to date" in capfd.readouterr().out
     assert main(["run", "tiny.yml", "--force"]) == 0
     assert len(ran(project)) == 2
-    assert main(["run", "tiny.yml", "-p", "seed", "4"]) == 0
-    assert ran(project)[-1].startswith("tiny 4 ")
+    assert main(["run", "tiny.yml", "-p", "seed", "4", "-p", "name", "other"]) == 0
+    assert ran(project)[-1].startswith("other 4 ")
 
 
 def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
@@ -171,7 +171,7 @@ def test_what_makes_a_copy_outdated(project):
     )
     notebook = nbformat.read(project.path / "notebooks/00_look.ipynb", as_version=4)
     assert runner.up_to_date(results, "00_look", stamp) is None
-    runner.render(notebook, results, "00_look", stamp | {"seconds": 1.5})
+    runner.render(notebook, results, "00_look", stamp | {"seconds": 1.5, "files": {}})
     assert runner.up_to_date(results, "00_look", stamp) == 1.5
     for key in stamp:
         assert runner.up_to_date(results, "00_look", stamp | {key: "other"}) is None

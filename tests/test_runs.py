@@ -382,13 +382,6 @@ def test_the_table_does_not_depend_on_the_order_of_completion(params, tmp_path):
         "node": [0, 1, 0, 1],
         "visits": [1, 2, 1, 2],
     }
-    (stage.path / "trees.jsonl").unlink()
-    assert read_stage(own, "trees").records("trees")[0] == {
-        "task": "a",
-        "reward": 1.0,
-        "node": 0,
-        "visits": 1,
-    }
 
 
 def test_relative_folders_lie_in_the_project(tmp_path, monkeypatch):

@@ -60,7 +60,8 @@ class Arm:
         stage they name (``rerank``, ``search``). settings: parameters of its own.
     active: whether a run with these parameters plays it. variants: how many there are.
     against: the arm that its gain is over. sampled: whose model proposes, for the bill of a server;
-        "" where no server could.
+        "" where no server could. origin, sha256: of one's own, what names it and the hash of its
+        module; filled in by ``arms_of``.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Arm:
     against: str = "sample"
     sampled: str = "agent"
     origin: str = ""
+    sha256: str = ""
 
     def names(self, params: Any) -> Sequence[str]:
         """The names of its variants, as they stand in the records of episodes."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from qvlib.agents import best_of_n, mcts, reranking, rft, sampling
 from qvlib.agents.arm import KINDS, Arm, Player
 from qvlib.base.errors import QvlibError
-from qvlib.base.imports import attribute
+from qvlib.base.imports import attribute, module
 
 ARMS: tuple[Arm, ...] = (
     sampling.SAMPLE,
@@ -53,7 +53,8 @@ def arms_of(extra: Sequence[str] = ()) -> tuple[Arm, ...]:
                 f"extra_arms: arm {value.name!r} is of kind {value.kind!r:.60}; give one of "
                 f"{', '.join(map(repr, KINDS))}"
             )
-        arms.insert(_after(arms, value), replace(value, origin=name))
+        own = replace(value, origin=name, sha256=module(name, "extra_arms")[1])
+        arms.insert(_after(arms, value), own)
     names = [each.name for each in arms]
     for name in names:
         if names.count(name) > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.files import append_line, mend_tail
+from qvlib.base.files import append_line, mend_tail, open_own
 from qvlib.base.paths import display_path, resolve
 
 MOST_TOKENS = 2**31 - 1  # of one answer; more is no count
@@ -126,7 +127,7 @@ class ReplyCache:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(self.path, "ab")
+            file = open(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
         except OSError as error:
             raise QvlibError(
                 f"{display_path(self.path)} cannot be written: {error.strerror}; "

@@ -14,6 +14,7 @@ import struct
 from pathlib import Path
 
 from qvlib.base.errors import QvlibError, one_line
+from qvlib.base.files import hidden
 
 
 def cache_folder() -> Path:
@@ -71,7 +72,7 @@ def _convert(file: Path, folder: Path) -> None:
 
     from qvlib.models.local import quiet
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = hidden(folder)
     try:
         with quiet():
             # Not dequantised it could not be saved.

@@ -86,7 +86,8 @@ def play_stage(
 
 
 def _played(stage: Stage, name: str) -> frozenset[str]:
-    return frozenset(r["task"] for r in stage.records("episodes") if r["arm"] == name)
+    records = stage.each("episodes", needs=("arm",))
+    return frozenset(record["task"] for record in records if record["arm"] == name)
 
 
 def _played_anew(

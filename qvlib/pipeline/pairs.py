@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from typing import Any
 
 from qvlib.base.errors import QvlibError
@@ -36,7 +38,7 @@ def make_chain_pairs(context: Context) -> None:
         if stage.complete:
             return
         rule = params.pairs
-        trees = load_trees(params)
+        trees = _Counted(each_tree(params))
         pairs = build_pairs(trees, rule.pairs, rule.min_margin, rule.min_visits)
         if not pairs:
             raise QvlibError(
@@ -45,15 +47,37 @@ def make_chain_pairs(context: Context) -> None:
             )
         write_table(stage, "pairs", [pair.record() for pair in pairs])
         tasks = len({pair.task for pair in pairs})
-        stage.finish(pairs=len(pairs), tasks=tasks, trees=len(trees))
+        stage.finish(pairs=len(pairs), tasks=tasks, trees=trees.count)
+
+
+class _Counted:
+    """Counts what is taken from an iterator."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.count = 0
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self.count += 1
+            yield item
+
+
+def each_tree(params: Params) -> Iterator[dict[str, Any]]:
+    """The trees that make pairs, those of earlier rounds included, sorted by task, one at a time.
+
+    However many there are, few are held at once.
+    """
+    rounds = [params]
+    while rounds[-1].search.rounds > 1:
+        rounds.append(rounds[-1].round_before())
+    sorted_trees = (read_stage(each, "trees").each("trees", ["task"]) for each in rounds)
+    return heapq.merge(*sorted_trees, key=lambda tree: tree["task"])
 
 
 def load_trees(params: Params) -> list[dict[str, Any]]:
-    """The trees that make pairs, those of earlier rounds included, sorted by task."""
-    trees = read_stage(params, "trees").records("trees")
-    if params.search.rounds > 1:
-        trees += load_trees(params.round_before())
-    return sorted(trees, key=lambda tree: tree["task"])
+    """The trees of ``each_tree``, all at once."""
+    return list(each_tree(params))
 
 
 def load_pairs(params: Params) -> list[Pair]:

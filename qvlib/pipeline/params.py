@@ -512,7 +512,11 @@ class Params:
             for name, value in settings.deciding(kind).items()
         }
         if stage.startswith(EPISODES) and arm.origin:
-            fields["arm"] = arm.origin  # another module's arm of the same name is another arm
+            # Another module's arm of the same name is another arm, and so is one that was edited.
+            fields |= {"arm": arm.origin, "arm sha256": arm.sha256}
+        if stage == "q_model":
+            sources = estimators.estimator_of(self.q_model.estimator).sources
+            fields |= {f"{file} sha256": sha256 for file, sha256 in sources.items()}
         return fields | self._models(fields)
 
     def _models(self, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from qvlib.base import executors
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors import Executor
 from qvlib.base.executors.processes import process_count, rank
-from qvlib.base.files import write_atomic
+from qvlib.base.files import hidden, remove
 from qvlib.models.names import is_remote
 from qvlib.models.saving import saving
 from qvlib.pipeline.params import Params
+from qvlib.runs import parquet
 from qvlib.runs.stage import Stage
 
 
@@ -133,11 +133,11 @@ class Made:
         for name, rows in self.tables.items():
             write_table(stage, name, rows)
         for name, parcel in self.folders.items():
-            temporary, final = stage.path / f".{name}.tmp", stage.path / name
-            for folder in (temporary, final):
-                shutil.rmtree(folder, ignore_errors=True)
+            final = stage.path / name
+            temporary = hidden(final)
             with saving(final):
                 parcel.write(temporary)
+                remove(final)
                 os.replace(temporary, final)
 
 
@@ -154,11 +154,7 @@ def clear_elsewhere(params: Params, scratch: Path) -> None:
 
 def write_table(stage: Stage, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table made at once, whole or not at all."""
-    import pandas as pd
-
-    buffer = io.BytesIO()
-    pd.DataFrame(rows).to_parquet(buffer, index=False)
-    write_atomic(stage.path / f"{name}.parquet", buffer.getvalue())
+    parquet.write(stage.path / f"{name}.parquet", lambda: rows)
 
 
 def check_device(params: Params) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import multiprocessing
 import platform
 import re
 import resource
@@ -17,6 +20,7 @@ from qvlib import __version__
 from qvlib.base.executors.processes import cores
 
 HERE = Path(__file__).resolve().parent
+_told: set[str] = set()  # hashes of other code that was told of
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas")
 
 
@@ -79,6 +83,38 @@ def commits_since(commit: str, paths: Sequence[str], code: Path = HERE) -> tuple
     count = _git(code, "rev-list", "--count", f"{commit}..HEAD", "--", *of)
     last = _git(code, "rev-list", "-1", "HEAD", "--", *of)
     return (int(count), last) if count and last else None
+
+
+@functools.cache
+def code_hash() -> str:
+    """A hash of qvlib's own code, as it was when first asked for."""
+    folder = Path(__file__).resolve().parents[1]
+    whole = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{name} {len(content)}\n".encode() + content)
+    return whole.hexdigest()
+
+
+def tell_other_code(folder: str, manifest: Mapping[str, Any]) -> None:
+    """One line on stderr where other code than today's made a stage; once for each such code."""
+    code = manifest.get("code", "")
+    if code == code_hash() or code in _told or multiprocessing.parent_process() is not None:
+        return
+    _told.add(code)
+    print(
+        f"warning: {folder} was made by {_called(manifest.get('git'))}, and this is "
+        f"{_called(git_state())}: other code may have made something else of the same parameters; "
+        "delete the folder to make it anew",
+        file=sys.stderr,
+    )
+
+
+def _called(git: Mapping[str, Any] | None) -> str:
+    if not git:
+        return "other code, outside git"
+    return f"commit {git['commit'][:9]}" + " with changes" * bool(git["dirty"])
 
 
 def machine(device: str) -> dict[str, Any]:

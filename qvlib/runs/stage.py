@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import json
 import os
 import time
@@ -18,10 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qvlib.base.errors import QvlibError
-from qvlib.base.files import append_line, mend_tail, read_lines, write_atomic, write_json
+from qvlib.base.errors import QvlibError, of_the_machine
+from qvlib.base.files import (
+    Line,
+    append_line,
+    as_json,
+    broken_line,
+    mend_tail,
+    open_own,
+    read_lines,
+    remove,
+    write_atomic,
+    write_json,
+)
 from qvlib.base.paths import display_path, resolve
-from qvlib.runs.provenance import now, peak_memory, provenance
+from qvlib.runs import checksums, parquet
+from qvlib.runs.manifests import ill_typed, is_number
+from qvlib.runs.provenance import code_hash, now, peak_memory, provenance, tell_other_code
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,18 +116,31 @@ class Stage:
     def records(self, name: str) -> list[dict[str, Any]]:
         """The finished records in order of completion; a line torn by a kill is left out.
 
-        From ``<name>.jsonl``, or where only ``<name>.parquet`` was kept, its rows.
+        Raises:
+            QvlibError: a line is not as it was written.
         """
-        lines, table = self.path / f"{name}.jsonl", self.path / f"{name}.parquet"
-        if lines.exists() or not table.exists():
-            return read_lines(lines)
-        return self.table(name).to_dict("records")
+        return list(self.each(name))
+
+    def each(
+        self, name: str, sort: Sequence[str] = (), needs: Sequence[str] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """``records`` one at a time, so that few are held at once.
+
+        sort: fields to sort by. needs: fields that each record has, beside ``task``.
+        """
+        path = self.path / f"{name}.jsonl"
+        lines = (_checked(path, line, ("task", *sort, *needs)) for line in read_lines(path))
+        yield from _sorted(path, lines, sort) if sort else (line.record for line in lines)
 
     def done(self, name: str, key: str | Sequence[str] = "task") -> set[Any]:
-        """The ids that are finished; tuples of them where ``key`` names several fields."""
-        if isinstance(key, str):
-            return {record[key] for record in self.records(name)}
-        return {tuple(record[k] for k in key) for record in self.records(name)}
+        """The ids that are finished; tuples of them where ``key`` names several fields.
+
+        Raises:
+            QvlibError: a line is not as it was written.
+        """
+        keys = (key,) if isinstance(key, str) else tuple(key)
+        ids = (tuple(record[k] for k in keys) for record in self.each(name, needs=keys))
+        return {one[0] if isinstance(key, str) else one for one in ids}
 
     def append(self, name: str, record: Mapping[str, Any]) -> None:
         """Keep a finished record; it is on the disk when the call returns."""
@@ -132,38 +157,32 @@ class Stage:
         Sorted, so that the order of completion leaves no trace.
 
         Args:
-            sort: the column or columns to sort by.
+            sort: the column or columns to sort by; with ``explode`` the first is the record's.
             explode: a field that holds a list of mappings: each becomes a row, with the
                 record's scalar fields repeated.
         """
-        import pandas as pd
-
         self._must_be_writable()
-        records = self.records(name)
-        rows = (
-            [row for record in records for row in _exploded(record, explode)]
-            if explode
-            else records
-        )
-        table = pd.DataFrame(rows)
         keys = [sort] if isinstance(sort, str) else list(sort)
-        if rows:
-            table = table.sort_values(keys, kind="stable", ignore_index=True)
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        return write_atomic(self.path / f"{name}.parquet", buffer.getvalue())
+        of_records = keys[:1] if explode else keys
+        path = self.path / f"{name}.parquet"
+        return parquet.write(path, lambda: self.each(name, of_records), keys, explode)
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table that ``to_parquet`` wrote."""
-        import pandas as pd
+        """The table that ``to_parquet`` wrote.
 
-        return pd.read_parquet(self.path / f"{name}.parquet")
+        Raises:
+            QvlibError: it is gone, or no whole Parquet file.
+        """
+        return parquet.read(self.path / f"{name}.parquet")
 
     def finish(self, **facts: Any) -> None:
-        """Mark the stage complete and keep facts about it in the manifest."""
+        """Mark the stage complete; the manifest keeps facts about it and checksums of its files."""
         self._must_be_writable()
         self._close_session()
         self.manifest.update(status="complete", finished=now(), facts={**self.facts, **facts})
+        self.manifest["files"] = checksums.checksums(self.path)
+        self.manifest = json.loads(as_json(self.manifest))  # as it is read again
+        self.manifest["checksum"] = checksums.checksum_of(self.manifest)
         write_json(self.path / "manifest.json", self.manifest)
 
     def _close_session(self) -> None:
@@ -195,15 +214,20 @@ def stage_path(params: Recipe, stage: str) -> Path:
 
 @contextmanager
 def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
-    """Open a stage's folder for writing, alone, creating or resuming it.
+    """Open a stage's folder for writing, alone, creating or resuming it; a finished one to read.
 
     Leaving early, by an error or Ctrl-C, keeps the stage resumable; so does ``kill -9``.
 
     Raises:
         QvlibError: another process works in the folder, or it was made with other parameters, or
-            cannot be read or written.
+            cannot be read or written; a finished one was changed; memory or disk were used up.
     """
     path = stage_path(params, stage)
+    found = _verified(path, params, stage)
+    if found is not None and found["status"] == "complete":  # nothing is written: no lock
+        checksums.check(path, found)
+        yield Stage(path, found)
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -214,16 +238,23 @@ def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
     with _locked(path):
         manifest = _verified(path, params, stage)
         opened = Stage(
-            path, manifest or _new_manifest(params, stage), writable=True, _opened=time.monotonic()
+            path,
+            manifest or _new_manifest(params, stage),
+            writable=True,
+            _opened=time.monotonic(),
         )
         if not opened.complete:
+            _remove_half_written(path)
             _start_session(opened, params)
         try:
             yield opened
-        except BaseException:
+        except BaseException as error:
             with suppress(QvlibError):  # a full disk must not hide what went wrong first
                 _end_session(opened)
-            raise
+            told = of_the_machine(error)
+            if told is None:
+                raise
+            raise QvlibError(f"{display_path(path)}: {told}") from None
         else:
             _end_session(opened)
         finally:
@@ -234,7 +265,8 @@ def read_stage(params: Recipe, stage: str) -> Stage:
     """A complete stage, to read from.
 
     Raises:
-        QvlibError: it is not there or not complete; the message names the notebook that makes it.
+        QvlibError: it is not there or not complete (the message names the notebook that makes it),
+            or a file was changed since.
     """
     path = stage_path(params, stage)
     manifest = _verified(path, params, stage)
@@ -244,6 +276,8 @@ def read_stage(params: Recipe, stage: str) -> Stage:
             f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters "
             f"({display_path(path)})"
         )
+    checksums.check(path, manifest)
+    tell_other_code(display_path(path), manifest)
     return Stage(path, manifest)
 
 
@@ -313,7 +347,7 @@ def _new_manifest(params: Recipe, stage: str) -> dict[str, Any]:
 def _start_session(stage: Stage, params: Recipe) -> None:
     manifest = stage.manifest
     manifest["seconds"] = _seconds(stage)
-    made_by = provenance(params.flat())
+    made_by = provenance(params.flat()) | {"code": code_hash()}
     if manifest["sessions"] and any(
         manifest.get(key) != made_by[key] for key in ("git", "packages")
     ):
@@ -337,21 +371,19 @@ def _verified(path: Path, params: Recipe, stage: str) -> dict[str, Any] | None:
     remedy = f"delete the folder {display_path(path)} to make the stage anew"
     try:
         manifest = json.loads(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise QvlibError(
             f"{display_path(file)} is unreadable ({error.__class__.__name__}); "
             f"restore it, or {remedy}"
         ) from None
     expected = _new_manifest(params, stage)
-    if (
-        not isinstance(manifest, dict)
-        or any(k not in manifest for k in expected)
-        or not all(isinstance(fields, dict) for fields in manifest["decided_by"].values())
-    ):
+    wrong = ill_typed(manifest)
+    if wrong:
         raise QvlibError(
-            f"{display_path(file)} is not the manifest of a stage; restore it, or {remedy}"
+            f"{display_path(file)} is not the manifest of a stage ({wrong}); restore it, or "
+            f"{remedy}"
         )
     difference = _first_difference(
         manifest["decided_by"], json.loads(json.dumps(expected["decided_by"]))
@@ -375,27 +407,44 @@ def _first_difference(kept: Mapping[str, Any], expected: Mapping[str, Any]) -> s
     return None
 
 
-def _exploded(record: Mapping[str, Any], explode: str) -> list[dict[str, Any]]:
-    shared = {k: v for k, v in record.items() if not isinstance(v, (list, dict))}
-    for row in record[explode]:
-        clash = next((k for k in shared if k in row and row[k] != shared[k]), None)
-        if clash:
-            raise ValueError(
-                f"{explode}: {clash!r} is {shared[clash]!r} in the record "
-                f"but {row[clash]!r} in a row"
-            )
-    return [{**shared, **row} for row in record[explode]]
+def _checked(path: Path, line: Line, needs: Sequence[str]) -> Line:
+    """A line whose record has these fields, and a reward in [0, 1] where it has one."""
+    lacks = next((key for key in needs if key not in line.record), None)
+    if lacks is not None:
+        raise broken_line(path, line.number, f"has no {lacks!r}")
+    reward = line.record.get("reward", 0)
+    if reward is not None and not (is_number(reward) and 0 <= reward <= 1):
+        raise broken_line(path, line.number, f"has reward {reward!r:.40}, which is none in [0, 1]")
+    return line
+
+
+def _sorted(path: Path, lines: Iterable[Line], keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Records sorted by fields: only those and their places in the file are held."""
+    places = [(tuple(line.record[key] for key in keys), line.offset) for line in lines]
+    if not places:
+        return
+    with open(path, "rb") as file:
+        for _, offset in sorted(places):
+            file.seek(offset)
+            yield json.loads(file.readline())
+
+
+def _remove_half_written(path: Path) -> None:
+    """Files and folders that a kill left half written; whoever holds the lock made them."""
+    for left in path.glob(".*.tmp"):
+        with suppress(OSError):
+            remove(left)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a folder's lock. The system releases it with the process, however that ends."""
     try:
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_own(path / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise QvlibError(
-            f"{display_path(path)} cannot be written: {error.strerror}; "
-            "set runs_dir to a writable folder"
+            f"{display_path(path / '.lock')} cannot be written: {error.strerror}; "
+            "remove it, or set runs_dir to a writable folder"
         ) from None
     try:
         try:

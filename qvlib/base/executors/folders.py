@@ -7,6 +7,7 @@ of all its files. Only what was unpacked here before is ever replaced.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from qvlib.base.errors import QvlibError
+from qvlib.base.files import hidden, open_own, remove
 
 MANIFEST = "manifest.json"
 CHUNK = 64 << 20  # bytes of a packed folder that are held at once
@@ -135,9 +137,9 @@ def unpack(packed: Packed, pieces: Iterable[bytes], root: Path = Path("/")) -> b
                 f"{folder} holds something else on {os.uname().nodename} than with the driver; "
                 "remove it there"
             )
-        new, old = (folder.with_name(f".{folder.name}.{which}.tmp") for which in ("new", "old"))
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):  # of a kill
+            remove(left)
+        new, old = hidden(folder), hidden(folder)
         new.mkdir()
         _extract(new, pieces)
         if folder.exists():
@@ -190,6 +192,6 @@ class _Joined:
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Hold a lock that the others of this machine wait for."""
-    with open(path, "ab") as file:
+    with open(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
