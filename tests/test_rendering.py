@@ -16,7 +16,7 @@ from qvlib.pipeline.params import load
 def project(tmp_path, monkeypatch):
     """A project of two notebooks without a kernel: the first draws, both write a table."""
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "qvlib"\n')
     (tmp_path / "tiny.yml").write_text("name: tiny\nseed: 3\n")
     monkeypatch.chdir(tmp_path)
     ran = []
