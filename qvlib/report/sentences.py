@@ -14,6 +14,7 @@ from qvlib.core.statistics import wilson
 from qvlib.report.formats import difference, interval
 
 if TYPE_CHECKING:
+    from qvlib.core.types import Task
     from qvlib.environments import Tour
 
 NOT_SIGNIFICANT = "not significant (95 % interval contains 0)"
@@ -325,6 +326,11 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
         f"scripted agent whose own mean reward is {facts['demonstrator_reward']:.3f}; loss at the "
         f"end {loss:.3f} nats a token.{dropped}"
     )
+
+
+def quoted(task: Task) -> str:
+    """The instruction of a task, as a quotation."""
+    return markup.quote(task.instruction)
 
 
 def after(actions: int) -> str:
