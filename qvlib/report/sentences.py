@@ -13,6 +13,7 @@ from qvlib.base import markup
 from qvlib.report.formats import difference, interval, relative
 
 if TYPE_CHECKING:
+    from qvlib.core.types import Task
     from qvlib.environments import Tour
     from qvlib.pipeline.params import Params
 
@@ -425,6 +426,11 @@ def agent(facts: Mapping[str, Any], loss: float | None) -> str:
         f"scripted agent whose own mean reward is {facts['demonstrator_reward']:.3f}; loss at the "
         f"end {loss:.3f} nats a token.{dropped}"
     )
+
+
+def quoted(task: Task) -> str:
+    """The instruction of a task, as a quotation."""
+    return markup.quote(task.instruction)
 
 
 def after(actions: int) -> str:
