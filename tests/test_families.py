@@ -7,9 +7,12 @@ experts.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from test_estimators import problem  # noqa: F401 - a fixture
 from toy import small_lm
 from transformers import (
     AutoModelForCausalLM,
@@ -36,9 +39,10 @@ from transformers import (
 )
 
 from qvlib.base.seeding import generator
-from qvlib.estimators import step_dpo_loop, step_dpo_trl
+from qvlib.estimators import estimator_of, step_dpo_loop, step_dpo_trl
 from qvlib.estimators.data import PairIds, action_log_probs, packs, pair_log_probs
 from qvlib.models.local import LocalModel
+from qvlib.pipeline.cards import notes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
@@ -242,3 +246,13 @@ def test_windows_and_states_are_told_by_the_longest_pairs(tokenizer):
     lm = made("mistral", tokenizer)
     short = [PairIds(p.prompt[:10], p.chosen, p.rejected) for p in rows(lm)]
     assert packs(lm.model, short, lm.end) and not packs(lm.model, [*short, rows(lm)[1]], lm.end)
+
+
+def test_pairs_that_were_not_packed_are_told(problem, tokenizer, tmp_path):  # noqa: F811
+    estimator = estimator_of("step_dpo")
+    given = replace(problem, reference=made("bloom", tokenizer), scratch=tmp_path)
+    fitted = estimator.fit(given, estimator.settings())
+    assert fitted.facts["packed"] is False
+    assert "each action in a pass of its own" in fitted.card.recipe
+    (line,) = notes(fitted.facts)
+    assert line.startswith("The two actions of a pair cannot share a pass")

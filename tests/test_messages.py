@@ -28,7 +28,10 @@ NAME = re.compile(r"(?<![\w./{<\[-])[a-z]+(?:_[a-z0-9]+)+(?![\w./(])")
 ORDINARY = frozenset("a an all and each it its one out some that the their them this to up".split())
 # What messages name that is no parameter: fields of data files, of tokenizers and of environments.
 OTHERS = {
-    "eos_token",  # of a tokenizer
+    "eos_token",
+    "chat_template",  # of a tokenizer
+    "auto_map",
+    "resize_token_embeddings",  # of a model
     "finish_reason",  # of a server's answer
     "small_description",
     "customization_options",

@@ -17,7 +17,6 @@ from qvlib.core.episodes import decisions, demonstrate
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Environment, QModel
 from qvlib.estimators import Problem, estimator_of
-from qvlib.pipeline.cards import notes
 from qvlib.pipeline.params import typed_settings
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ def fit(
         QvlibError: no such estimator, or no pair fits the model's context.
     """
     from qvlib.models.loading import load_folder
+    from qvlib.pipeline.cards import notes
 
     chosen = estimator_of(estimator)
     options = chosen.settings(**settings)
