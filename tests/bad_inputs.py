@@ -338,7 +338,12 @@ ENVIRONMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "def make(settings): raise QvlibError('no map.txt; draw one')",
         ("no map.txt",),
     ),
-    "half a surrogate in an id": (OWN.replace('f"t{i}"', 'f"t{i}\\ud800"'), ("surrogate",)),
+    "half a surrogate in an id": (
+        OWN.replace('"dev": 50, "test": 60', '"dev": 100, "test": 200').replace(
+            'f"t{i}"', 'f"t{i}\\ud800"'
+        ),
+        ("t0",),
+    ),
 }
 
 
