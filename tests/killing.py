@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from qvlib.runs.stage import stage_path
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tests.killing import run; run(sys.argv[1])"
+IN_KERNEL = "import sys; from tests import killing; sys.exit(killing.run_in_kernel(*sys.argv[1:]))"
 # Enough for an agent that earns something now and then; what it draws in vain is not drawn again,
 # to be quick.
 TINY = {
@@ -60,10 +62,34 @@ TINY = {
     "dtype": "float64",
     "wandb_mode": "disabled",
 }
-LONGEST = 300  # seconds after which a run that should end is taken to hang
+LONGEST = 900  # seconds after which a run that should end is taken to hang
 LAST_DIGITS = (
     1e-9  # what a log-probability may differ by where the batches of a run are cut differently
 )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a run is started, and who of it may be killed.
+
+    group: all processes at once. first process: the one that was started; its workers, or the
+    kernel, must then end by themselves. worker: one of the workers, whose work must be done again
+    while the run goes on. kernel: that of the notebook, of which the first process must tell.
+    """
+
+    name: str
+    processes: int
+    victims: tuple[str, ...]
+    kernel: bool = False
+
+
+WAYS = (
+    Way("alone", 1, ("group",)),
+    Way("workers", 2, ("group", "first process", "worker", "worker")),
+    Way("notebook", 2, ("kernel", "worker", "first process"), kernel=True),
+)
+MARKS = {"worker": "spawn_main", "kernel": "ipykernel_launcher"}  # in the command of a process
+WORKERS_A_RUN = 2  # a part whose workers die three times is given up, as it should be
 
 
 @dataclass(frozen=True)
@@ -122,6 +148,29 @@ def run(parameters: str | Params) -> None:
         stage(params)
 
 
+def run_alone(params: Params) -> None:
+    """``run`` in a process of its own, to a good end."""
+    _ended(_start(params, WAYS[0]))
+
+
+def run_in_kernel(parameters: str, folder: str) -> int:
+    """``run`` in a notebook, as the runner does; its exit status."""
+    import nbformat
+
+    from qvlib import runner
+
+    path = Path(folder) / "run.ipynb"
+    code = f"from tests.killing import run\nrun({parameters!r})"
+    cells = [nbformat.v4.new_code_cell(code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    try:
+        runner.execute(path, {})
+    except runner.NotebookFailed as error:
+        print(error)
+        return 1
+    return 0
+
+
 def course(params: Params) -> dict[str, Course]:
     """The course of each stage of a finished run, in the order of the stages."""
     arms = len(params.arms())
@@ -135,27 +184,40 @@ def course(params: Params) -> dict[str, Course]:
 
 
 def disturb(
-    params: Params, targets: Sequence[str], undisturbed: dict[str, Course], draw: random.Random
+    params: Params,
+    targets: Sequence[str],
+    undisturbed: dict[str, Course],
+    draw: random.Random,
+    way: Way = WAYS[0],
 ) -> Disturbed:
     """Run with a kill aimed at each of ``targets``, then to the end, always by the same command.
 
     targets: stages in their order. A kill comes at a random moment of its stage: after a random one
-    of its records, else a random time after it was opened. It takes the whole process group or, at
-    random, only the first process, whose workers must then end by themselves. A run that ends
-    before its kill was not killed.
+    of its records, else a random time after it was opened. A run that ends before its kill was not
+    killed.
     """
-    kills, lost = [], 0
+    kills, lost, workers = [], 0, 0
     kept = finished(params)
+    running: Running | None = None
     for aimed in targets:
-        victim = draw.choice(("group", "first process")) if params.run.processes > 1 else "group"
-        struck = _strike(params, aimed, undisturbed[aimed], draw, victim)
+        others = [victim for victim in way.victims if victim != "worker"]
+        victim = draw.choice(way.victims if workers < WORKERS_A_RUN else others)
+        if running is None:
+            running, workers = _start(params, way), 0
+        hit = _strike(running, aimed, undisturbed[aimed], draw, victim)
         found = finished(params)
         lost += missing(kept, found)
         kept = found
-        if struck is None:
+        if hit is None:
             break
+        struck, victim = hit
         kills.append(Kill(aimed, struck, victim, records(found)))
-    _ended(_start(params), params)
+        workers += victim == "worker"
+        if victim != "worker":
+            running = None
+    if running is None:
+        running = _start(params, way)
+    _ended(running)
     found = finished(params)
     return Disturbed(tuple(kills), lost + missing(kept, found), repeated(found))
 
@@ -257,60 +319,122 @@ def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[
         yield f"{place}: {one!r} and {other!r}"
 
 
-def _start(params: Params) -> subprocess.Popen:
+@dataclass(frozen=True)
+class Running:
+    """A run under way, and how often each stage had been opened before it."""
+
+    params: Params
+    process: subprocess.Popen
+    before: dict[str, int]
+
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return _log(self.params)
+
+    def opened(self) -> list[str]:
+        """The stages that it has opened, in their order."""
+        sessions = _sessions(self.params).items()
+        return [stage for stage, count in sessions if count > self.before.get(stage, 0)]
+
+    def all(self, what: str) -> list[int]:
+        """Its workers, or its kernel: numbers of processes."""
+        told = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True)
+        rows = [line.split(None, 2) for line in told.stdout.splitlines()]
+        family, grown = {str(self.process.pid)}, True
+        while grown:
+            more = {pid for pid, parent, _ in rows if parent in family} - family
+            family, grown = family | more, bool(more)
+        return [int(pid) for pid, _, args in rows if pid in family and MARKS[what] in args]
+
+
+def _log(params: Params) -> Path:
+    return Path(params.run.runs_dir).parent / "log.txt"
+
+
+def _start(params: Params, way: Way) -> Running:
     """The command of a run, the same each time, in a process group of its own."""
-    log = Path(params.run.runs_dir).parent / "log.txt"
+    before, log = _sessions(params), _log(params)
     log.parent.mkdir(parents=True, exist_ok=True)
+    given = json.dumps(params.flat())
+    command = [IN_KERNEL, given, str(log.parent)] if way.kernel else [COMMAND, given]
     with open(log, "wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, json.dumps(params.flat())],
+        process = subprocess.Popen(
+            [sys.executable, "-c", *command],
             cwd=ROOT,
             stdout=file,
             stderr=file,
             start_new_session=True,
             env={**os.environ, "TQDM_DISABLE": "1"},
         )
+    return Running(params, process, before)
 
 
 def _strike(
-    params: Params, aimed: str, undisturbed: Course, draw: random.Random, victim: str
-) -> str | None:
-    """Start a run and kill it at a random moment of the stage ``aimed``, or if done of a later one.
+    running: Running, aimed: str, undisturbed: Course, draw: random.Random, victim: str
+) -> tuple[str, str] | None:
+    """Kill at a random moment of the stage ``aimed``, or if done of a later one.
 
     Gives the stage that was open (``episodes`` for any arm, since all are open together),
-    ``between`` where none was, or None where the run ended before.
+    ``between`` where none was, and who was killed: the first process where no worker was there.
+    None where the run ended before.
     """
-    before, have = _sessions(params), _count(params, aimed)
+    params, process = running.params, running.process
+    have = _count(params, aimed)
     after = draw.randrange(have, max(undisturbed.records, have + 1))
     delay = draw.uniform(0, undisturbed.seconds / max(1, undisturbed.records))
     later = params.stages()[params.stages().index(aimed) :]
-
-    def opened() -> list[str]:
-        return [stage for stage, count in _sessions(params).items() if count > before.get(stage, 0)]
-
-    process = _start(params)
     end = time.monotonic() + LONGEST
     while process.poll() is None and not (
-        set(opened()) & set(later) and _count(params, aimed) >= after
+        set(running.opened()) & set(later) and _count(params, aimed) >= after
     ):
         assert time.monotonic() < end, "the run hangs"
         time.sleep(0.005)
     try:
         process.wait(delay)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL) if victim == "group" else process.kill()
-        process.wait()
+        victim = _kill(running, victim, draw)
         manifests = _manifests(params)
-        struck = [stage for stage in opened() if manifests[stage]["status"] != "complete"]
-        return struck[-1].partition("/")[0] if struck else "between"
-    _ended(process, params)
+        struck = [s for s in running.opened() if manifests[s]["status"] != "complete"]
+        return (struck[-1].partition("/")[0] if struck else "between"), victim
+    _ended(running)
     return None
 
 
-def _ended(process: subprocess.Popen, params: Params) -> None:
+def _kill(running: Running, victim: str, draw: random.Random) -> str:
+    """Kill, and wait for the end of what cannot go on without; gives who it was."""
+    process, kernels = running.process, running.all("kernel")
+    if victim == "worker":
+        workers = running.all("worker")
+        if workers:
+            with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(draw.choice(workers), signal.SIGKILL)
+            return victim
+        victim = "kernel" if kernels else "first process"
+    if victim == "kernel" and not kernels:
+        victim = "first process"
+    if victim == "kernel":
+        os.kill(kernels[0], signal.SIGKILL)
+        assert process.wait(LONGEST) == 1 and "its process died" in running.log.read_text()
+        return victim
+    os.killpg(process.pid, signal.SIGKILL) if victim == "group" else process.kill()
+    process.wait()
+    end = time.monotonic() + LONGEST
+    while any(_lives(pid) for pid in kernels):  # one whose runner is gone ends by itself
+        assert time.monotonic() < end, "the kernel goes on without its runner"
+        time.sleep(0.05)
+    return victim
+
+
+def _lives(pid: int) -> bool:
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(told.stdout.strip()) and not told.stdout.startswith("Z")
+
+
+def _ended(running: Running) -> None:
     """Wait for a run's own end, which must be a good one."""
-    code = process.wait(LONGEST)
-    assert code == 0, (Path(params.run.runs_dir).parent / "log.txt").read_text()[-3000:]
+    code = running.process.wait(LONGEST)
+    assert code == 0, running.log.read_text()[-3000:]
 
 
 def _manifests(params: Params) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,27 @@
 """kill -9 at random moments over collecting, training and evaluating, then the same command.
 
-``campaign_kill.py`` does the same for longer, with two processes too.
+``python -m tests.campaign`` does the same for longer.
 """
 
 import copy
 import json
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from killing import course, differences, disturb, finished, missing, outcome, repeated, tiny
+from killing import (
+    WAYS,
+    course,
+    differences,
+    disturb,
+    finished,
+    missing,
+    outcome,
+    repeated,
+    tiny,
+)
 
 TARGETS = ("agent", "trees", "trees", "q_model", "episodes/greedy", "episodes/mcts")
 
@@ -27,6 +39,25 @@ def test_kills_lose_nothing_repeat_nothing_and_leave_the_same_tables(undisturbed
     )
     assert (found.lost, found.repeated) == (0, 0)
     assert differences(outcome(undisturbed), outcome(params)) == {}
+
+
+@pytest.mark.slow
+def test_a_worker_and_a_kernel_may_be_killed(undisturbed, tmp_path):
+    """The run goes on without the worker, and the runner tells of the kernel."""
+    workers, notebook = WAYS[1:]
+    for way, victims, targets in (
+        (workers, ("worker",), ("trees", "episodes/sample")),
+        (notebook, ("kernel",), ("trees",)),
+    ):
+        params = tiny(tmp_path / way.name, processes=2)
+        for made in Path(undisturbed.run.runs_dir).iterdir():  # the agents are there
+            if made.name.startswith(("data", "agent", "other_agent")):
+                shutil.copytree(made, Path(params.run.runs_dir) / made.name)
+        way = replace(way, victims=victims)
+        found = disturb(params, targets, course(undisturbed), random.Random(0), way)
+        assert [kill.victim for kill in found.kills] == [*victims * len(targets)]
+        assert (found.lost, found.repeated) == (0, 0)
+        assert differences(outcome(undisturbed), outcome(params)) == {}
 
 
 @pytest.mark.slow

@@ -298,3 +298,10 @@ def test_the_notebook_runs(tmp_path):
         len([line for line in (tmp_path / "kitchen.py").read_text().splitlines() if line.strip()])
         <= 65
     )
+
+
+def test_a_module_that_is_not_python_is_told_with_its_line(module):
+    name, file = module
+    file.write_text("x = 1\ndef make(settings:\n")
+    with pytest.raises(QvlibError, match=rf"environment '{name}:make': {name}.py, line 2: .*mend"):
+        make({"environment": f"{name}:make"})

@@ -222,6 +222,8 @@ def test_links_in_a_shared_folder_are_not_followed(params, tmp_path):
         (folder / "trees.jsonl").symlink_to(victim)
         with pytest.raises(QvlibError, match=r"trees\.jsonl cannot grow: it is a symbolic link"):
             stage.append("trees", {"task": "a"})
+        with pytest.raises(QvlibError, match=r"trees\.jsonl cannot be read: it is a symbolic link"):
+            stage.done("trees")
         (folder / "trees.jsonl").unlink()
         for name in (f".table.parquet.{os.getpid()}.tmp", ".model.tmp"):
             (folder / name).symlink_to(tmp_path)

@@ -145,7 +145,7 @@ def read_lines(path: Path) -> Iterator[Line]:
         QvlibError: a line that was finished is broken.
     """
     try:
-        with open(path, "rb") as file:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
             offset = 0
             for number, line in enumerate(file, start=1):
                 record = _parse(line)
@@ -157,7 +157,10 @@ def read_lines(path: Path) -> Iterator[Line]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise QvlibError(f"{display_path(path)} cannot be read: {error.strerror}") from None
+        raise QvlibError(
+            f"{display_path(path)} cannot be read: {error.strerror}; restore it, or delete it to "
+            "do its tasks again"
+        ) from None
 
 
 def broken_line(path: Path, number: int, wrong: str) -> QvlibError:

@@ -43,7 +43,7 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
     What is edited later is not what runs. A module without a file has the hash "".
 
     Raises:
-        QvlibError: no such module.
+        QvlibError: no such module, or it is not Python.
     """
     name = path.partition(":")[0]
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", path):
@@ -54,6 +54,11 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
         )
     try:
         return _imported(name)
+    except SyntaxError as error:
+        file = Path(error.filename or name).name
+        raise QvlibError(
+            f"{kind} {path!r}: {file}, line {error.lineno}: {error.msg}; mend it there"
+        ) from None
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and what it imports is not
