@@ -351,7 +351,7 @@ def test_an_estimator_of_ones_own(in_the_world):
     pipeline.train_q(params.replace(processes=2))  # workers find it too
     run = pipeline.until("episodes", params)
     folder = stage_path(params, "q_model") / "model"
-    assert {path.name for path in folder.iterdir()} == {"kinds.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {"kinds.json", "facts.json", "README.md"}
     values = json.loads((folder / "kinds.json").read_text())
     assert values.keys() == {"open", "take", "leave"} and values["open"] > values["leave"]
     control = json.loads((stage_path(params, "control") / "model-0" / "kinds.json").read_text())
