@@ -9,6 +9,7 @@ from qvlib.environments.hotpotqa.environment import ADMISSIBLE
 from qvlib.environments.hotpotqa.environment import parse as hotpotqa_action
 from qvlib.environments.webshop.environment import parse as webshop_action
 from qvlib.models.replies import parse, unparsable
+from qvlib.models.thoughts import action_tokens
 
 LISTED = ("search[<keywords>]", "click[b00e]", "click[buy now]")
 
@@ -160,14 +161,35 @@ def test_a_thought_that_was_cut_off_is_no_action():
     assert webshop_action(parse(reply))[0] not in ("search", "click")
 
 
+def letters(ids) -> str:
+    """A tokenizer of a token a letter."""
+    return "".join(map(chr, ids))
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "after"),
+    [
+        ("Thought: hm\nAction: ", "search[a]", ""),
+        ("<think>Action: search[a]?</think>\nAction: ", "search[a]", ""),
+        ("[THINK]Action: click[b] or search[a]?[/THINK]Action: ", "search[a]", ""),
+        ("", "search[a]", "\nObservation: none\nsearch[a]"),
+        ("Action: ", "search[a]", "\nObservation: none\nAction: search[a]"),
+        ("I will search[a].\n", "search[a]", ""),
+    ],
+)
+def test_the_tokens_of_an_action_are_those_that_are_read_as_it(before, action, after):
+    reply = before + action + after
+    assert parse(reply) == action
+    read = action_tokens(letters, list(map(ord, reply)), action)
+    assert read == slice(len(before), len(before) + len(action))
+
+
 def test_a_local_chat_model_plays_the_action_as_it_is_listed(monkeypatch):
     from test_chat import SEARCHED, told
 
     from qvlib.core.types import Request
-    from qvlib.models.local import LocalModel
 
     lm = told()
-    monkeypatch.setattr(LocalModel, "sample", lambda *_: [[((1, lm.end), -1.0)]])
     monkeypatch.setattr(type(lm.tokenizer), "decode", lambda *_, **__: " `Click[Buy Now]`.")
     state = State(SEARCHED.task, "Shop", SEARCHED.history, ("click[buy now]",))
     (row,) = lm.agent(1.0, 1.0).propose([Request(state, 1, (0, "t", "0"))])

@@ -14,8 +14,11 @@ ACTION, THOUGHT = "Action:", "Thought:"
 STOP = "\nObservation:"
 """Where a reply may end: what follows is the model's guess of what it will see."""
 
-_THOUGHTS_END = re.compile(r"</(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
-_THOUGHTS_BEGIN = re.compile(r"<(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
+THOUGHT_MARK = re.compile(
+    r"<(?P<end>/?)(think(ing)?|thought|reasoning)>|\[(?P<closed>/?)THINK\]", re.IGNORECASE
+)
+"""What models and their templates write a thought between."""
+
 _TURN_END = re.compile(
     r"<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text|return)\|>"
     r"|<｜end▁of▁sentence｜>|</s>|<end_of_turn>|<eos>"
@@ -58,13 +61,28 @@ def unparsable(reply: str, state: State, begun: bool = False) -> bool:
     return _as_listed(_unmarked(text), state) not in state.admissible
 
 
-def _said(reply: str) -> str:
-    """A reply without its thoughts, and without what follows the end of its turn."""
-    text = _THOUGHTS_END.split(reply)[-1]
-    text = _THOUGHTS_BEGIN.split(text)[0]  # a thought that was cut off
+def said(reply: str) -> tuple[int, str]:
+    """(Where it begins, what a reply says): no thought, nothing after the end of its turn."""
+    after, before = 0, len(reply)
+    for mark in THOUGHT_MARK.finditer(reply):
+        if closes(mark):
+            after, before = mark.end(), len(reply)
+        else:  # of a thought that was cut off, where none closes it
+            before = min(before, mark.start())
+    text = reply[after:before]
     for end in (_TURN_END, _OBSERVED):
         text = next((part for part in end.split(text) if part.strip()), "")
-    return text.strip()
+    text = text.strip()
+    return reply.index(text, after), text
+
+
+def closes(mark: re.Match[str]) -> bool:
+    """Whether a ``THOUGHT_MARK`` ends a thought."""
+    return bool(mark["end"] or mark["closed"])
+
+
+def _said(reply: str) -> str:
+    return said(reply)[1]
 
 
 def _named(reply: str) -> str | None:
@@ -124,4 +142,4 @@ def _plain(action: str) -> str:
     return " ".join(action.lower().rstrip(". ").split())
 
 
-__all__ = ["ACTION", "STOP", "THOUGHT", "parse", "unparsable"]
+__all__ = ["ACTION", "STOP", "THOUGHT", "THOUGHT_MARK", "closes", "parse", "said", "unparsable"]
