@@ -8,13 +8,14 @@ channel, a closed thought.
 from __future__ import annotations
 
 import functools
+import re
 from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError
 
 from qvlib.base.errors import QvlibError, one_line
-from qvlib.models.replies import THOUGHT_MARK, closes
+from qvlib.models.replies import THOUGHT_BEGIN, THOUGHT_END
 from qvlib.models.tokenizers import begins_with_bos, continued
 
 Message = dict[str, str]
@@ -70,16 +71,23 @@ def render(tokenizer: Any, messages: list[Message], begun: str = "") -> str:
 
 def opens_thought(text: str) -> bool:
     """Whether a text ends within a thought of the model."""
-    marks = list(THOUGHT_MARK.finditer(text))
-    return bool(marks) and not closes(marks[-1])
+    return bool(_opened(text))
 
 
 def thought_end(text: str) -> str:
     """What closes the thought that a text ends within; empty where it ends within none."""
-    if not opens_thought(text):
-        return ""
-    *_, last = THOUGHT_MARK.finditer(text)
-    return f"\n{last[0].replace('<', '</').replace('[', '[/')}\n\n"
+    mark = _opened(text)
+    tag = re.fullmatch(r"([<\[◁])([\w:]+).*([>\]▷])", mark)
+    closing = f"{tag[1]}/{tag[2]}{tag[3]}" if tag else mark.replace("begin", "end")
+    return f"\n{closing}\n\n" if mark else ""
+
+
+def _opened(text: str) -> str:
+    """The mark that begins the thought which a text ends within."""
+    mark = ""
+    for begin in THOUGHT_BEGIN.finditer(text):
+        mark = begin[0] if THOUGHT_END.search(text, begin.end()) is None else ""
+    return mark
 
 
 @functools.cache

@@ -15,7 +15,8 @@ def action_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], ac
     thought, however long that is. Where the reply does not say the action, all of it.
     """
     text = decode(ids)
-    at, told = said(text)
+    at, stop = said(text)
+    told = text[at:stop]
     named = re.search(rf"action\W*\d*\W*[:：]\W*?({re.escape(action)})", told, re.IGNORECASE)
     start = named.start(1) if named else told.rfind(action)
     if start < 0:
