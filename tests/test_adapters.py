@@ -89,8 +89,11 @@ def test_an_adapter_that_is_not_whole_is_refused(tuned, tmp_path, spoil, words):
     folder = tmp_path / "adapter"
     shutil.copytree(tuned[0][0], folder)
     spoil(folder / "adapter_model.safetensors")
+    base = small_lm("float32").model
+    before = all_logits(base)
     with pytest.raises(QvlibError) as error:
-        Switched(small_lm("float32").model, folder)
+        Switched(base, folder)
+    assert torch.equal(all_logits(base), before)
     assert words in str(error.value) and str(folder) in str(error.value)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 

@@ -16,7 +16,7 @@ from qvlib.models.chat import Chat, page
 from qvlib.models.local import LocalAgent, LocalModel
 from qvlib.models.nucleus import Sample
 from qvlib.models.prompts import END
-from qvlib.models.templates import PLAIN, turn_end
+from qvlib.models.templates import PLAIN, ending
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -164,7 +164,7 @@ def test_the_loss_sees_the_action_and_its_end_alone(template):
         lm.tokenizer.decode(row.chosen) == f" click[b012345678]{end}"
         and lm.tokenizer.decode(row.rejected) == f" click[buy now]{end}"
     )
-    assert turn_end(lm.tokenizer) == lm.tokenizer.convert_tokens_to_ids(end) == lm.end
+    assert ending(lm.tokenizer)[1] == lm.tokenizer.convert_tokens_to_ids(end) == lm.end
 
 
 def test_a_reply_ends_at_the_turn_or_wherever_the_model_may_end(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.types import Request
 from qvlib.models import templates
 from qvlib.models.chat import Chat, ChatPrompt
-from qvlib.models.fingerprint import fingerprint
+from qvlib.models.fingerprint import _hash, fingerprint
 from qvlib.models.loading import load_folder, load_model
 from qvlib.models.local import LocalModel
 from qvlib.pipeline import models
@@ -383,6 +384,30 @@ def test_other_weights_are_another_agent(folder):
     assert digests(folder)[0] not in (before[0], after[0])
     shutil.copytree(folder, folder.with_name("copy"))
     assert fingerprint(folder.with_name("copy")) == fingerprint(folder)
+
+
+def test_a_large_file_is_hashed_once_for_all_processes(folder, tmp_path, monkeypatch):
+    made, read = fingerprint(folder), []
+    monkeypatch.setattr("qvlib.models.fingerprint.LARGE", 1000)
+    monkeypatch.setenv("QVLIB_CACHE", str(tmp_path / "cache"))
+    really = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *of: read.append(of[0].name) or really(*of))
+
+    def anew() -> list[str]:
+        """The files that another process reads."""
+        read.clear()
+        _hash.cache_clear()
+        assert fingerprint(folder) == made
+        return [name for name in read if name.endswith("model.safetensors")]
+
+    assert (len(anew()), len(anew())) == (1, 0)
+    os.utime(folder / "model.safetensors")
+    assert (len(anew()), len(anew())) == (1, 0)
+    for note in (tmp_path / "cache" / "hashes").iterdir():
+        note.write_text("torn")
+    assert (len(anew()), len(anew())) == (1, 0)
+    monkeypatch.setenv("QVLIB_CACHE", str(folder / "model.safetensors"))  # no folder can be there
+    assert (len(anew()), len(anew())) == (1, 1)
 
 
 def test_what_names_no_files_has_the_digest_of_its_name():

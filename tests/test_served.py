@@ -18,7 +18,7 @@ from qvlib.environments import WorldSettings
 from qvlib.estimators.data import action_log_probs
 from qvlib.models.chat import Chat
 from qvlib.models.local import quiet
-from qvlib.models.templates import render, turn_end
+from qvlib.models.templates import ending, render
 from qvlib.models.training import descend
 from qvlib.pipeline.models import _client
 from qvlib.pipeline.params import make
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
     lm, world, made = reading("tags"), Maze(), tmp_path_factory.mktemp("served") / "tiny"
     model, tokenizer = copy.deepcopy(lm.model), lm.tokenizer
     told = environments.world_of(SMALL["environment"]).instructions
-    style, end = Chat(tokenizer, told, lambda task: "at start"), turn_end(tokenizer)
+    style, end = Chat(tokenizer, told, lambda task: "at start"), ending(tokenizer)[1]
     states = [world.reset(task) for task in world.tasks("train")[:4]]
     states += [world.step(state, action) for state, action in product(states, world.choices)]
     rows = [
@@ -111,5 +111,5 @@ def test_a_run_with_a_real_server_is_repeated_when_the_server_is_gone(folder, tm
     # Another seed needs other draws: the first run was the server's, not the cache's.
     other = make({**given, "runs_dir": str(tmp_path / "three"), "api_offline": True, "seed": 1})
     pipeline.train_agents(other)
-    with pytest.raises(QvlibError, match="is needed, but offline is set"):
+    with pytest.raises(QvlibError, match="is needed, but api_offline is set"):
         pipeline.collect(other)

@@ -17,12 +17,13 @@ from toy import small_lm, states
 
 from qvlib import pipeline
 from qvlib.agents import fine_tuning
-from qvlib.agents.fine_tuning import Transcript, rows_together, transcripts
+from qvlib.agents.fine_tuning import transcripts
 from qvlib.base.errors import QvlibError
 from qvlib.estimators import step_dpo_loop, step_dpo_trl
 from qvlib.estimators.data import encode_pairs
 from qvlib.models import small, training
 from qvlib.models.saving import saving
+from qvlib.models.trainers import rows_of_pass
 from qvlib.pipeline import q
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.q import train_q
@@ -258,9 +259,8 @@ def test_no_pass_holds_more_tokens_than_asked(pairs, packed):
     assert max(rows for rows, _ in seen) > alone
 
 
-def test_transcripts_of_a_pass():
-    rows = [Transcript((1,) * n, (True,) * n) for n in (10, 30, 20)]
-    found = [rows_together(rows, 12, tokens) for tokens in (1, 30, 60, 100, 119, 10_000)]
+def test_rows_of_a_pass():
+    found = [rows_of_pass(30, 12, tokens) for tokens in (1, 30, 60, 100, 119, 10_000)]
     assert found == [1, 1, 2, 3, 3, 12]
 
 

@@ -31,6 +31,7 @@ from qvlib.models.trainers import (
     lora,
     on_one_gpu,
     quietly,
+    rows_of_pass,
     trained,
 )
 from qvlib.models.training import must_be_finite, must_compute, named, steps_in_all
@@ -103,7 +104,8 @@ def fine_tune(
     steps = steps_in_all(len(fit), batch, epochs)
     checkpoint = last_checkpoint(work)
     # One by one there is no padding, which a CPU pays for as for text.
-    together = 1 if on_cpu else rows_together(fit, batch, lm.batch_tokens)
+    longest = max(len(row.ids) for row in fit)
+    together = 1 if on_cpu else rows_of_pass(longest, batch, lm.batch_tokens)
     with quietly():
         config = SFTConfig(
             **arguments(work, lm.model.device, lr=lr, epochs=epochs, steps=steps, seed=seed),
@@ -131,14 +133,6 @@ def fine_tune(
         for step, log in enumerate(x for x in trainer.state.log_history if "loss" in x)
     ]
     return lm.tuned(model.to(lm.model.device)), curve, len(rows) - len(fit)
-
-
-def rows_together(rows: Sequence[Transcript], batch: int, tokens: int) -> int:
-    """Transcripts of one pass, the most that padded hold ``tokens``, a divisor of ``batch``."""
-    longest = max(len(row.ids) for row in rows)
-    return next(
-        n for n in range(batch, 0, -1) if n == 1 or (batch % n == 0 and n * longest <= tokens)
-    )
 
 
 class _Trainer(Silent, SFTTrainer):

@@ -155,11 +155,11 @@ def search(
     """Search one task; a generator for ``lockstep``.
 
     Each iteration selects a leaf, expands it if it was visited before (or is the root), evaluates
-    its first child, and backs the outcome up. By default it selects by UCT (``uct_select``) and
-    evaluates by one ``rollout``.
+    its first child, and backs the outcome up; ``config`` has other rules. By default it selects by
+    UCT (``uct_select``) and evaluates by one ``rollout``.
 
-    stream: names its random draws, others than those of an ``episode`` of the same task and seed;
-    searches of a task under one name share theirs.
+    stream: names its random draws, others than those of an ``episode`` of the same task and seed
+    unless it is empty; searches of a task under one name share theirs.
     """
     select = select or uct_select(config.exploration)
     evaluate = evaluate or rollout(environment, config.discount)

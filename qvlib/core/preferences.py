@@ -107,8 +107,8 @@ def _compared_siblings(
     children, path = children_by_parent(tree), paths(tree)
     walk = {"best_path": _best_path, "best_value_path": _best_value_path}.get(rule)
     nodes = walk(tree, children) if walk else [node["node"] for node in tree["nodes"]]
+    least = least_visits(rule, min_visits)
     for node in nodes:
-        least = least_visits(rule, min_visits)
         siblings = [s for s in children.get(node, ()) if s["visits"] >= least]
         if len(siblings) > 1:
             yield node, path[node], siblings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ class PairIds:
     prompt: Ids
     chosen: Ids
     rejected: Ids
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with the longer action."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
 
 def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
@@ -54,11 +60,7 @@ def encode(environment: Environment, lm: LocalModel, pairs: Sequence[Pair]) -> l
 
 def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:
     """The pairs that fit the model's context, prompt and longer action; nothing is cut."""
-    return [
-        row
-        for row in pairs
-        if len(row.prompt) + max(len(row.chosen), len(row.rejected)) <= lm.context
-    ]
+    return [row for row in pairs if row.longest <= lm.context]
 
 
 def some_fit(
@@ -138,7 +140,7 @@ def packs(model: torch.nn.Module, rows: Sequence[PairIds], pad: int) -> bool:
     changes what the rejected one gets.
     """
     most = ROUNDING.get(next(model.parameters()).dtype, COARSE_ROUNDING)
-    for row in {max(rows, key=_packed), max(rows, key=_widest)}:
+    for row in {max(rows, key=_packed), max(rows, key=attrgetter("longest"))}:
         other = replace(row, chosen=row.prompt[:1] * len(row.chosen))
         with torch.no_grad():
             alone = torch.cat(pair_log_probs(model, [row], "mean", pad, packed=False))
@@ -159,10 +161,6 @@ def packs(model: torch.nn.Module, rows: Sequence[PairIds], pad: int) -> bool:
 
 def _packed(row: PairIds) -> int:
     return len(row.prompt) + len(row.chosen) + len(row.rejected)
-
-
-def _widest(row: PairIds) -> int:
-    return len(row.prompt) + max(len(row.chosen), len(row.rejected))
 
 
 def _packed_log_probs(
@@ -217,7 +215,7 @@ def passes(rows: Sequence[PairIds], tokens: int, packed: bool = True) -> Iterato
 
     packed: as ``pair_log_probs`` is to take them. One row passes however long it is.
     """
-    size = _packed if packed else lambda row: 2 * _widest(row)
+    size = _packed if packed else lambda row: 2 * row.longest
     start = longest = 0
     for i, row in enumerate(rows):
         longest = max(longest, size(row))

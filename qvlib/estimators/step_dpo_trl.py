@@ -37,6 +37,7 @@ from qvlib.models.trainers import (
     lora,
     on_one_gpu,
     quietly,
+    rows_of_pass,
     trained,
 )
 from qvlib.models.training import must_be_finite, must_compute, named, scheduled, steps_in_all
@@ -133,9 +134,8 @@ def make_trainer(
             "to a multiple"
         )
     steps = steps_in_all(len(pairs), batch, epochs)
-    together = pairs_together(
-        [*pairs, *held_out], batch // ranks, lm.batch_tokens
-    )  # in each process
+    longest = max(row.longest for row in [*pairs, *held_out])
+    together = rows_of_pass(2 * longest, batch // ranks, lm.batch_tokens)  # in each process
     common = arguments(folder, lm.model.device, lr=lr, epochs=epochs, steps=steps, seed=seed)
     config = DPOConfig(
         **common,
@@ -162,18 +162,6 @@ def make_trainer(
         rule=rule,
         schedule=schedule,
         label=label,
-    )
-
-
-def pairs_together(rows: Sequence[PairIds], batch: int, tokens: int) -> int:
-    """Pairs of one pass, a divisor of ``batch``.
-
-    The most whose two padded sequences each hold at most ``tokens`` in all. Passes add up to a
-    batch; in a batch that is not full, at the end of an epoch, each pass weighs the same.
-    """
-    longest = max(len(r.prompt) + max(len(r.chosen), len(r.rejected)) for r in rows)
-    return next(
-        n for n in range(batch, 0, -1) if n == 1 or (batch % n == 0 and 2 * n * longest <= tokens)
     )
 
 

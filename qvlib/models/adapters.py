@@ -54,8 +54,8 @@ class Switched:
 
     def __init__(self, base: PreTrainedModel, folder: str | Path) -> None:
         known = vars(base).get("_switched")
-        # A module's name must not hold a dot, as a path may.
         weights = _weights(folder)
+        # A module's name must not hold a dot, as a path may.
         self._name = hashlib.blake2b(str(folder).encode(), digest_size=8).hexdigest()
         if known is None:
             known = PeftModel.from_pretrained(base, folder, adapter_name=self._name)
@@ -63,6 +63,8 @@ class Switched:
             object.__setattr__(base, "_switched", known)
         elif self._name not in known.peft_config:
             known.load_adapter(folder, adapter_name=self._name)
+        self._peft = known.eval()
+        self._peft.base_model.disable_adapter_layers()
         own = get_peft_model_state_dict(known, adapter_name=self._name, save_embedding_layers=False)
         missing = sorted(own.keys() - weights)
         if missing:
@@ -70,8 +72,6 @@ class Switched:
                 f"{folder}: {len(missing)} weights of its adapter are missing, such as "
                 f"{missing[0]}; make the stage anew that it is of"
             )
-        self._peft = known.eval()
-        self._peft.base_model.disable_adapter_layers()
 
     def __call__(self, **arguments: Any) -> Any:
         self._peft.base_model.set_adapter(self._name, inference_mode=True)

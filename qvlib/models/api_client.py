@@ -463,4 +463,4 @@ def _flaw(reply: Reply) -> str:
     return TALK if reply.text.strip() else EMPTY
 
 
-__all__ = ["ApiClient", "Refused"]
+__all__ = ["ApiClient", "Refused", "TooLong"]

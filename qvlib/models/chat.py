@@ -14,7 +14,15 @@ from typing import Any
 
 from qvlib.core.types import State, Task
 from qvlib.models.replies import ACTION, THOUGHT, parse
-from qvlib.models.templates import Message, render, tail, thought_end
+from qvlib.models.templates import (
+    Message,
+    assistant_says,
+    render,
+    system_says,
+    tail,
+    thought_end,
+    user_says,
+)
 
 LEFT_OUT = "(left out)"
 BYTES_A_TOKEN = 3  # of a text whose tokenizer is a server's affair
@@ -97,16 +105,18 @@ class Chat:
         )
         shown = self.examples if examples else ()
         turns = [turn for example in shown for turn in self._turns(example)[:-1]]
-        return [{"role": "system", "content": f"{self.instructions}\n{how}".strip()}, *turns]
+        return [system_says(f"{self.instructions}\n{how}".strip()), *turns]
 
     def _turns(self, state: State) -> list[Message]:
         """The task, then what was done and seen."""
         task = state.task
-        turns = [_user(f"Task: {task.instruction}\nObservation: {page(self.first(task), task)}")]
+        turns = [
+            user_says(f"Task: {task.instruction}\nObservation: {page(self.first(task), task)}")
+        ]
         for step in state.history:
             turns += [
-                {"role": "assistant", "content": f"{ACTION} {step.action}"},
-                _user(f"Observation: {page(step.observation, task)}"),
+                assistant_says(f"{ACTION} {step.action}"),
+                user_says(f"Observation: {page(step.observation, task)}"),
             ]
         return turns
 
@@ -122,7 +132,7 @@ class Chat:
         yield shortest
         lines = turns[-1]["content"].split("\n")
         for kept in range(len(lines) - 1, 0, -1):
-            yield [*shortest[:-1], _user("\n".join(lines[:kept]))]
+            yield [*shortest[:-1], user_says("\n".join(lines[:kept]))]
 
 
 def page(observation: str, task: Task) -> str:
@@ -131,12 +141,8 @@ def page(observation: str, task: Task) -> str:
     return "\n".join(part for part in segments if part and part != "Instruction:")
 
 
-def _user(content: str) -> Message:
-    return {"role": "user", "content": content}
-
-
 def _without_page(turn: Message) -> Message:
     if turn["role"] != "user":
         return turn
     head, _, _ = turn["content"].partition("Observation: ")
-    return _user(f"{head}Observation: {LEFT_OUT}")
+    return user_says(f"{head}Observation: {LEFT_OUT}")

@@ -18,7 +18,7 @@ from qvlib.base.files import hidden
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept.
+    """Where converted models, and the hashes of large ones, are kept.
 
     ``QVLIB_CACHE``, else ``$XDG_CACHE_HOME/qvlib``, else ``~/.cache/qvlib``.
     """

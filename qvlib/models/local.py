@@ -530,7 +530,7 @@ class LocalAgent:
                     parse(text[s.ids], r.state)
                     if isinstance(prompt, chat.ChatPrompt)
                     else prompt.decode(text[s.ids]),
-                    self._log_prob(prompt, s, prompt.decode(text[s.ids])),
+                    self._log_prob(prompt, s, text[s.ids]),
                     Cost(
                         tokens=len(s.ids),
                         prompt_tokens=len(prompt_ids) if k == 0 else 0,
@@ -553,10 +553,10 @@ class LocalAgent:
             clean_up_tokenization_spaces=False,
         )
 
-    def _log_prob(self, prompt: Prompt, sample: Sample, action: str) -> float:
+    def _log_prob(self, prompt: Prompt, sample: Sample, text: str) -> float:
         if not (isinstance(prompt, chat.ChatPrompt) and prompt.thoughts):
             return sample.log_prob
-        return sum(sample.log_probs[action_tokens(self._text, sample.ids, action)])
+        return sum(sample.log_probs[action_tokens(self._text, sample.ids, prompt.decode(text))])
 
 
 @contextmanager

@@ -14,11 +14,22 @@ ACTION, THOUGHT = "Action:", "Thought:"
 STOP = "\nObservation:"
 """Where a reply may end: what follows is the model's guess of what it will see."""
 
-_THOUGHTS_END = re.compile(r"</(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
-_THOUGHTS_BEGIN = re.compile(r"<(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
+# What models write a thought between: tags, marks of a family's own, or channels of which the last
+# is the reply.
+_THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thought|reasoning)|scratchpad"
+THOUGHT_END = re.compile(
+    rf"</(?:{_THOUGHT})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
+    r"|<\|channel\|>final[^<\n]*(?:<\|constrain\|>\w+)?<\|message\|>",
+    re.IGNORECASE,
+)
+THOUGHT_BEGIN = re.compile(
+    rf"<(?:{_THOUGHT})(?:\s[^<>\n]*)?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
+    r"|<\|channel\|>(?:analysis|commentary)",
+    re.IGNORECASE,
+)
 _TURN_END = re.compile(
     r"<\|(?:im_end|end|eot_id|eom_id|endoftext|end_of_text|return)\|>"
-    r"|<｜end▁of▁sentence｜>|</s>|<end_of_turn>|<eos>"
+    r"|<｜end▁of▁sentence｜>|</s>|<end_of_turn>|<eos>|<\|end_of_solution\|>"
 )
 _OBSERVED = re.compile(r"^[ \t>#*_]*observation[ \t]*\d*[*_]*[ \t]*[:：]", re.IGNORECASE | re.M)
 # "Action: x", "1. **Action 2:** x", "- Action：x"; then the same within a line.
@@ -27,8 +38,20 @@ _BULLET = r"[ \t>#*_`•-]*(?:\d+[.)][ \t]*)?[ \t*_`]*"
 _LABELLED = re.compile(rf"^{_BULLET}{_LABEL}(.*)$", re.IGNORECASE | re.M)
 _ON_ITS_LINE = re.compile(rf"^.*\b{_LABEL}(.*)$", re.IGNORECASE | re.M)
 _AFTER_THOUGHT = re.compile(rf"^{_BULLET}thought.*\b{_LABEL}(.*)$", re.IGNORECASE | re.M)
+# "Action: search" with "Action Input: x" on the next line is search[x].
+_WITH_INPUT = re.compile(
+    rf"^({_BULLET}{_LABEL})[ \t*_`\"]*(\w+)[ \t*_`\"]*\r?\n"
+    rf"{_BULLET}action[ \t]+input[*_]*[ \t]*[:：][ \t*_`\"]*(.+?)[ \t*_`\"\r]*$",
+    re.IGNORECASE | re.M,
+)
 # A form, verb[argument], within marks and quotes.
 _FORM = re.compile(rf"{_BULLET}[\"'“‘]?(\w+\[.*\])[\s\"'”’`*_.,;:!?)]*", re.DOTALL)
+# Of no width: they stand in replies unseen, and in no list of actions.
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
+# The same before further words on its line: a reason, or what is meant to come after.
+_FORM_FIRST = re.compile(
+    rf"{_BULLET}[\"'“‘]?(\w+\[[^][\n]*(?:\[[^][\n]*\][^][\n]*)*\])[\"'”’`*_]*[.,;:]?\s+\S"
+)
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
 
 
@@ -58,18 +81,41 @@ def unparsable(reply: str, state: State, begun: bool = False) -> bool:
     return _as_listed(_unmarked(text), state) not in state.admissible
 
 
+def said(reply: str) -> tuple[int, int]:
+    """Where what a reply says begins and ends: behind its thoughts, before the end of its turn."""
+    ends = [mark.end() for mark in THOUGHT_END.finditer(reply)]
+    start = ends[-1] if ends else 0
+    cut_off = THOUGHT_BEGIN.search(reply, start)
+    stop = cut_off.start() if cut_off else len(reply)
+    for end in (_TURN_END, _OBSERVED):
+        before, after = _first_part(end, reply[start:stop])
+        start, stop = start + before, start + after
+    return start, stop
+
+
+def _first_part(end: re.Pattern[str], text: str) -> tuple[int, int]:
+    """Where the first part of a text lies that is not blank, of those between ``end``."""
+    start = 0
+    for mark in end.finditer(text):
+        if text[start : mark.start()].strip():
+            return start, mark.start()
+        start = mark.end()
+    return start, len(text)
+
+
 def _said(reply: str) -> str:
     """A reply without its thoughts, and without what follows the end of its turn."""
-    text = _THOUGHTS_END.split(reply)[-1]
-    text = _THOUGHTS_BEGIN.split(text)[0]  # a thought that was cut off
-    for end in (_TURN_END, _OBSERVED):
-        text = next((part for part in end.split(text) if part.strip()), "")
-    return text.strip()
+    reply = _INVISIBLE.sub("", reply)
+    text = _WITH_INPUT.sub(r"\1 \2[\3]", reply[slice(*said(reply))])
+    return text.strip().removeprefix("<|begin_of_solution|>").lstrip()
 
 
 def _named(reply: str) -> str | None:
     text = _said(reply)
-    for action in (_unmarked(found) for found in _LABELLED.findall(text)):
+    for found in _LABELLED.findall(text):
+        first = _FORM_FIRST.match(found)
+        alone = first and (not _form(found) or re.search(r"\w\[", found[first.end(1) :]))
+        action = first[1] if alone else _unmarked(found)
         if action:
             return action
     lines = text.splitlines()
@@ -121,7 +167,16 @@ def _as_listed(action: str, state: State) -> str:
 
 
 def _plain(action: str) -> str:
-    return " ".join(action.lower().rstrip(". ").split())
+    return " ".join(_INVISIBLE.sub("", action).lower().rstrip(". ").split())
 
 
-__all__ = ["ACTION", "STOP", "THOUGHT", "parse", "unparsable"]
+__all__ = [
+    "ACTION",
+    "STOP",
+    "THOUGHT",
+    "THOUGHT_BEGIN",
+    "THOUGHT_END",
+    "parse",
+    "said",
+    "unparsable",
+]

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from qvlib.base.errors import QvlibError, one_line
+from qvlib.models.replies import THOUGHT_BEGIN, THOUGHT_END
 from qvlib.models.tokenizers import begins_with_bos, continued
 
 Message = dict[str, str]
@@ -30,8 +31,6 @@ TODAY = date(2024, 7, 26)
 _CLOCK = "strftime_now"
 _PROBE = "qvlib probe"
 _SYSTEM, _FIRST, _SECOND = "qvlib rules", "qvlib asks", "qvlib answers"
-# What reasoning templates write a thought between.
-_THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>|\[(/?)THINK\]", re.IGNORECASE)
 # What template engines raise, and what Python raises within them.
 _FAILURES = (TemplateError, ValueError, TypeError, LookupError)
 
@@ -63,25 +62,32 @@ def render(tokenizer: Any, messages: list[Message], begun: str = "") -> str:
     """
     if messages[0]["role"] == "system" and not _begins_with_system(tokenizer):
         system, first, *rest = messages
-        messages = [_user(f"{system['content']}\n\n{first['content']}"), *rest]
+        messages = [user_says(f"{system['content']}\n\n{first['content']}"), *rest]
     if not begun:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    turns = [*messages, _assistant(f"{begun} {_PROBE}")]
+    turns = [*messages, assistant_says(f"{begun} {_PROBE}")]
     return tokenizer.apply_chat_template(turns, tokenize=False).rpartition(f" {_PROBE}")[0]
 
 
 def opens_thought(text: str) -> bool:
     """Whether a text ends within a thought of the model."""
-    marks = list(_THOUGHT.finditer(text))
-    return bool(marks) and not (marks[-1][1] or marks[-1][3])
+    return bool(_opened(text))
 
 
 def thought_end(text: str) -> str:
     """What closes the thought that a text ends within; empty where it ends within none."""
-    if not opens_thought(text):
-        return ""
-    *_, last = _THOUGHT.finditer(text)
-    return f"\n{last[0].replace('<', '</').replace('[', '[/')}\n\n"
+    mark = _opened(text)
+    tag = re.fullmatch(r"([<\[◁])([\w:]+).*([>\]▷])", mark)
+    closing = f"{tag[1]}/{tag[2]}{tag[3]}" if tag else mark.replace("begin", "end")
+    return f"\n{closing}\n\n" if mark else ""
+
+
+def _opened(text: str) -> str:
+    """The mark that begins the thought which a text ends within."""
+    mark = ""
+    for begin in THOUGHT_BEGIN.finditer(text):
+        mark = begin[0] if THOUGHT_END.search(text, begin.end()) is None else ""
+    return mark
 
 
 @functools.cache
@@ -90,18 +96,13 @@ def ending(tokenizer: Any) -> tuple[str, int]:
 
     The token is the end of sequence where the template names none.
     """
-    told = [_user("x"), _assistant(_PROBE), _user("x")]
+    told = [user_says("x"), assistant_says(_PROBE), user_says("x")]
     after = tokenizer.apply_chat_template(told, tokenize=False).partition(_PROBE)[2]
     end = after.lstrip()
     ids = tokenizer(end, add_special_tokens=False)["input_ids"]
     if ids and ids[0] in {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
         return after[: len(after) - len(end)], ids[0]
     return "", tokenizer.eos_token_id
-
-
-def turn_end(tokenizer: Any) -> int:
-    """The id of the token that ends a reply in the tokenizer's template."""
-    return ending(tokenizer)[1]
 
 
 def check(tokenizer: Any, name: Any, begun: str) -> None:
@@ -118,10 +119,10 @@ def check(tokenizer: Any, name: Any, begun: str) -> None:
             f"{name}: of its chat templates {', '.join(sorted(templates))} none is named default; "
             "save its tokenizer with the one to use as chat_template"
         )
-    turns = [_user(_FIRST), _assistant(f"{begun} {_PROBE}".strip()), _user(_SECOND)]
+    turns = [user_says(_FIRST), assistant_says(f"{begun} {_PROBE}".strip()), user_says(_SECOND)]
     try:
         told = tokenizer.apply_chat_template(turns, tokenize=False)
-        text = render(tokenizer, [_system(_SYSTEM), turns[0]], begun)
+        text = render(tokenizer, [system_says(_SYSTEM), turns[0]], begun)
     except _FAILURES as error:
         raise QvlibError(
             f"{name}: its chat template fails ({one_line(error, 100)}); mend chat_template in its "
@@ -159,7 +160,7 @@ def tail(text: str) -> str:
 @functools.cache
 def _begins_with_system(tokenizer: Any) -> bool:
     """Whether a template writes the system's text before all else, at every step the same."""
-    told = [_system(_SYSTEM), _user(_FIRST), _assistant(_PROBE), _user(_SECOND)]
+    told = [system_says(_SYSTEM), user_says(_FIRST), assistant_says(_PROBE), user_says(_SECOND)]
     try:
         short, long = (
             tokenizer.apply_chat_template(turns, tokenize=False).partition(_FIRST)[0]
@@ -177,13 +178,16 @@ def _stopped_clock() -> str:
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{spelled} }}}}{{%- endmacro -%}}"
 
 
-def _system(content: str) -> Message:
+def system_says(content: str) -> Message:
+    """A turn of the system."""
     return {"role": "system", "content": content}
 
 
-def _user(content: str) -> Message:
+def user_says(content: str) -> Message:
+    """A turn of the user."""
     return {"role": "user", "content": content}
 
 
-def _assistant(content: str) -> Message:
+def assistant_says(content: str) -> Message:
+    """A turn of the model."""
     return {"role": "assistant", "content": content}

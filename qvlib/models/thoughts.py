@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from qvlib.models.replies import said
+
 
 def action_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], action: str) -> slice:
     """Which tokens of a reply write its action; with the one that ends it, where that follows.
 
     decode: ids -> text. So the sum of their log-probabilities is that of the action given its
-    thought, however long that is. Without the action in it, all of the reply.
+    thought, however long that is. Where the reply does not say the action, all of it.
     """
     text = decode(ids)
-    named = re.search(rf"action\W*\d*\W*[:：]\W*?({re.escape(action)})", text, re.IGNORECASE)
-    start = named.start(1) if named else text.rfind(action)
+    at, stop = said(text)
+    told = text[at:stop]
+    named = re.search(rf"action\W*\d*\W*[:：]\W*?({re.escape(action)})", told, re.IGNORECASE)
+    start = named.start(1) if named else told.rfind(action)
     if start < 0:
         return slice(0, len(ids))
+    start += at
     end = start + len(action)
     first = _tokens(decode, ids, start + 1) - 1
     last = len(ids) if not text[end:].strip() else _tokens(decode, ids, end)

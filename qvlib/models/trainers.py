@@ -114,6 +114,17 @@ def arguments(
     }
 
 
+def rows_of_pass(longest: int, batch: int, tokens: int) -> int:
+    """Rows of one pass: the most that padded hold ``tokens``, and a divisor of ``batch``.
+
+    longest: tokens of the longest row. Passes add up to a batch; in one that is not full, at the
+    end of an epoch of pairs, each pass weighs the same.
+    """
+    return next(
+        n for n in range(batch, 0, -1) if n == 1 or (batch % n == 0 and n * longest <= tokens)
+    )
+
+
 def on_one_gpu(config: Any) -> Any:
     """The configuration, for one of several visible GPUs: more are a launcher's affair."""
     config._n_gpu = min(1, config.n_gpu)

@@ -148,7 +148,7 @@ class Checkpoint:
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        buffer = io.BytesIO()
+        buffer = io.BytesIO()  # torch tells of a full disk in words of its own
         torch.save(state, buffer)
         write_atomic(self._path, buffer.getbuffer())
 

@@ -8,9 +8,7 @@ from typing import Any
 from qvlib.estimators import Card
 from qvlib.pipeline.params import Params
 
-CONTROL = (
-    "A control for one: the same training with the winners drawn by a coin, which must gain nothing"
-)
+CONTROL = "A control for a Q model: the same training with the winners drawn by a coin"
 
 
 def model_card(params: Params, facts: Mapping[str, Any], card: Card) -> str:
