@@ -76,7 +76,8 @@ def executed(path: Path, given: dict) -> nbformat.NotebookNode:
         if cell.cell_type != "code":
             continue
         if "parameters" in cell.metadata.get("tags", ()):
-            cell.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in given.items())
+            kept = [line for line in cell.source.splitlines() if line.split(" = ")[0] not in given]
+            cell.source = "\n".join([*kept, *(f"{k} = {value!r}" for k, value in given.items())])
         with capture_output() as told:
             result = shell.run_cell(cell.source, store_history=True)
         result.raise_error()
