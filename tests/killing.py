@@ -390,6 +390,9 @@ def _strike(
     ):
         assert time.monotonic() < end, "the run hangs"
         time.sleep(0.005)
+    while victim == "worker" and process.poll() is None and not running.all("worker"):
+        assert time.monotonic() < end, "the run hangs"
+        time.sleep(0.05)  # they start after their stage
     try:
         process.wait(delay)
     except subprocess.TimeoutExpired:
