@@ -153,6 +153,10 @@ def test_no_hint_where_none_is_known(file, text):
         ({"name": "a" * 300}, "'name': String should have at most 100 characters"),
         ({"name": "a\n"}, "'name'"),
         ({"data_dir": "a\0b"}, "'data_dir': Input should be one line without control characters"),
+        (
+            {"data_dir": "a\u2028b"},
+            "'data_dir': Input should be one line without control characters",
+        ),
         ({"agent": "\x1b]0;gone\x07"}, "got '\\x1b]0;gone\\x07'"),
         ({"grid": "\ud800"}, "'grid'"),
         ({"wandb_project": "a\u202eb"}, "'wandb_project'"),
