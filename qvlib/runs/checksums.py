@@ -12,7 +12,7 @@ from typing import Any
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
 
-SCRATCH = ("training", "-trl")  # ends of the names of folders with checkpoints, which come and go
+SCRATCH = "training"  # end of the names of folders with checkpoints, which come and go
 _hash = functools.partial(hashlib.blake2b, digest_size=16)
 _found_right: dict[Path, tuple[Any, ...]] = {}  # folder -> what its files were like when checked
 
