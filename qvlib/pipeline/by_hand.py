@@ -111,10 +111,10 @@ def fit(
         QvlibError: no such estimator, a setting that it does not have, an ill-typed value, or no
             pair fits the model's context.
     """
-    from qvlib.models.loading import load_folder
-
     chosen = estimator_of(estimator)
     options = typed_settings(chosen.settings, settings, "fit")
+    from qvlib.models.loading import load_folder  # which takes seconds
+
     with tempfile.TemporaryDirectory(prefix="qvlib-") as scratch:
         problem = Problem(
             environment=environment,
