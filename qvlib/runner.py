@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.files import write_atomic, write_json
+from qvlib.base.files import hash_of, write_atomic, write_json
 from qvlib.base.markup import visible
 from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
 from qvlib.base.terminal import Forward, format_duration
@@ -87,7 +87,7 @@ def run(
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         stamp = {
-            "parameters": _digest([params.flat(), grid if notebook.stem >= GRID_FROM else ""]),
+            "parameters": hash_of([params.flat(), grid if notebook.stem >= GRID_FROM else ""], 8),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -175,7 +175,7 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
                 _tidied(output) for output in cell.outputs if output.get("name") != "stderr"
             ]
     notebook.metadata["qvlib"] = {"complete": True, **stamp}
-    notebook.metadata["qvlib"]["cells"] = _digest(json.loads(nbformat.writes(notebook))["cells"])
+    notebook.metadata["qvlib"]["cells"] = hash_of(json.loads(nbformat.writes(notebook))["cells"], 8)
     html, _ = HTMLExporter(template_name="classic").from_notebook_node(
         notebook, {"metadata": {"name": name}}
     )
@@ -232,7 +232,7 @@ def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | No
         same = (
             metadata["complete"]
             and all(metadata[k] == v for k, v in stamp.items())
-            and metadata["cells"] == _digest(notebook["cells"])
+            and metadata["cells"] == hash_of(notebook["cells"], 8)
             and metadata["html"] == _hash((results / "html" / f"{name}.html").read_bytes())
             and _are_as_written(results, metadata["files"])
         )
@@ -282,12 +282,10 @@ def notebook_hash(path: Path) -> str:
         cells = json.loads(path.read_bytes())["cells"]
     except (ValueError, KeyError, TypeError):
         raise QvlibError(f"{display_path(path)} is not a notebook; restore it with git") from None
-    return _digest(
-        [
-            [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])]
-            for c in cells
-        ]
-    )
+    told = [
+        [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in cells
+    ]
+    return hash_of(told, 8)
 
 
 def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err: Forward) -> Any:
@@ -426,7 +424,3 @@ def _report(results: Path, seconds: float) -> None:
     ):
         if path.exists():
             print(f"{what + ':':<10} {display_path(path)}")
-
-
-def _digest(value: Any) -> str:
-    return _hash(json.dumps(value, sort_keys=True).encode())

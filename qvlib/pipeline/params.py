@@ -11,7 +11,6 @@ same work.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 import os
@@ -30,6 +29,7 @@ from qvlib import environments, estimators
 from qvlib.agents import arms as arm_list
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
 from qvlib.base.errors import QvlibError, brief
+from qvlib.base.files import hash_of
 from qvlib.base.keys import keys_in
 from qvlib.base.paths import SOURCE, find, is_project, project_root
 from qvlib.base.settings import Settings, setting
@@ -589,16 +589,11 @@ class Params:
 
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""
-        return _digest(self.deciding(stage))
+        return hash_of(self.deciding(stage), 4)
 
     def fingerprint(self) -> str:
         """Eight hex digits of all that decides the run's outcome: of every stage."""
-        return _digest({stage: self.digest(stage) for stage in self.stages()})
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return hash_of({stage: self.digest(stage) for stage in self.stages()}, 4)
 
 
 _MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")
