@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from qvlib import __version__
 from qvlib.base.errors import QvlibError
-from qvlib.base.terminal import printable
+from qvlib.base.markup import visible
 
 if TYPE_CHECKING:
     from qvlib.pipeline.params import Params
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         run(options.file, only=only, force=options.force, overrides=overrides)
     except NotebookFailed as error:
-        print(printable(str(error)), file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return 1
     return 0
 
@@ -140,7 +140,7 @@ def _needs(options: argparse.Namespace) -> int:
         options.tokens_per_second,
         options.q_tokens_per_second,
     )
-    print(printable(report))
+    print(visible(report))
     return 0
 
 
@@ -148,7 +148,7 @@ def _parity(options: argparse.Namespace) -> int:
     from qvlib.tools import parity
 
     rows = parity.CHECKS[options.world](options.folder)
-    print(printable(parity.format_rows(rows)))
+    print(visible(parity.format_rows(rows)))
     return 0 if all(row.matching == row.total for row in rows) else 1
 
 

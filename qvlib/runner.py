@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.base.files import write_atomic, write_json
+from qvlib.base.files import hash_of, write_atomic, write_json
+from qvlib.base.markup import visible
 from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
-from qvlib.base.terminal import Forward, format_duration, printable
+from qvlib.base.terminal import Forward, format_duration
 from qvlib.pipeline import grids
 from qvlib.pipeline.notebook import assigned
-from qvlib.pipeline.params import PER_ROUND, Params, load
+from qvlib.pipeline.params import Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
 from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
@@ -77,7 +78,7 @@ def run(
     grid = ""
     if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
         grids.read(params)  # else a mistake in it would be told hours later
-        grid = grids.file_hash(params)
+        grid = _hash(resolve(params.ablations.grid).read_bytes())
     package = code_hash()
     if not force:
         must_be_alike(results, params)
@@ -86,7 +87,7 @@ def run(
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         stamp = {
-            "parameters": _digest([params.flat(), grid if notebook.stem >= GRID_FROM else ""]),
+            "parameters": hash_of([params.flat(), grid if notebook.stem >= GRID_FROM else ""], 8),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -174,7 +175,7 @@ def render(notebook: Any, results: Path, name: str, stamp: Mapping[str, Any]) ->
                 _tidied(output) for output in cell.outputs if output.get("name") != "stderr"
             ]
     notebook.metadata["qvlib"] = {"complete": True, **stamp}
-    notebook.metadata["qvlib"]["cells"] = _digest(json.loads(nbformat.writes(notebook))["cells"])
+    notebook.metadata["qvlib"]["cells"] = hash_of(json.loads(nbformat.writes(notebook))["cells"], 8)
     html, _ = HTMLExporter(template_name="classic").from_notebook_node(
         notebook, {"metadata": {"name": name}}
     )
@@ -192,10 +193,10 @@ def has_worked(params: Params, name: str) -> bool:
     that never was. A grid is tried with the first chain alone.
     """
     first, *others = params.each_seed()
-    needed = [(first, stage) for stage in first.stages()]
-    needed += [(chain, s) for chain in others for s in chain.stages() if s != "trial"]
-    for chain in (first, *others):
-        needed += [(early, s) for early in chain.each_round()[:-1] for s in PER_ROUND]
+    needed = first.every_stage()
+    needed += [
+        (made_with, s) for chain in others for made_with, s in chain.every_stage() if s != "trial"
+    ]
     return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
 
 
@@ -231,7 +232,7 @@ def up_to_date(results: Path, name: str, stamp: Mapping[str, Any]) -> float | No
         same = (
             metadata["complete"]
             and all(metadata[k] == v for k, v in stamp.items())
-            and metadata["cells"] == _digest(notebook["cells"])
+            and metadata["cells"] == hash_of(notebook["cells"], 8)
             and metadata["html"] == _hash((results / "html" / f"{name}.html").read_bytes())
             and _are_as_written(results, metadata["files"])
         )
@@ -281,12 +282,10 @@ def notebook_hash(path: Path) -> str:
         cells = json.loads(path.read_bytes())["cells"]
     except (ValueError, KeyError, TypeError):
         raise QvlibError(f"{display_path(path)} is not a notebook; restore it with git") from None
-    return _digest(
-        [
-            [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])]
-            for c in cells
-        ]
-    )
+    told = [
+        [c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in cells
+    ]
+    return hash_of(told, 8)
 
 
 def _in_kernel(notebook: Path, parameters: Mapping[str, Any], out: Forward, err: Forward) -> Any:
@@ -394,10 +393,10 @@ def _write_manifest(results: Path, params: Params, spent: Mapping[str, float]) -
 def _peak_memory(params: Params) -> dict[str, float]:
     """The most memory that any stage of the run took, GiB, by kind."""
     stages = [
-        read_stage(chain, stage)
+        read_stage(made_with, stage)
         for chain in params.each_seed()
-        for stage in chain.stages()
-        if is_complete(chain, stage)
+        for made_with, stage in chain.every_stage()
+        if is_complete(made_with, stage)
     ]
     peaks = [stage.manifest.get("peak_memory_gib", {}) for stage in stages]
     return {
@@ -415,7 +414,7 @@ def _data_hashes(params: Params) -> dict[str, str] | None:
 def _report(results: Path, seconds: float) -> None:
     summary = results / "tables" / "summary.md"
     if summary.exists():
-        print(f"\n{printable(summary.read_text().strip())}\n")
+        print(f"\n{visible(summary.read_text().strip())}\n")
     print(f"Done in {format_duration(seconds)}.")
     for what, path in (
         ("Report", results / "html" / "07_report.html"),
@@ -425,7 +424,3 @@ def _report(results: Path, seconds: float) -> None:
     ):
         if path.exists():
             print(f"{what + ':':<10} {display_path(path)}")
-
-
-def _digest(value: Any) -> str:
-    return _hash(json.dumps(value, sort_keys=True).encode())

@@ -30,14 +30,12 @@ class Bad:
     """A bad input: ``run(made, here)`` gives the exit status of the command that meets it.
 
     names: what the line of error must hold, or what is printed where it is ``taken`` rightly.
-    light: it can be done beside others in one process, within a second.
     """
 
     name: str
     run: Run
     names: tuple[str, ...]
     taken: bool = False
-    light: bool = False
 
 
 # -- parameters -------------------------------------------------------------------------------
@@ -755,12 +753,12 @@ def _several_processes(made: Path, here: Path) -> int:
 def _cases() -> Iterator[Bad]:
     for name, (text, names) in PARAMETERS.items():
         run = functools.partial(_parameters, text)
-        yield Bad(f"parameters: {name}", run, names, light="bomb" not in name)
+        yield Bad(f"parameters: {name}", run, names)
     for name, (arguments, names) in COMMANDS.items():
         yield Bad(f"command: {name}", functools.partial(_command, arguments), names)
     for name, (grid, names) in GRIDS.items():
-        yield Bad(f"grid: {name}", functools.partial(_grid, grid), names, light=True)
-    yield Bad("grid: not there", functools.partial(_grid, None), ("grid.yml",), light=True)
+        yield Bad(f"grid: {name}", functools.partial(_grid, grid), names)
+    yield Bad("grid: not there", functools.partial(_grid, None), ("grid.yml",))
     for world, files in FOLDERS.items():
         for file in files:
             for damage in DAMAGES:
@@ -781,9 +779,9 @@ def _cases() -> Iterator[Bad]:
         yield Bad(f"environment: {name}", functools.partial(_environment, source), names)
     for name, (changes, names) in NODES.items():
         tree = {"task": "t1", "nodes": [ROOT, {**CHILDREN[0], **changes}, CHILDREN[1]]}
-        yield Bad(f"node: {name}", functools.partial(_tree, tree), names, light=True)
+        yield Bad(f"node: {name}", functools.partial(_tree, tree), names)
     for name, (tree, names) in TREES.items():
-        yield Bad(f"tree: {name}", functools.partial(_tree, tree), names, light=True)
+        yield Bad(f"tree: {name}", functools.partial(_tree, tree), names)
     for name, (stage, tamper, names) in STAGES.items():
         yield Bad(f"stage: {name}", functools.partial(_stage, stage, tamper), names)
     for name, (stage, tamper, names) in RUNNING.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import make
@@ -123,10 +124,10 @@ def stages(monkeypatch, tmp_path):
             path=tmp_path / stage,
             facts=facts.get(stage.partition("/")[0], {}),
             manifest=manifest,
-            records=lambda name: [tree, tree],
+            each=lambda name, sort: iter([tree, tree]),
         )
 
-    for module in (numbers.episodes, numbers.origins, numbers.pairs):
+    for module in (numbers.episodes, numbers.origins, numbers.pairs, pipeline.pairs):
         monkeypatch.setattr(module, "read_stage", read)
     monkeypatch.setattr(numbers.costs, "seconds_of", lambda stages: 1.5)  # side by side, once
     monkeypatch.setattr(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,23 @@ def test_a_complete_stage_is_left_as_it_is(params):
     with open_stage(params, "trees") as stage:
         assert stage.complete
     assert manifest.read_bytes() == before
+
+
+def test_a_stage_that_another_process_finished_meanwhile_is_read(params, monkeypatch):
+    locked = runs._locked
+
+    @contextmanager
+    def after_another(path):
+        monkeypatch.setattr(runs, "_locked", locked)
+        with open_stage(params, "trees") as stage:
+            stage.append("trees", {"task": "a"})
+            stage.finish(tasks=1)
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(runs, "_locked", after_another)
+    with open_stage(params, "trees") as stage:
+        assert stage.complete and not stage.writable and stage.facts == {"tasks": 1}
 
 
 def test_a_second_process_is_told_who_works_here(params):
@@ -231,6 +249,18 @@ def test_what_a_notebook_took_is_the_time_of_its_stages(params, monkeypatch):
         for notebook in ("01_agent", "02_collect", "04_train_q", "05_evaluate")
     }
     assert took == {"01_agent": 40.0, "02_collect": 50.0, "04_train_q": 49.0, "05_evaluate": 0.0}
+
+
+def test_rounds_before_count_too(params, monkeypatch):
+    second = params.replace(rounds=2)
+    for made_with, at in ((params, 1), (second, 2)):
+        with open_stage(made_with, "trees") as stage, monkeypatch.context() as patch:
+            stage.manifest.update(seconds=5.0, started=f"2026-01-01T0{at}:00:00")
+            patch.setattr(runs, "now", lambda at=at: f"2026-01-01T0{at}:00:05")
+            stage.manifest.pop("session_started")
+            stage.finish()
+    assert runs.seconds_spent(second, "02_collect") == 10.0
+    assert runs.seconds_spent(params, "02_collect") == 5.0
 
 
 def test_what_a_killed_session_took_counts_to_its_last_write(params):

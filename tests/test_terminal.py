@@ -6,7 +6,8 @@ import time
 import pytest
 from tqdm import tqdm
 
-from qvlib.base.terminal import UP, Forward, printable
+from qvlib.base.markup import visible
+from qvlib.base.terminal import UP, Forward
 
 
 class Screen(io.StringIO):
@@ -32,8 +33,8 @@ HOSTILE = "\x1b]0;owned\x07 \x1b[2J\x1b[H \x9b31m \x08 \u202e a\tb\n"
 
 def test_text_cannot_steer_a_terminal():
     shown = "\\x1b]0;owned\\x07 \\x1b[2J\\x1b[H \\x9b31m \\x08 \\u202e a\tb\n"
-    assert printable(HOSTILE) == shown and printable(shown) == shown
-    assert printable("naïve – 价格 👩‍🔬 \ud800") == "naïve – 价格 👩‍🔬 \\ud800"
+    assert visible(HOSTILE) == shown and visible(shown) == shown
+    assert visible("naïve – 价格 👩‍🔬 \ud800") == "naïve – 价格 👩‍🔬 \\ud800"
     for terminal in (True, False):
         assert forwarded(HOSTILE, terminal=terminal, bars=True) == shown
         assert forwarded(*HOSTILE, terminal=terminal, bars=True) == shown  # whatever the pieces are

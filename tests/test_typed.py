@@ -153,6 +153,10 @@ def test_no_hint_where_none_is_known(file, text):
         ({"name": "a" * 300}, "'name': String should have at most 100 characters"),
         ({"name": "a\n"}, "'name'"),
         ({"data_dir": "a\0b"}, "'data_dir': Input should be one line without control characters"),
+        (
+            {"data_dir": "a\u2028b"},
+            "'data_dir': Input should be one line without control characters",
+        ),
         ({"agent": "\x1b]0;gone\x07"}, "got '\\x1b]0;gone\\x07'"),
         ({"grid": "\ud800"}, "'grid'"),
         ({"wandb_project": "a\u202eb"}, "'wandb_project'"),
@@ -315,6 +319,8 @@ def test_an_own_factory_must_take_the_settings(tmp_path, monkeypatch):
 def test_settings_by_hand_are_told_as_parameters_are():
     told = refused(lambda: by_hand.make_environment(catalogue_products=3))
     assert "'catalogue_products': Input should be greater than or equal to 200, got 3" in told
+    told = refused(lambda: by_hand.fit(None, None, (), beta=-1.0))
+    assert "fit: parameter 'beta'" in told
     told = refused(lambda: by_hand.make_environment(catalog=300))
     assert told.startswith("make_environment: catalog: Extra inputs are not permitted")
 

@@ -7,7 +7,7 @@ import reprlib
 import shutil
 from typing import Any
 
-from qvlib.base.terminal import printable
+from qvlib.base.markup import visible
 
 LONGEST = 300
 """Characters of an error's line: in a longer one long words, such as paths, lose their middle."""
@@ -25,7 +25,7 @@ class QvlibError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(_within(LONGEST, printable(" ".join(str(message).split()))))
+        super().__init__(_within(LONGEST, visible(" ".join(str(message).split()))))
 
 
 def _within(most: int, line: str) -> str:
@@ -43,10 +43,10 @@ def _without_middle(text: str, most: int) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as an error shows it: its first and last characters where it is long."""
+    """A value as an error shows it, in 60 characters: what is long or deep in it is left out."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"a number of {value.bit_length()} bits"
-    return _BRIEF.repr(value)
+    return f"{_BRIEF.repr(value):.60}"
 
 
 def one_line(error: Exception, longest: int = 200) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -93,6 +94,12 @@ def write_json(path: str | Path, value: Any) -> Path:
 def as_json(value: Any) -> str:
     """What ``write_json`` writes."""
     return json.dumps(value, indent=2, default=_plain) + "\n"
+
+
+def hash_of(value: Any, size: int) -> str:
+    """``2 * size`` hex digits of what JSON can hold, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:

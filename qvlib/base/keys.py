@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-RUN = 5  # signs of a key in a row that are struck out
+_RUN = 5  # signs of a key in a row that are struck out
 _BEGINNINGS = r"(sk|pk|xai|nvapi|glpat|pplx)-|(rk|gsk|hf|r8|gh[pousr])_|AIza|AKIA"
 
 
@@ -46,7 +46,7 @@ def _struck(text: str, key: str) -> str:
     """Each run of the key's signs, whatever stands between them, becomes ``***``."""
     placed = _placed(text)
     told = "".join(sign for sign, _ in placed)
-    length = min(RUN, len(key))
+    length = min(_RUN, len(key))
     runs, last, parts, kept = _runs(key, length), -2, [], 0
     for start in range(len(told) - length + 1) if length else ():
         if told[start : start + length] not in runs:
@@ -68,6 +68,3 @@ def _signs(text: str) -> str:
 
 def _runs(text: str, length: int) -> set[str]:
     return {text[i : i + length] for i in range(len(text) - length + 1)}
-
-
-__all__ = ["keys_in", "looks_like_key", "redacted"]

@@ -27,7 +27,10 @@ _TICKS, _ELEMENT = re.compile(r"`[^`]+`"), re.compile(r"<code>(.*)</code>", re.D
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would obey, such as an escape, spelt out: ``\\x1b``."""
+    """The text with what a terminal would obey, such as an escape, spelt out: ``\\x1b``.
+
+    Tabs and line ends stay.
+    """
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

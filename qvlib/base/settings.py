@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from qvlib.base.terminal import printable
+from qvlib.base.markup import visible
 
 _OF_SECTION = "the section's"
 _MOST = {int: 2**31 - 1, float: 1e38}
@@ -33,7 +33,7 @@ class Settings(BaseModel):
     @classmethod
     def _is_kept_as_typed(cls, value: Any) -> Any:
         """Text that terminals and files can hold, mappings that JSON can."""
-        if isinstance(value, str) and printable(value).split("\n") != [value]:
+        if isinstance(value, str) and visible(value).split("\n") != [value]:
             raise ValueError("Input should be one line without control characters")
         if isinstance(value, dict):
             try:

@@ -6,16 +6,10 @@ import re
 import sys
 from typing import TextIO
 
+from qvlib.base.markup import visible
+
 UP = "\x1b[A"
 """Moves the cursor a line up, as several progress bars below each other do."""
-
-# Control characters but tabs and line ends, bidirectional overrides, halves of surrogate pairs.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal: an escape becomes ``\\x1b``; tabs and line ends stay."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Forward:
@@ -40,7 +34,7 @@ class Forward:
         self._begun = re.search(r"(\x1b\[?)?\Z", text)[0] if self._bars else ""
         text = text.removesuffix(self._begun)
         for i, piece in enumerate(self._moves.split(text)):
-            shown = piece if i % 2 else printable(piece)  # the odd ones are moves
+            shown = piece if i % 2 else visible(piece)  # the odd ones are moves
             if self._terminal:
                 self._target.write(shown)
             self._draw(shown)

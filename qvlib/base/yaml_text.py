@@ -17,16 +17,16 @@ DEEPEST = 20
 """Levels of lists and mappings inside each other."""
 
 
-def read_yaml(path: Path, name: str, kind: str, examples: str) -> Any:
-    """What a YAML file holds.
+def read_mapping(path: Path, name: str, kind: str, form: str, examples: str) -> dict[Any, Any]:
+    """The mapping that a YAML file holds.
 
     Args:
         name: the file as it was named, for messages.
-        kind: what the file is: ``parameter file``.
+        kind, form: what the file is: ``parameter file``, ``a flat list of ...``.
         examples: folder with files of that kind.
 
     Raises:
-        QvlibError: no such file, too large a one, or what ``parse_yaml`` refuses.
+        QvlibError: no such file, too large a one, no mapping, or what ``parse_yaml`` refuses.
     """
     try:
         with open(path, "rb") as file:
@@ -39,7 +39,10 @@ def read_yaml(path: Path, name: str, kind: str, examples: str) -> Any:
         ) from None
     if len(text) > LARGEST:
         raise QvlibError(f"{name}: over {LARGEST:,} bytes, so no {kind}; see {examples}")
-    return parse_yaml(text, name)
+    value = parse_yaml(text, name)
+    if not isinstance(value, dict):
+        raise QvlibError(f"{name}: a {kind} is {form}; see {examples}")
+    return value
 
 
 def parse_yaml(text: str | bytes, source: str) -> Any:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import re
-import reprlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 
 import ijson
 
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import QvlibError, brief
 
 _CHUNK = 1 << 16  # characters that are read at a time
 _ESCAPE = 12  # characters of the longest escape in JSON, of a pair such as \ud83d\ude00
@@ -22,15 +21,8 @@ _HALF = re.compile(
     r"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])"
     r"|(?<!\\u[dD][89abAB][\da-fA-F]{2})\\u[dD][c-fC-F][\da-fA-F]{2})"
 )
-_shortened = reprlib.Repr()
-_shortened.maxstring = _shortened.maxother = _shortened.maxlong = 40
 _DEEPEST, _WINDOW = 200, 1 << 12  # brackets left open within so many characters
 _STRING = re.compile(r'"[^"]*(?:"|\Z)')
-
-
-def shown(value: Any) -> str:
-    """A value for an error: what is long or deep in it is left out."""
-    return f"{_shortened.repr(value):.60}"
 
 
 def records(path: Path, what: str, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,7 +100,7 @@ def refuse_halves(text: str, path: Path) -> None:
     if half:
         before = text[max(0, half.start() - 30) : half.end()]
         raise QvlibError(
-            f"{path}: half a character, {half[0][-6:]}, in {shown(before)}; "
+            f"{path}: half a character, {half[0][-6:]}, in {brief(before)}; "
             "write the whole pair, or remove it"
         )
 

@@ -22,6 +22,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def step_limit(default: int, meaning: str) -> Any:
+    """``max_steps`` of a world."""
+    return setting(default, meaning, ge=1)
+
+
+def cut_off_value(default: float, source: str = "") -> Any:
+    """``timeout_value`` of a world; source: where the default is from, in brackets."""
+    return setting(
+        default,
+        f"value of a state that is cut off at max_steps{source}",
+        decides=("trees", "search"),
+        ge=-1,
+        le=0,
+    )
+
+
+def dev_part(groups: str) -> Any:
+    """``dev_share`` of a world; groups: what splits never cut through."""
+    return setting(0.1, f"share of the {groups} in the dev split", gt=0, lt=0.5)
+
+
+def test_part(groups: str) -> Any:
+    """``test_share``, as ``dev_part``."""
+    return setting(0.3, f"share of the {groups} in the test split", gt=0, lt=0.8)
+
+
 class WorldSettings(Settings):
     """The settings that every world has; a world's own class adds its own and sets its defaults."""
 
@@ -31,16 +57,10 @@ class WorldSettings(Settings):
         ..., "the environment by name, or module:WORLD or module:factory of your own"
     )
     data_dir: str = setting("", "folder of the data files; empty = embedded or generated data")
-    max_steps: int = setting(10, "actions after which an episode is cut off", ge=1)
-    timeout_value: float = setting(
-        -0.5,
-        "value of a state that is cut off at max_steps",
-        decides=("trees", "search"),
-        ge=-1,
-        le=0,
-    )
-    dev_share: float = setting(0.1, "share of the task groups in the dev split", gt=0, lt=0.5)
-    test_share: float = setting(0.3, "share of the task groups in the test split", gt=0, lt=0.8)
+    max_steps: int = step_limit(10, "actions after which an episode is cut off")
+    timeout_value: float = cut_off_value(-0.5)
+    dev_share: float = dev_part("task groups")
+    test_share: float = test_part("task groups")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from qvlib.core.episodes import decisions, demonstrate
 from qvlib.core.preferences import Pair
 from qvlib.core.types import Environment, QModel
 from qvlib.estimators import Problem, estimator_of
+from qvlib.pipeline.cards import notes
 from qvlib.pipeline.params import typed_settings
 
 if TYPE_CHECKING:
@@ -107,13 +108,13 @@ def fit(
     What went another way than usual, such as pairs too long for the model, is printed.
 
     Raises:
-        QvlibError: no such estimator, or no pair fits the model's context.
+        QvlibError: no such estimator, a setting that it does not have, an ill-typed value, or no
+            pair fits the model's context.
     """
-    from qvlib.models.loading import load_folder
-    from qvlib.pipeline.cards import notes
-
     chosen = estimator_of(estimator)
-    options = chosen.settings(**settings)
+    options = typed_settings(chosen.settings, settings, "fit")
+    from qvlib.models.loading import load_folder  # which takes seconds
+
     with tempfile.TemporaryDirectory(prefix="qvlib-") as scratch:
         problem = Problem(
             environment=environment,

@@ -7,7 +7,6 @@ others go on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
-from qvlib.base.yaml_text import read_yaml
+from qvlib.base.yaml_text import read_mapping
 from qvlib.core.statistics import bootstrap_mean
 from qvlib.pipeline.agents import make_agents
 from qvlib.pipeline.context import Context, context_of
@@ -50,11 +49,8 @@ def read(params: Params) -> list[Cell]:
         QvlibError: no such file, not of that form, or a cell's parameters are refused.
     """
     grid = params.ablations.grid
-    axes = read_yaml(resolve(grid), grid, "grid", "params/grids/")
-    if not isinstance(axes, dict):
-        raise QvlibError(
-            f"{grid}: a grid is a mapping of axes, each `name: {{parameter: [values]}}`"
-        )
+    form = "a mapping of axes, each `name: {parameter: [values]}`"
+    axes = read_mapping(resolve(grid), grid, "grid", form, "params/grids/")
     base = params.replace(seeds=1)
     cells = [Cell("the run", "as it is", base)]
     for axis, choices in axes.items():
@@ -63,12 +59,6 @@ def read(params: Params) -> list[Cell]:
             changed = base.changed(change, f"{grid}, axis {axis!r}")
             cells.append(Cell(str(axis), label, changed))
     return cells
-
-
-def file_hash(params: Params) -> str:
-    """A hash of the file that the parameter ``grid`` names."""
-    content = resolve(params.ablations.grid).read_bytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:

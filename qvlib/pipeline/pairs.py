@@ -68,9 +68,7 @@ def each_tree(params: Params) -> Iterator[dict[str, Any]]:
 
     However many there are, few are held at once.
     """
-    rounds = [params]
-    while rounds[-1].search.rounds > 1:
-        rounds.append(rounds[-1].round_before())
+    rounds = params.each_round()
     sorted_trees = (read_stage(each, "trees").each("trees", ["task"]) for each in rounds)
     return heapq.merge(*sorted_trees, key=lambda tree: tree["task"])
 

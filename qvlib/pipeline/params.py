@@ -11,7 +11,6 @@ same work.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 import os
@@ -30,10 +29,11 @@ from qvlib import environments, estimators
 from qvlib.agents import arms as arm_list
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
 from qvlib.base.errors import QvlibError, brief
+from qvlib.base.files import hash_of
 from qvlib.base.keys import keys_in
 from qvlib.base.paths import SOURCE, find, is_project, project_root
 from qvlib.base.settings import Settings, setting
-from qvlib.base.yaml_text import number_type, read_yaml
+from qvlib.base.yaml_text import number_type, read_mapping
 from qvlib.models.api_refusals import wrong_refusals
 from qvlib.models.fingerprint import fingerprint
 from qvlib.models.names import is_remote
@@ -54,6 +54,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 EPISODES = "episodes/"
 PER_ROUND = ("trees", "pairs", "q_model")
 """The stages that each round of collecting has."""
+ON_DEV = ("rules", "trial")
+"""The stages that play dev tasks: ablations."""
 DEFAULT_ENVIRONMENT = "webshop"
 COLDEST = 1e-6
 """The lowest temperature that scores are divided by."""
@@ -551,7 +553,7 @@ class Params:
         }
         played = [f"{EPISODES}{arm.name}" for arm in self.arms()]
         fixed = [stage for stage in STAGES if optional.get(stage, True)]
-        last = [stage for stage in fixed if stage in ("rules", "trial")]
+        last = [stage for stage in fixed if stage in ON_DEV]
         return (*(stage for stage in fixed if stage not in last), *played, *last)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
@@ -580,18 +582,18 @@ class Params:
         earlier = self.round_before().each_round() if self.search.rounds > 1 else []
         return [*earlier, self]
 
+    def every_stage(self) -> list[tuple[Params, str]]:
+        """The stages of this chain with their parameters, those of earlier rounds first."""
+        before = [(early, stage) for early in self.each_round()[:-1] for stage in PER_ROUND]
+        return [*before, *((self, stage) for stage in self.stages())]
+
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""
-        return _digest(self.deciding(stage))
+        return hash_of(self.deciding(stage), 4)
 
     def fingerprint(self) -> str:
         """Eight hex digits of all that decides the run's outcome: of every stage."""
-        return _digest({stage: self.digest(stage) for stage in self.stages()})
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return hash_of({stage: self.digest(stage) for stage in self.stages()}, 4)
 
 
 _MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")
@@ -839,8 +841,7 @@ def load(path: str | Path, **overrides: Any) -> Params:
     """
     here = is_project(project_root())
     examples = "params/" if here else f"params/ of the project, which is not here: {SOURCE}"
-    values = read_yaml(find(path), str(path), "parameter file", examples)
-    if not isinstance(values, dict):
-        raise QvlibError(f"{path}: a parameter file is a flat list of `key: value` lines")
+    form = "a flat list of `key: value` lines"
+    values = read_mapping(find(path), str(path), "parameter file", form, examples)
     params = make(values, str(path))
     return params.changed(overrides, str(path)) if overrides else params

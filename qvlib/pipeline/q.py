@@ -207,7 +207,8 @@ def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
                         made.keep(stage)
             if stage is not None:
                 _finish(stage, facts)
-        torch.distributed.barrier()  # what the first process wrote is there for the others
+        if torch.distributed.is_initialized():  # by a training, of which none may have been left
+            torch.distributed.barrier()  # what the first process wrote is there for the others
         if stage is not None:
             for name in names:
                 clear(_scratch(folder, name))

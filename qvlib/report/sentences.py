@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qvlib.base import markup
+from qvlib.pipeline.cards import dropped_pairs
 from qvlib.report.formats import difference, interval, relative
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def claim(metrics: Mapping[str, Any]) -> str:
 def accuracy(preferences: Mapping[str, Any]) -> str:
     """Held-out preference accuracy against the control's, and what was dropped from both."""
     right, pairs = preferences["held_out_accuracy"], preferences["held_out_pairs"]
-    left_out = dropped(preferences)
+    left_out = dropped_pairs(preferences)
     if right is None:
         said = (
             f"Of the {pairs} held-out pairs the estimator tells no accuracy."
@@ -203,16 +204,6 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
             f"trained on shuffled winners: {shuffled}."
         )
     return f"{said} {left_out}" if left_out else said
-
-
-def dropped(facts: Mapping[str, Any]) -> str:
-    """How many pairs were left out of training and of what is held out.
-
-    Empty where all fit, and in older records.
-    """
-    train, held = facts.get("dropped_pairs", 0), facts.get("dropped_held_out_pairs", 0)
-    pairs = f"{train} training and {held} held-out pairs"
-    return f"{pairs} are longer than the model's context and were dropped." if train or held else ""
 
 
 def diagnosis(metrics: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from qvlib.base.markup import visible
 from qvlib.base.paths import resolve
-from qvlib.base.terminal import printable
 from qvlib.pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def log_run(
 
 def _told(wandb: Any, reason: str) -> None:
     """Say in one line why nothing was logged, and go on."""
-    reason = printable(" ".join(reason.split())[:200])
+    reason = visible(" ".join(reason.split())[:200])
     print(f"wandb: not logged ({reason}); the results are in our own files")
     _abandon(wandb)
 

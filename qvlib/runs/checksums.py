@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qvlib.base.errors import QvlibError
+from qvlib.base.files import hash_of
 from qvlib.base.paths import display_path
 
-SCRATCH = ("training", "-trl")  # ends of the names of folders with checkpoints, which come and go
+SCRATCH = "training"  # end of the names of folders with checkpoints, which come and go
 _hash = functools.partial(hashlib.blake2b, digest_size=16)
 _found_right: dict[Path, tuple[Any, ...]] = {}  # folder -> what its files were like when checked
 
@@ -32,7 +32,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def checksum_of(manifest: Mapping[str, Any]) -> str:
     """The checksum of a manifest, which it holds itself under ``checksum``."""
     told = {key: value for key, value in manifest.items() if key != "checksum"}
-    return _hash(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hash_of(told, 16)
 
 
 def check(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -86,8 +86,8 @@ class Recipe(Protocol):
     def flat(self) -> dict[str, Any]:
         """Every parameter by its name."""
 
-    def stages(self) -> Sequence[str]:
-        """The stages that a run with these parameters has."""
+    def every_stage(self) -> Sequence[tuple[Recipe, str]]:
+        """The stages that a chain with these parameters has, and the parameters of each."""
 
     def each_seed(self) -> Sequence[Recipe]:
         """The parameters of each chain."""
@@ -223,10 +223,9 @@ def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
             cannot be read or written; a finished one was changed; memory or disk were used up.
     """
     path = stage_path(params, stage)
-    found = _verified(path, params, stage)
-    if found is not None and found["status"] == "complete":  # nothing is written: no lock
-        checksums.check(path, found)
-        yield Stage(path, found)
+    finished = _finished(path, params, stage)
+    if finished is not None:  # nothing is written: no lock
+        yield finished
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -236,16 +235,14 @@ def open_stage(params: Recipe, stage: str) -> Iterator[Stage]:
             "set runs_dir to a writable folder"
         ) from None
     with _locked(path):
-        manifest = _verified(path, params, stage)
-        opened = Stage(
-            path,
-            manifest or _new_manifest(params, stage),
-            writable=True,
-            _opened=time.monotonic(),
-        )
-        if not opened.complete:
-            _remove_half_written(path)
-            _start_session(opened, params)
+        finished = _finished(path, params, stage)
+        if finished is not None:  # meanwhile, by another process
+            yield finished
+            return
+        manifest = _verified(path, params, stage) or _new_manifest(params, stage)
+        opened = Stage(path, manifest, writable=True, _opened=time.monotonic())
+        _remove_half_written(path)
+        _start_session(opened, params)
         try:
             yield opened
         except BaseException as error:
@@ -269,15 +266,23 @@ def read_stage(params: Recipe, stage: str) -> Stage:
             or a file was changed since.
     """
     path = stage_path(params, stage)
-    manifest = _verified(path, params, stage)
-    if manifest is None or manifest["status"] != "complete":
+    finished = _finished(path, params, stage)
+    if finished is None:
         missing, notebook = MADE_BY[stage.partition("/")[0]]
         raise QvlibError(
             f"{missing} yet: run notebooks/{notebook}.ipynb with the same parameters "
             f"({display_path(path)})"
         )
+    tell_other_code(display_path(path), finished.manifest)
+    return finished
+
+
+def _finished(path: Path, params: Recipe, stage: str) -> Stage | None:
+    """A stage that was finished, to read from; its files are as they were then."""
+    manifest = _verified(path, params, stage)
+    if manifest is None or manifest["status"] != "complete":
+        return None
     checksums.check(path, manifest)
-    tell_other_code(display_path(path), manifest)
     return Stage(path, manifest)
 
 
@@ -295,9 +300,9 @@ def seconds_spent(params: Recipe, notebook: str) -> float:
     Stages made side by side count once.
     """
     return seconds_of(
-        (chain, stage)
+        (made_with, stage)
         for chain in params.each_seed()
-        for stage in chain.stages()
+        for made_with, stage in chain.every_stage()
         if notebook_of(stage) == notebook
     )
 
@@ -378,7 +383,6 @@ def _verified(path: Path, params: Recipe, stage: str) -> dict[str, Any] | None:
             f"{display_path(file)} is unreadable ({error.__class__.__name__}); "
             f"restore it, or {remedy}"
         ) from None
-    expected = _new_manifest(params, stage)
     wrong = ill_typed(manifest)
     if wrong:
         raise QvlibError(
@@ -386,7 +390,7 @@ def _verified(path: Path, params: Recipe, stage: str) -> dict[str, Any] | None:
             f"{remedy}"
         )
     difference = _first_difference(
-        manifest["decided_by"], json.loads(json.dumps(expected["decided_by"]))
+        manifest["decided_by"], json.loads(json.dumps(params.deciding(stage)))
     )
     if difference:
         raise QvlibError(

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qvlib.base.errors import QvlibError
-from qvlib.environments.datafiles import either, lines, sha256, shown
+from qvlib.base.errors import QvlibError, brief
+from qvlib.environments.datafiles import either, lines, sha256
 from qvlib.environments.hotpotqa.corpus import Corpus, build_corpus
 from qvlib.environments.hotpotqa.questions import Question, failure, parse, rows
 
@@ -100,7 +100,7 @@ def _articles(path: Path) -> Iterator[tuple[str, str]]:
             if not isinstance(record.get(key), str):
                 fail(f"key {key!r} is missing or not a text")
         if record["title"] in seen:
-            fail(f"the title {shown(record['title'])} comes twice")
+            fail(f"the title {brief(record['title'])} comes twice")
         seen.add(record["title"])
         yield record["title"], record["text"]
 
@@ -135,7 +135,7 @@ def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path
     for question in questions:
         if question.id in seen:
             raise QvlibError(
-                f"{path}: question id {shown(question.id)} comes twice; remove one of the two"
+                f"{path}: question id {brief(question.id)} comes twice; remove one of the two"
             )
         seen.add(question.id)
     lacking = [q for q in questions if not all(title in articles for title in q.titles)]
@@ -143,6 +143,6 @@ def _check(questions: tuple[Question, ...], articles: dict[str, str], path: Path
         title = next(title for title in lacking[0].titles if title not in articles)
         raise QvlibError(
             f"{path}: {len(lacking):,} of {len(questions):,} questions are supported by an article "
-            f"that is not there, first {shown(lacking[0].id)} by {shown(title)}; give {OFFICIAL} "
+            f"that is not there, first {brief(lacking[0].id)} by {brief(title)}; give {OFFICIAL} "
             f"(fullwiki files lack such articles), or add them to {CORPUS}"
         )

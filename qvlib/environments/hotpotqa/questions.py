@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from qvlib.base.errors import QvlibError
-from qvlib.environments.datafiles import shown
+from qvlib.base.errors import QvlibError, brief
 
 SPLITS = ("train", "dev", "test")
 ANSWERS = " (the official test files hold none: give train or dev)"
@@ -51,7 +50,7 @@ def parse(record: Mapping[str, Any], path: Path, number: int) -> Question:
         value = record.get(key)
         if not isinstance(value, str) or not value.strip():
             fail(
-                f"key {key!r} is {shown(value)}, not a text"
+                f"key {key!r} is {brief(value)}, not a text"
                 if key in record
                 else f"key {key!r} is missing{ANSWERS if key == 'answer' else ''}"
             )
@@ -61,7 +60,7 @@ def parse(record: Mapping[str, Any], path: Path, number: int) -> Question:
         fail("key 'supporting_facts' is not a list of [title, sentence number]")
     split = record.get("split") or ""
     if split and split not in SPLITS:
-        fail(f"key 'split' is {shown(split)}, not one of {', '.join(SPLITS)}")
+        fail(f"key 'split' is {brief(split)}, not one of {', '.join(SPLITS)}")
     return Question(
         texts[id_key],
         texts["question"].strip(),

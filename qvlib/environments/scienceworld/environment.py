@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State, Step, Task
+from qvlib.environments.datafiles import sha256
 from qvlib.environments.scienceworld.experiments import FILE, SPLITS, read_experiments
 from qvlib.environments.scienceworld.simulator import simulator
 
@@ -88,5 +88,5 @@ def build(folder: str | Path, *, max_steps: int = 100, timeout_value: float = -0
     """
     simulator()
     splits = read_experiments(Path(folder))
-    hashes = {FILE: hashlib.sha256((Path(folder) / FILE).read_bytes()).hexdigest()}
+    hashes = {FILE: sha256(Path(folder) / FILE)}
     return ScienceWorld(splits, hashes, max_steps=max_steps, timeout_value=timeout_value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from qvlib.base.settings import setting
-from qvlib.environments.world import WorldSettings
+from qvlib.environments.world import WorldSettings, dev_part, step_limit, test_part
 
 
 class TextWorldSettings(WorldSettings):
@@ -13,13 +13,11 @@ class TextWorldSettings(WorldSettings):
 
     environment: str = setting("textworld", "the environment by name")
     data_dir: str = setting("", "folder of games (*.z8 with *.json); empty = generated games")
-    max_steps: int = setting(
-        10,
-        "commands after which a game is cut off; generated ones are won in at most nine",
-        ge=1,
+    max_steps: int = step_limit(
+        10, "commands after which a game is cut off; generated ones are won in at most nine"
     )
-    dev_share: float = setting(0.1, "share of the games in the dev split", gt=0, lt=0.5)
-    test_share: float = setting(0.3, "share of the games in the test split", gt=0, lt=0.8)
+    dev_share: float = dev_part("games")
+    test_share: float = test_part("games")
     games: Literal["cooking", "treasure_hunter", "coin_collector"] = setting(
         "cooking", "what generated games are about"
     )

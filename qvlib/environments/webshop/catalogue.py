@@ -10,8 +10,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from qvlib.base.errors import QvlibError
-from qvlib.environments.datafiles import shown
+from qvlib.base.errors import QvlibError, brief
 from qvlib.environments.webshop import files
 
 GOLDEN_SEED = 12345
@@ -155,7 +154,7 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
         prices = []
     if not prices:
         raise QvlibError(
-            f"{path}: {where}: field 'pricing' is {shown(pricing)}, "
+            f"{path}: {where}: field 'pricing' is {brief(pricing)}, "
             "expected like '$10.99' or '$5.00 - $8.00'"
         )
     return prices, f"${prices[0]}" if len(prices) == 1 else f"${prices[0]} to ${prices[1]}"
@@ -237,7 +236,7 @@ def _field(record: dict[str, Any], key: str, kind: type, path: Path, where: str)
         )
     if not isinstance(value, kind):
         raise QvlibError(
-            f"{path}: {where}: field {key!r} is {shown(value)}, expected {kind.__name__}; "
+            f"{path}: {where}: field {key!r} is {brief(value)}, expected {kind.__name__}; "
             "fetch the file again"
         )
     return value

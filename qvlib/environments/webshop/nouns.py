@@ -6,8 +6,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from qvlib.base.errors import QvlibError
-from qvlib.environments.datafiles import shown
+from qvlib.base.errors import QvlibError, brief
 from qvlib.environments.webshop import files
 
 TitleNouns = Callable[[str], tuple[str, ...]]
@@ -50,7 +49,7 @@ def from_table(path: Path) -> TitleNouns:
     for title, tokens in listed.items():
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise QvlibError(
-                f"{path}: the title {shown(title)} has {shown(tokens)}, expected a list of words; "
+                f"{path}: the title {brief(title)} has {brief(tokens)}, expected a list of words; "
                 "mend the table"
             )
     table = {title: tuple(token.lower() for token in tokens) for title, tokens in listed.items()}
@@ -60,7 +59,7 @@ def from_table(path: Path) -> TitleNouns:
             return table[title]
         except KeyError:
             raise QvlibError(
-                f"{path}: no nouns for the title {shown(title)}; complete the table, "
+                f"{path}: no nouns for the title {brief(title)}; complete the table, "
                 "or set title_nouns to spacy"
             ) from None
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from qvlib.base.settings import setting
-from qvlib.environments.world import WorldSettings
+from qvlib.environments.world import (
+    WorldSettings,
+    cut_off_value,
+    dev_part,
+    step_limit,
+    test_part,
+)
 
 
 class WebShopSettings(WorldSettings):
@@ -13,16 +19,10 @@ class WebShopSettings(WorldSettings):
 
     environment: str = setting("webshop", "the environment by name")
     data_dir: str = setting("", "folder of the official data files; empty = the embedded catalogue")
-    max_steps: int = setting(10, "actions after which an episode is cut off (paper: 10)", ge=1)
-    timeout_value: float = setting(
-        -0.5,
-        "value of a state that is cut off at max_steps (paper's code: -0.5)",
-        decides=("trees", "search"),
-        ge=-1,
-        le=0,
-    )
-    dev_share: float = setting(0.1, "share of the products in the dev split", gt=0, lt=0.5)
-    test_share: float = setting(0.3, "share of the products in the test split", gt=0, lt=0.8)
+    max_steps: int = step_limit(10, "actions after which an episode is cut off (paper: 10)")
+    timeout_value: float = cut_off_value(-0.5, " (paper's code: -0.5)")
+    dev_share: float = dev_part("products")
+    test_share: float = test_part("products")
     catalogue_products: int = setting(2400, "products of the embedded catalogue", ge=200)
     catalogue_seed: int = setting(0, "seed of the embedded catalogue", ge=0)
     goals: Literal["synthetic", "human", "all"] = setting("synthetic", "which goals make tasks")

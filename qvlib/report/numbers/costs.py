@@ -6,9 +6,9 @@ import pandas as pd
 
 from qvlib.agents.arm import Arm
 from qvlib.models.names import is_remote
-from qvlib.pipeline.params import PER_ROUND, Params
+from qvlib.pipeline.pairs import each_tree
+from qvlib.pipeline.params import ON_DEV, Params
 from qvlib.report.numbers.episodes import COSTS
-from qvlib.report.numbers.pairs import trees
 from qvlib.runs.stage import seconds_of
 
 COUNTED = ("tokens", "prompt_tokens", "env_steps")
@@ -24,7 +24,7 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
         rows: of ``by_task``.
     """
     collected = pd.DataFrame(
-        [{k: tree.get(k, 0) for k in COSTS} for c in params.each_seed() for tree in trees(c)]
+        [{k: tree.get(k, 0) for k in COSTS} for c in params.each_seed() for tree in each_tree(c)]
     )
     played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
     totals: dict[str, float] = {
@@ -48,11 +48,10 @@ def _by_kind(params: Params) -> dict[str, list[tuple[Params, str]]]:
     """Kind of stage -> the stages of all chains and rounds, each once; arms are played together."""
     kinds: dict[str, dict[str, tuple[Params, str]]] = {}
     for chain in params.each_seed():
-        before = [(early, s) for early in chain.each_round()[:-1] for s in PER_ROUND]
-        own = [(chain, s) for s in chain.stages() if s not in ("rules", "trial")]
-        for made_with, stage in (*before, *own):
-            kind = stage.partition("/")[0]
-            kinds.setdefault(kind, {})[made_with.digest(stage)] = made_with, stage
+        for made_with, stage in chain.every_stage():
+            if stage not in ON_DEV:
+                kind = stage.partition("/")[0]
+                kinds.setdefault(kind, {})[made_with.digest(stage)] = made_with, stage
     return {kind: list(stages.values()) for kind, stages in kinds.items()}
 
 

@@ -11,7 +11,7 @@ from qvlib.agents.arms import BASE
 from qvlib.environments import names_of
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import split_row, uses
-from qvlib.pipeline.params import EPISODES, PER_ROUND, Params
+from qvlib.pipeline.params import EPISODES, ON_DEV, Params
 from qvlib.runs.stage import read_stage
 
 
@@ -54,9 +54,9 @@ def stage_table(params: Params) -> pd.DataFrame:
     """
     rows = []
     for chain in params.each_seed():
-        earlier = [(before, stage) for before in chain.each_round()[:-1] for stage in PER_ROUND]
-        own = [(chain, stage) for stage in chain.stages() if stage not in ("rules", "trial")]
-        for made_with, stage in (*earlier, *own):
+        for made_with, stage in chain.every_stage():
+            if stage in ON_DEV:
+                continue
             manifest = read_stage(made_with, stage).manifest
             commits = map(_commit, (*manifest.get("earlier", ()), manifest))
             rows.append(

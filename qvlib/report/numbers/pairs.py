@@ -8,6 +8,7 @@ from typing import Any
 
 from qvlib import pipeline
 from qvlib.core.preferences import compared
+from qvlib.pipeline.pairs import each_tree
 from qvlib.pipeline.params import Params
 from qvlib.report.intervals import share_interval
 from qvlib.runs.stage import read_stage
@@ -82,16 +83,7 @@ def sources(params: Params) -> dict[str, int]:
     total = Counter(trees=0, tasks=0, states=0, ties=0)
     for chain in params.each_seed():
         counts = read_stage(chain, "pairs").facts | compared(
-            trees(chain), chain.pairs.min_margin, chain.pairs.min_visits
+            each_tree(chain), chain.pairs.min_margin, chain.pairs.min_visits
         )
         total.update({key: counts[key] for key in total})
     return dict(total)
-
-
-def trees(chain: Params) -> list[dict[str, Any]]:
-    """The trees of a chain, of all rounds."""
-    return [
-        tree
-        for made_with in chain.each_round()
-        for tree in read_stage(made_with, "trees").records("trees")
-    ]
