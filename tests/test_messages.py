@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 DONE_TO = re.compile(r"\b(?:raise|lower|set|unset|leave|increase|reduce|shorten) `?([a-z]\w*)")
 # A name of several words, which no text has by chance; not a part of a path, a call or a file.
 NAME = re.compile(r"(?<![\w./{<\[-])[a-z]+(?:_[a-z0-9]+)+(?![\w./(])")
-ORDINARY = frozenset("a an all and each it its one out some that the their them this to up".split())
+ORDINARY = frozenset(
+    "a an all and each it its one out some that the their them this to twice up".split()
+)
 # What messages name that is no parameter: fields of data files, of tokenizers and of environments.
 OTHERS = {
     "eos_token",
