@@ -33,7 +33,7 @@ _SYSTEM, _FIRST, _SECOND = "qvlib rules", "qvlib asks", "qvlib answers"
 # What reasoning templates write a thought between.
 _THOUGHT = re.compile(r"<(/?)(think|thinking|thought|reasoning)>|\[(/?)THINK\]", re.IGNORECASE)
 # What template engines raise, and what Python raises within them.
-_FAILURES = (TemplateError, ValueError, TypeError, LookupError)
+_FAILURES = (TemplateError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 def prepare(tokenizer: Any) -> None:
