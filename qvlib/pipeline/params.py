@@ -696,8 +696,21 @@ def _plain(value: Any) -> Any:
 
 
 def _where(classes: Mapping[str, type[Settings]]) -> dict[str, str]:
-    """Parameter -> section."""
-    return {name: section for section, cls in classes.items() for name in cls.names()}
+    """Parameter -> section.
+
+    Raises:
+        QvlibError: two sections have one of that name, as an arm of one's own with a ``seed``.
+    """
+    where: dict[str, str] = {}
+    for section, cls in classes.items():
+        for name in cls.names():
+            if name in where:
+                raise QvlibError(
+                    f"{where[name]} and {section} both have a setting {name!r}; rename that of "
+                    "your own"
+                )
+            where[name] = section
+    return where
 
 
 def _default(key: str) -> Any:
