@@ -474,3 +474,20 @@ def test_the_numbers_of_the_files_are_as_they_were():
     for path in sorted(ROOT.glob("params/**/*.yml")):
         if path.parent.name != "grids":
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "says"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 2, "error: the disk is full; make room there"),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_no_traceback(output, status, says):
+    if "full" in output and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = f'"{sys.executable}" -m qvlib.cli params {output}'
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (status, bool(says))
+    assert done.stderr.startswith(says)
