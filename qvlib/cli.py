@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from qvlib import __version__
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import QvlibError, of_the_machine
 from qvlib.base.markup import visible
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 the user can mend it, 130 interrupted.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # which may not know each letter of a table
             stream.reconfigure(errors="backslashreplace")
@@ -36,14 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who reads the output wants no more, as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 1
+    except OSError as error:  # of the output itself: files have errors of their own
+        wrong = of_the_machine(error)
+        if wrong is None:
+            raise
+        _write_no_more()
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             "\ninterrupted; everything finished is kept: the same command goes on from there",
             file=sys.stderr,
         )
         return 130
+
+
+def _write_no_more() -> None:
+    """Drop what is still to be written to the standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:

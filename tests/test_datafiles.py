@@ -16,6 +16,7 @@ from qvlib.environments.webshop import files as webshop_files
 from qvlib.pipeline.data import check_texts
 
 DEEP = 100_000
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 LONG = "x" * (2 << 20)
 NESTED = "[" * 400 + "]" * 400
 
@@ -36,7 +37,9 @@ def told(act, *arguments):
         ("a.json", b"PAR1\xff\xfe", "not UTF-8 text but Parquet: write it as JSON Lines"),
         ("a.json", '[{"a": 1}]'.encode("utf-16"), "not UTF-8 text; fetch it again"),
         ("a.json", b"<!DOCTYPE html>", "not a list of things; give it"),
-        ("a.json", b"version https://git-lfs.github.com/spec/v1", "not a list of things; give it"),
+        ("a.json", POINTER, "a pointer of Git LFS, not the file; fetch it by `git lfs pull`"),
+        ("a.jsonl.gz", POINTER, "a pointer of Git LFS, not the file; fetch it by `git lfs pull`"),
+        ("a.json.gz", gzip.compress(gzip.compress(b"[]")), "gzipped twice; gunzip it once"),
         ("a.json", b"", "not a list of things; give it"),
         ("a.json", b"{", "line 1 is not JSON"),
         ("a.json", b'[{"a": 1}, {"a": ', "record 1: not JSON or cut off"),
@@ -51,7 +54,7 @@ def told(act, *arguments):
         ("a.json", b'[{"a": "\\uDE00 x"}]', "half a character, \\uDE00, in"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\\ud83d\\u0041"}\n', "half a character, \\ud83d, in"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_what_a_file_is_is_said(tmp_path, name, content, says):
     path = tmp_path / name

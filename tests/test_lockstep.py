@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import REFUSED, Maze, Scripted
 
+from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import episode
 from qvlib.core.filtering import Filtered
 from qvlib.core.lockstep import Wraps, lockstep
@@ -21,6 +22,12 @@ def counter(name: str, length: int):
     for i in range(length):
         answers += yield Request(state, 1 + i % 2, (0, name, str(i)))
     return name, tuple(p.action for p in answers)
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_width_that_lets_no_job_run_is_refused(width):
+    with pytest.raises(QvlibError, match=f"width {width} lets no job run"):
+        list(lockstep([counter("a", 2)], Scripted(), width))
 
 
 @settings(max_examples=40, deadline=None)

@@ -105,6 +105,23 @@ def test_files_that_are_not_what_they_say(folder, file, content):
     refusal(folder)
 
 
+def test_an_adapter_in_the_place_of_a_model(folder):
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    told = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/llama"}, indent=1)
+    (folder / "adapter_config.json").write_text(told)
+    assert "holds an adapter of someone/llama, no model; merge it" in refusal(folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    assert "holds an adapter of someone/llama, no model; merge it" in refusal(folder)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_in_the_place_of_a_file(folder, file):
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    assert f"{file} is a pointer of Git LFS, not the file; fetch it by `git lfs" in refusal(folder)
+
+
 def test_an_index_of_one_tensor(folder):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -253,6 +270,8 @@ def chatting(folder: Path, template, thoughts: bool = False) -> LocalModel:
         ("{{ persona.name }}" + CHATML, "its chat template fails ('persona' is undefined)"),
         ("{% for m in messages %}{{ m }", "its chat template fails"),
         ("{% for m in messages %}{{ m['content'] + none }}{% endfor %}", "template fails"),
+        ("{{ 1 // (messages | length - messages | length) }}", "template fails"),
+        ("{{ range(10 ** 6) | length }}" + CHATML, "template fails (Range too big."),
         ("{{ messages[0]['content'] }}", "leaves out turns of a conversation"),
         ({"default": CHATML, "rag": "{{ x.y }}"}, None),
         (CHATML.replace("%}<|im", "%}{{ m['content'] + 1 if m['role'] == 'system' }}<|im"), None),

@@ -13,6 +13,14 @@ LUCKY = arm("lucky", CONTROL, "by coins", lambda cast: None)
 ODD = arm("odd", OTHER, "something else", lambda cast: None)
 STRANGE = arm("strange", "of no kind", "whatever", lambda cast: None)
 
+CLIMBING = arm("../../climbing", OTHER, "out of its folder", lambda cast: None)
+SLASHED = arm("mine/0", OTHER, "as a variant is called", lambda cast: None)
+NAMELESS = arm("", OTHER, "without a name", lambda cast: None)
+LINES = arm("a\nb", OTHER, "two lines", lambda cast: None)
+LONG = arm("x" * 300, OTHER, "longer than a file's name", lambda cast: None)
+NUMBER = arm(7, OTHER, "a number", lambda cast: None)
+CAPITAL = arm("Greedy", OTHER, "greedy where disks know no capitals", lambda cast: None)
+
 
 def before(name, *own):
     """The arm that stands before an arm in the list with some of one's own."""
@@ -42,3 +50,14 @@ def test_several_stand_as_they_were_typed():
 def test_a_kind_that_pictures_do_not_know_is_refused():
     with pytest.raises(QvlibError, match="extra_arms: arm 'strange' is of kind 'of no kind'; give"):
         arms_of(("test_own_arms:STRANGE",))
+
+
+@pytest.mark.parametrize("own", ["CLIMBING", "SLASHED", "NAMELESS", "LINES", "LONG", "NUMBER"])
+def test_a_name_that_is_none_of_a_folder_is_refused(own):
+    with pytest.raises(QvlibError, match=f"extra_arms: 'test_own_arms:{own}' is called .* give"):
+        arms_of((f"test_own_arms:{own}",))
+
+
+def test_a_name_that_differs_in_capitals_alone_is_refused():
+    with pytest.raises(QvlibError, match="two arms are called 'greedy'; rename one"):
+        arms_of(("test_own_arms:CAPITAL",))

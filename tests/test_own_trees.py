@@ -28,7 +28,7 @@ def tree(*nodes, task="task-7"):
 
 
 ROOT, LEFT, RIGHT = node("r", None, ""), node("a", "r", "left"), node("b", "r", "right", value=0.1)
-VALUES = [math.nan, math.inf, None, "0.5", [0.5], True, 2.4, -1.01, 50, 1j]
+VALUES = [math.nan, math.inf, None, "0.5", [0.5], True, 2.4, -1.01, 50, 10**400, 1j]
 VISITS = [None, "3", [3], 2.5, math.nan, -1, True]
 
 

@@ -383,6 +383,21 @@ def test_a_new_arm_replays_no_other():
         base.replace(think=4)
 
 
+class SeededSettings(Settings):
+    stage = "episodes/seeded"
+
+    seed: int = setting(5, "a seed of its own", ge=0)
+
+
+SEEDED = replace(arms_of()[0], name="seeded", settings=SeededSettings)
+
+
+def test_a_setting_of_ones_own_that_is_called_as_another_is_refused():
+    """Else `seed` would be set there alone, and the run's left at its default."""
+    with pytest.raises(QvlibError, match="run and seeded both have a setting 'seed'; rename"):
+        make({"extra_arms": ["test_params:SEEDED"], "seed": 3})
+
+
 def test_the_rule_of_scores_decides_the_trees_that_it_guides():
     first, second = make({"rounds": 1}), make({"rounds": 2})
     for params, guided in ((first, False), (second, True)):

@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import math
+import re
 import time
 import tracemalloc
 import zlib
@@ -247,6 +248,34 @@ def test_what_stands_for_the_text_of_a_reply(message, reason, text):
 def test_what_is_no_reply(message):
     with pytest.raises(Fault, match="no chat completion"):
         read(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "seen", "remedy"),
+    [
+        ("\n<!DOCTYPE html><title>Sign in", "DOCTYPE html><title>Sign in", "as api_base_url"),
+        ('data: {"choices": []}\n\ndata: [DONE]', "data: {", "not as streams"),
+        ("upstream connect error", "'upstream connect error'", "the server's log"),
+        ("", "an answer of 0 characters", "the server's log"),
+    ],
+)
+def test_an_answer_that_is_no_json_is_shown_with_what_helps(server, content, seen, remedy):
+    server.answer = lambda body: (200, {}, [content.encode()])
+    with pytest.raises(QvlibError, match=f"{re.escape(seen)}.*{re.escape(remedy)}"):
+        agent_of(server, retries=0).propose(requests(n=1, count=1))
+
+
+def test_a_byte_order_mark_before_an_answer_is_none_of_it(server):
+    status, headers, (content,) = replied({"content": "Action: a"})
+    server.answer = lambda body: (status, headers, [b"\xef\xbb\xbf" + content])
+    ((proposal,),) = agent_of(server).propose(requests(n=1, count=1))
+    assert proposal.action == "a"
+
+
+def test_a_redirect_that_leads_nowhere_names_the_address(server):
+    server.answer = lambda body: (307, {"Location": "/v1/chat/completions"}, [b""])
+    with pytest.raises(QvlibError, match=r"HTTP 307; give the address that it leads to"):
+        agent_of(server, retries=0).propose(requests(n=1, count=1))
 
 
 @pytest.mark.parametrize("depth", [400, 200_000])
@@ -658,6 +687,28 @@ def test_a_key_in_the_place_of_the_name_of_its_variable_is_refused(name):
 def test_names_of_variables_are_taken():
     for name in ("OPENAI_API_KEY", "AZURE_OPENAI_KEY_EASTUS2", "KEY2", "MY_GPT4_TOKEN", ""):
         assert not wrong_key_variable(name)
+
+
+@pytest.mark.parametrize(
+    ("extra", "by"),
+    [
+        ({"temperature": 0}, "the parameter temperature"),
+        ({"top_p": 0.5}, "the parameter top_p"),
+        ({"n": 2}, "the parameter api_n"),
+        ({"model": "other"}, "the parameter agent"),
+        ({"messages": None}, "qvlib"),
+        ({"stream": True}, "qvlib"),
+    ],
+)
+def test_a_further_field_that_is_set_already_is_refused(extra, by):
+    """The greedy arm would be sampled, or each arm at a temperature that no table names."""
+    with pytest.raises(QvlibError, match=f"'api_extra': the field {next(iter(extra))} .* {by} "):
+        make({"api_extra": extra})
+
+
+def test_further_fields_that_a_server_does_not_take_are_left_out_by_null():
+    extra = {"temperature": None, "top_p": None, "n": None, "stream": False, "top_k": 5}
+    assert make({"api_extra": extra}).server.api_extra == extra
 
 
 def test_a_key_among_the_further_fields_is_refused():

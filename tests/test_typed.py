@@ -480,3 +480,35 @@ def test_the_numbers_of_the_files_are_as_they_were():
     for path in sorted(ROOT.glob("params/**/*.yml")):
         if path.parent.name != "grids":
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "says"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 2, "error: the disk is full; make room there"),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_no_traceback(output, status, says):
+    if "full" in output and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = f'"{sys.executable}" -m qvlib.cli params {output}'
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (status, bool(says))
+    assert done.stderr.startswith(says)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "utf-32"])
+def test_a_file_in_another_encoding_is_told_which_to_use(tmp_path, encoding):
+    path = tmp_path / "mine.yml"
+    path.write_bytes("name: mine\nwandb_project: café\n".encode(encoding))
+    told = refused(lambda: load(path))
+    assert "not YAML: at character " in told and told.endswith("; save it as text in UTF-8")
+
+
+def test_a_file_with_a_mark_of_its_encoding_is_read(tmp_path):
+    path = tmp_path / "mine.yml"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes("wandb_project: café\n".encode(encoding))
+        assert load(path).run.wandb_project == "café"

@@ -150,6 +150,7 @@ def test_bad_files(official, write, name, content, says):
         ("small_description", [4]),
         ("pricing", "twelve"),
         ("pricing", "$1.2.3"),
+        ("pricing", "$" + "9" * 400),
         ("customization_options", {"size": [{}]}),
         ("customization_options", ["size"]),
     ],

@@ -7,6 +7,7 @@ A new arm is a file that makes an ``Arm`` and a line here. From outside the pack
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,20 +35,27 @@ ARMS: tuple[Arm, ...] = (
 BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
 """The arms that sentences compare: one sample, greedy decoding, search, the method."""
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,59}")
+
 
 @functools.cache
 def arms_of(extra: Sequence[str] = ()) -> tuple[Arm, ...]:
     """The list, and the arms of one's own that are named ``module:ARM``, each after its kind.
 
     Raises:
-        QvlibError: no such module, it has no such arm, it is of no known kind, or two arms have the
-            same name.
+        QvlibError: no such module, it has no such arm, its name is none of a folder, it is of no
+            known kind, or two arms have the same name.
     """
     arms = list(ARMS)
     for name in extra:
         value = attribute(name, "extra_arms")
         if not isinstance(value, Arm):
             raise QvlibError(f"extra_arms: {name!r} is no qvlib.agents.arm.Arm; make one there")
+        if not isinstance(value.name, str) or not _NAME.fullmatch(value.name):
+            raise QvlibError(
+                f"extra_arms: {name!r} is called {value.name!r:.60}, which names no folder; give "
+                "up to 60 letters, digits, '_', '-' and '.'"
+            )
         if value.kind not in KINDS:
             raise QvlibError(
                 f"extra_arms: arm {value.name!r} is of kind {value.kind!r:.60}; give one of "
@@ -56,8 +64,9 @@ def arms_of(extra: Sequence[str] = ()) -> tuple[Arm, ...]:
         own = replace(value, origin=name, sha256=module(name, "extra_arms")[1])
         arms.insert(_after(arms, value), own)
     names = [each.name for each in arms]
+    alike = [name.lower() for name in names]  # some disks know no capitals
     for name in names:
-        if names.count(name) > 1:
+        if alike.count(name.lower()) > 1:
             raise QvlibError(f"extra_arms: two arms are called {name!r}; rename one")
     return tuple(arms)
 

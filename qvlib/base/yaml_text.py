@@ -60,6 +60,11 @@ def parse_yaml(text: str | bytes, source: str) -> Any:
         why = " ".join(filter(None, (error.context, error.problem)))
         at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise QvlibError(f"{source}: not YAML: {at}{why}; see params/quick.yml") from None
+    except yaml.reader.ReaderError as error:  # of bytes in another encoding, or none of a text
+        raise QvlibError(
+            f"{source}: not YAML: at character {error.position}: {error.reason}; save it as text "
+            "in UTF-8"
+        ) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two of bad values
         raise QvlibError(f"{source}: not YAML: {error}; see params/quick.yml") from None
 

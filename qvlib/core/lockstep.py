@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
+from qvlib.base.errors import QvlibError
 from qvlib.core.types import Agent, Job, Proposal, Request
 
 T = TypeVar("T")
@@ -32,8 +33,10 @@ def lockstep(jobs: Iterable[Job[T]], agent: Agent, width: int) -> Iterator[T]:
     Results come in the order of finishing. A job's result does not depend on its company, since
     every draw is seeded by its request's key. What an agent that wraps another (``Wraps``) asks for
     one job goes into the next call with what the others ask: small calls cost nearly as much as
-    full ones.
+    full ones. Raises QvlibError at the first result where ``width`` is under 1.
     """
+    if width < 1:
+        raise QvlibError(f"width {width} lets no job run; give 1 or more")
     while isinstance(agent, Wraps) and agent.inner is not None:
         jobs, agent = map(agent.around, jobs), agent.inner
     waiting = iter(jobs)

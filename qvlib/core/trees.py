@@ -96,7 +96,8 @@ def _wrong(node: Row, known: Container[str]) -> str:
 
 def is_value(value: Any) -> bool:
     """Whether it is a number in [-1, 1]."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -1 <= float(value) <= 1
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return bool(number and -1 <= value <= 1)
 
 
 def children_by_parent(tree: Mapping[str, Any]) -> dict[str, list[Row]]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 import ijson
 
 from qvlib.base.errors import QvlibError, brief
+from qvlib.base.files import is_pointer
 
 _CHUNK = 1 << 16  # characters that are read at a time
 _ESCAPE = 12  # characters of the longest escape in JSON, of a pair such as \ud83d\ude00
@@ -118,6 +119,10 @@ class opened:
         self.path = path
 
     def __enter__(self) -> TextIO:
+        if is_pointer(self.path):
+            raise QvlibError(
+                f"{self.path}: a pointer of Git LFS, not the file; fetch it by `git lfs pull` there"
+            )
         try:
             opener = gzip.open if self.path.suffix == ".gz" else open
             self.file = opener(self.path, "rt", encoding="utf-8-sig")
@@ -181,6 +186,8 @@ def _remedy(path: Path) -> str:
     """What to do with a file that is no text, where its first bytes tell what it is."""
     with path.open("rb") as file:
         start = file.read(4)
+    if start[:2] == b"\x1f\x8b" and path.suffix == ".gz":
+        return " within, as of a file that was gzipped twice; gunzip it once"
     if start[:2] == b"\x1f\x8b":
         return f" but gzip: call it {path.name}.gz"
     return " but Parquet: write it as JSON Lines" if start == b"PAR1" else "; fetch it again"

@@ -13,6 +13,7 @@ from typing import Any
 from qvlib.models.api_cache import MOST_TOKENS, Reply
 
 LOG = "look into the server's log"
+ELSEWHERE = "give the address of a chat server as api_base_url"
 LONGEST_WAIT = 1e9  # seconds; a date beyond it is no date
 
 
@@ -55,9 +56,9 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         Fault: it is not JSON, or not that of a chat completion.
     """
     try:
-        body = json.loads(text)
+        body = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
-        raise Fault(f"no valid JSON in an answer of {len(text)} characters", LOG) from None
+        raise _no_json(text, said) from None
     try:
         choices = body["choices"][:n]
         contents = [_content(choice) for choice in choices]
@@ -71,7 +72,7 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         # Such as an error with HTTP 200.
         raise Fault(
             f"no chat completion but {said(words(text))!r}",
-            "give the address of a chat server as api_base_url",
+            ELSEWHERE,
         ) from None
     # Servers count the tokens of all choices together.
     shares = [
@@ -98,6 +99,17 @@ def read_answer(text: str, n: int, said: Callable[[str], str]) -> Answer:
         bool(usage),
         _useless(reasons) if first is None else None,
     )
+
+
+def _no_json(text: str, said: Callable[[str], str]) -> Fault:
+    """The fault of an answer that is a page, a stream, or cut off."""
+    begins, remedy = text.lstrip().lower(), LOG
+    if begins.startswith(("<!doctype", "<html")):
+        remedy = ELSEWHERE
+    elif begins.startswith(("data:", "event:")):
+        remedy = "have the server, or what stands before it, send answers whole, not as streams"
+    told = f"no valid JSON in an answer of {len(text)} characters"
+    return Fault(f"{told}, {said(text)[:60]!r}" if begins else told, remedy)
 
 
 def _content(choice: dict[str, Any]) -> str | None:

@@ -354,6 +354,8 @@ class ApiClient:
         otherwise = (
             LOG if status >= 500 else "correct what it names, or leave that field out by api_extra"
         )
+        if status < 400:
+            otherwise = "give the address that it leads to as api_base_url"
         remedy = REMEDIES.get(status, otherwise).format(
             variable=self.key_variable or "that api_key_variable names"
         )

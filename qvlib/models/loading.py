@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from qvlib.base.errors import QvlibError, one_line
+from qvlib.base.files import is_pointer
 from qvlib.core.types import State
 from qvlib.models import templates
 from qvlib.models.chat import Chat
@@ -146,6 +147,7 @@ def load_folder(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except _BROKEN as error:
         _refuse_code(folder, error)
+        _refuse_part(folder)
         raise QvlibError(
             f"{folder}: no tokenizer could be read; save one beside the model with "
             f"tokenizer.save_pretrained ({one_line(error)})"
@@ -161,6 +163,7 @@ def load_folder(
             )
     except _BROKEN as error:
         _refuse_code(folder, error)
+        _refuse_part(folder)
         if not pickled_weights and _is_pickled(folder, error):
             raise QvlibError(
                 f"{folder}: its weights are pickles (pytorch_model.bin), which can hold code; save "
@@ -190,6 +193,26 @@ def _refuse_code(folder: str | Path, error: Exception) -> None:
             f"{folder}: it brings code of its own (auto_map), which is not run; read it, then set "
             "trust_remote_code: true to run it, or use a model that transformers knows"
         ) from None
+
+
+def _refuse_part(folder: str | Path) -> None:
+    """Name what a folder holds in the place of a model: an adapter, or pointers to its files."""
+    here = Path(folder)
+    adapter = here / "adapter_config.json"
+    if adapter.is_file() and not (here / "config.json").exists():
+        base = re.search(
+            r'"base_model_name_or_path":\s*"(.+?)"', adapter.read_text("utf-8", "replace")
+        )
+        raise QvlibError(
+            f"{folder}: it holds an adapter{f' of {base[1]:.60}' if base else ''}, no model; merge "
+            "it into that by peft and save the whole with its tokenizer"
+        )
+    for file in sorted(here.glob("*")):
+        if is_pointer(file):
+            raise QvlibError(
+                f"{folder}: {file.name} is a pointer of Git LFS, not the file; fetch it by `git "
+                "lfs pull` there"
+            )
 
 
 def _is_pickled(folder: str | Path, error: Exception) -> bool:

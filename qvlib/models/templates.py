@@ -32,7 +32,7 @@ _CLOCK = "strftime_now"
 _PROBE = "qvlib probe"
 _SYSTEM, _FIRST, _SECOND = "qvlib rules", "qvlib asks", "qvlib answers"
 # What template engines raise, and what Python raises within them.
-_FAILURES = (TemplateError, ValueError, TypeError, LookupError)
+_FAILURES = (TemplateError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 def prepare(tokenizer: Any) -> None:

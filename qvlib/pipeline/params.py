@@ -598,6 +598,14 @@ class Params:
 
 _MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")
 """Their values are in no message."""
+_OF_REQUESTS = {  # fields of a request -> the parameter that sets them
+    "model": "agent",
+    "messages": "",
+    "n": "api_n",
+    "stream": "",
+    "temperature": "temperature",
+    "top_p": "top_p",
+}
 _CHOOSING = ("environment", "estimator", "extra_arms")
 
 
@@ -690,8 +698,21 @@ def _plain(value: Any) -> Any:
 
 
 def _where(classes: Mapping[str, type[Settings]]) -> dict[str, str]:
-    """Parameter -> section."""
-    return {name: section for section, cls in classes.items() for name in cls.names()}
+    """Parameter -> section.
+
+    Raises:
+        QvlibError: two sections have one of that name, as an arm of one's own with a ``seed``.
+    """
+    where: dict[str, str] = {}
+    for section, cls in classes.items():
+        for name in cls.names():
+            if name in where:
+                raise QvlibError(
+                    f"{where[name]} and {section} both have a setting {name!r}; rename that of "
+                    "your own"
+                )
+            where[name] = section
+    return where
 
 
 def _default(key: str) -> Any:
@@ -787,6 +808,13 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
     for key, check in checks:
         if wrong := check(getattr(server, key)):
             yield key, wrong
+    for name in _OF_REQUESTS.keys() & server.api_extra.keys():
+        # Null leaves out what a server does not take; another value is one that no table tells.
+        left_out = server.api_extra[name] is None and name not in ("model", "messages")
+        if not left_out and not (name == "stream" and server.api_extra[name] is False):
+            by = _OF_REQUESTS[name]
+            by = f"the parameter {by} sets" if by else "qvlib sets"
+            yield "api_extra", f"the field {name} is one that {by}; leave it out of api_extra"
     for held in keys_in(server.api_extra):
         yield (
             "api_extra",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping
@@ -152,7 +153,7 @@ def _prices(pricing: Any, path: Path, where: str) -> tuple[list[float], str]:
         prices = [float(_NOT_NUMBER.sub("", piece)) for piece in pricing.split("$")[1:]][:2]
     except (ValueError, AttributeError):
         prices = []
-    if not prices:
+    if not prices or not all(map(math.isfinite, prices)):
         raise QvlibError(
             f"{path}: {where}: field 'pricing' is {brief(pricing)}, "
             "expected like '$10.99' or '$5.00 - $8.00'"
