@@ -339,7 +339,7 @@ class Running:
 
     def all(self, what: str) -> list[int]:
         """Its workers, or its kernel: numbers of processes."""
-        told = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True)
+        told = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True)
         rows = [line.split(None, 2) for line in told.stdout.splitlines()]
         family, grown = {str(self.process.pid)}, True
         while grown:
