@@ -46,7 +46,7 @@ def test_a_worker_and_a_kernel_may_be_killed(undisturbed, tmp_path):
     """The run goes on without the worker, and the runner tells of the kernel."""
     workers, notebook = WAYS[1:]
     for way, victims, targets in (
-        (workers, ("worker",), ("trees", "episodes/sample")),
+        (workers, ("worker",), ("trees",)),
         (notebook, ("kernel",), ("trees",)),
     ):
         params = tiny(tmp_path / way.name, processes=2)
