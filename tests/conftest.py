@@ -12,25 +12,27 @@ from typing import Any
 
 import pytest
 
+WITH = {"test_rendered.py": "test_notebooks.py"}  # both need the smoke run, which is made once
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side, those of a file stay together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByRun(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(nodeid.split("::")[0]).name
+            return WITH.get(name, name)
+
+    return ByRun(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of a file stay together.
-
-    So do all that need a run, which is made once.
-    """
-    runs = {
-        "again": "smoke",
-        "smoke": "smoke",
-        "undisturbed": "undisturbed",
-    }  # one test compares the first two
+    """Tests of a Ray cluster are told apart."""
     for item in items:
         if "ray_cluster" in item.fixturenames:
             item.add_marker(pytest.mark.cluster)
-        group = next(
-            (group for name, group in runs.items() if name in item.fixturenames), item.path.name
-        )
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
