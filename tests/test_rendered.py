@@ -113,7 +113,13 @@ def again(tmp_path_factory):
     (folder / "notebooks").mkdir()
     for name in NAMES:
         notebook = read(RENDERED / "notebooks", name)
-        injected(notebook).source += "\nbatch_size = 7\nwandb_mode = 'disabled'"
+        cell = injected(notebook)
+        kept = [
+            line
+            for line in cell.source.splitlines()
+            if line.split(" = ")[0] not in ("batch_size", "wandb_mode")
+        ]
+        cell.source = "\n".join([*kept, "batch_size = 7", "wandb_mode = 'disabled'"])
         nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     return folder, nbval(folder / "notebooks")
 
