@@ -1,6 +1,7 @@
 """Parameters: the files in params/, what is refused, what names a stage's folder."""
 
 import itertools
+import linecache
 import pickle
 import re
 from dataclasses import replace
@@ -464,3 +465,11 @@ def test_the_command_line_lists_every_parameter_under_its_section(capsys):
 def test_the_command_line_reports_an_error_in_one_line(capsys):
     assert main(["params", "no/such.yml"]) == 2
     assert capsys.readouterr().err == "error: no/such.yml: no such parameter file; see params/\n"
+
+
+def test_parameters_are_found_where_a_client_keeps_no_history(monkeypatch):
+    cell = ["# Parameters: of a notebook that nbval runs\n", "seed = 7\n"]
+    monkeypatch.setitem(linecache.cache, "/tmp/ipykernel_1/2.py", (50, None, cell, "2.py"))
+    assert notebook_parameters({"In": [""], "get_ipython": None}).run.seed == 7
+    with pytest.raises(QvlibError, match="no parameters cell was run"):
+        notebook_parameters({"In": [""]})

@@ -8,6 +8,7 @@ parameters cell, which begins with ``MARK``, and of the cell that papermill adds
 from __future__ import annotations
 
 import ast
+import linecache
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,10 +31,19 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> Params:
             wrong.
     """
     values: dict[str, Any] = {}
-    for source in parameter_cells(namespace.get("In", ())):
+    for source in parameter_cells(_history(namespace)):
         values |= assigned(source, namespace)
     typed = {name: value for name, value in values.items() if name not in PAPERMILLS}
     return make(typed, "notebook parameters")
+
+
+def _history(namespace: Mapping[str, Any]) -> Sequence[str]:
+    """The cells that were run; of a client that keeps no history, such as nbval, those compiled."""
+    history = namespace.get("In", ())
+    if "get_ipython" not in namespace or any(source.startswith(MARK) for source in history):
+        return history
+    # IPython notes the source of each cell without a time, files have one.
+    return ["".join(noted[2]) for noted in linecache.cache.values() if noted[1:2] == (None,)]
 
 
 def parameter_cells(history: Sequence[str]) -> list[str]:
