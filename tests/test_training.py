@@ -318,7 +318,8 @@ def test_a_model_that_is_gone_is_told(tmp_path):
     ):
         folder = stage_path(params, stage) / name
         folder.rename(folder.with_name("elsewhere"))
-        with pytest.raises(QvlibError, match=rf"{name}\S* is gone.*; restore it, or delete the folder"):
+        words = rf"{name}\S* is gone.*; restore it, or delete the folder"
+        with pytest.raises(QvlibError, match=words):
             load()
 
 
