@@ -572,7 +572,7 @@ RUNNING: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     ),
     "the lock is a link": (
         "trees",
-        lambda folder: ((folder / ".lock").unlink(), (folder / ".lock").symlink_to("/tmp/none")),
+        lambda folder: ((folder / ".lock").unlink(), (folder / ".lock").symlink_to("none")),
         (".lock", "link"),
     ),
     "the lines are a link": (
@@ -649,7 +649,7 @@ def _as_pickle(folder: Path) -> None:
 
 
 def _own_code(folder: Path) -> None:
-    (folder / "modeling_own.py").write_text("open('/tmp/own_code_ran', 'w')")
+    (folder / "modeling_own.py").write_text('raise RuntimeError("own code was run")')
     own = {"AutoModelForCausalLM": "modeling_own.Own", "AutoConfig": "modeling_own.Config"}
     _config(auto_map=own, model_type="own")(folder)
 

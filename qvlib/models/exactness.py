@@ -39,7 +39,7 @@ def check_scores(lm: LocalModel, name: Any) -> None:
             f"{name}: a model of type {lm.model.config.model_type} cannot be sampled from kept "
             f"keys and values ({one_line(error, 80)}); use another architecture, or serve it: "
             "api:MODEL"
-        ) from None
+        ) from error
     worst = max(
         float((together[i, : len(one)] - one).abs().max() / one.std().clamp(min=1e-12))
         for i, one in enumerate(alone)
