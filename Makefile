@@ -19,7 +19,7 @@ test: .venv/.installed lint smollm2
 	@$(MAKE) --no-print-directory vocabularies || echo "The vocabularies could not be fetched, see above: their tests are skipped"
 	@$(MAKE) --no-print-directory textworld || echo "TextWorld could not be installed, see above: its tests are skipped"
 	$(BIN)/python -m pytest -m "not cluster" $(ARGS) || test $$? -eq $(NONE)
-	$(BIN)/python -m pytest -m cluster -n 0 $(ARGS) || test $$? -eq $(NONE)
+	$(BIN)/python -m pytest -m cluster -n 0 --timeout-method signal $(ARGS) || test $$? -eq $(NONE)
 
 # Style, types of the method, and who may import whom (pyproject.toml has the rules).
 lint: .venv/.installed

@@ -436,6 +436,15 @@ def test_a_cluster_without_room_is_told(ray_cluster, monkeypatch):
             list(executor.stream(workings.numbers, [(0, 1)]))
 
 
+def test_workers_that_never_start_are_told(ray_cluster, monkeypatch):
+    ray_cluster()
+    monkeypatch.setattr(ray_module, "_SILENCE", 0.1)
+    monkeypatch.setattr(ray_module, "_GROWTH", 0.2)  # a start takes seconds
+    with make("ray", workers=1) as executor:
+        with pytest.raises(QvlibError, match=r"^Ray started no worker within \d+ s; .*/logs, or"):
+            list(executor.stream(workings.numbers, [(0, 1)]))
+
+
 @pytest.mark.parametrize("size", [10, 300_000])  # the latter lies on the node that made it
 def test_a_node_that_dies_loses_and_doubles_nothing(ray_cluster, size):
     arrived, pids = [], set()

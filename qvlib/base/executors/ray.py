@@ -37,9 +37,13 @@ _AHEAD = 4  # messages that a worker is asked for before the driver has read the
 _ANSWER = 5.0  # seconds that the address of a cluster has to answer
 _SILENCE = 10.0  # seconds without a message after which the cluster is looked at
 _NOTICE = 60.0  # ... after which the user is told
-_GROWTH = 300.0  # seconds that a cluster has to grow a node with room for a worker
+_GROWTH = 300.0  # seconds that a cluster has to grow a node with room, or to start a worker
 _SETTINGS = b"\x04"  # the kind of HTTP/2's first frame, by which a server of gRPC is known
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
+OWN = {  # variables of a cluster's processes where the machine is there for this work
+    "RAY_worker_niceness": "0",  # Ray's 15 lets any other process starve the workers
+    "RAY_worker_register_timeout_seconds": "300",  # after Ray's 60 a slow start begins anew
+}
 _SAME = (  # variables that decide what the work finds, and hold no secret
     "HF_HOME",
     "HF_HUB_OFFLINE",
@@ -146,6 +150,11 @@ class Ray(Executor):
                 f"no node of the Ray cluster has a CPU and {self._gpus:g} GPUs for a worker; add "
                 "nodes, or lower gpus_per_worker"
             )
+        if cluster.started and silent > _GROWTH:
+            raise QvlibError(
+                f"Ray started no worker within {silent:.0f} s; look into its logs in "
+                "/tmp/ray/session_latest/logs, or set executor: processes"
+            )
         if silent > _NOTICE and not self._noticed:
             self._noticed = True
             logging.getLogger(__name__).warning("waiting for room on the Ray cluster")
@@ -233,7 +242,7 @@ class _Cluster:
     def _start(self, workers: int) -> None:
         """Start a cluster of this machine."""
         self._light = tempfile.TemporaryDirectory(prefix="qvlib-ray-")
-        with environment(PYTHONPATH=lean(self._light.name)):
+        with environment(PYTHONPATH=lean(self._light.name), **OWN):
             try:
                 self.ray.init(
                     "local",
