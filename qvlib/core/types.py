@@ -27,10 +27,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action and the observation that answered it."""
+    """One action and the observation that answered it; ``described`` as in ``State.describe``."""
 
     action: str
     observation: str
+    described: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class State:
     reward: terminal reward in [0, 1]; 0 before the end.
     valid: False if the last action was refused (the state is else unchanged).
     world: the environment's own immutable part.
+    descriptions: beside each of ``admissible`` what the page shows of it, where the action is an
+        identifier that says nothing, else ""; empty where every action says what it does.
     """
 
     task: Task
@@ -54,6 +57,13 @@ class State:
     done: bool = False
     valid: bool = True
     world: Any = None
+    descriptions: tuple[str, ...] = ()
+
+    def describe(self, action: str) -> str:
+        """What an action does, where it does not say so itself; "" where it does."""
+        if not self.descriptions or action not in (self.admissible or ()):
+            return ""
+        return self.descriptions[(self.admissible or ()).index(action)]
 
     @property
     def depth(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import re
 import sys
@@ -57,6 +58,7 @@ def check_environment(
             check_unchanged(environment, actions, states)
             check_replay(environment, actions, states)
             check_fork(environment, task, actions)
+            check_descriptions(states)
             check_refusal(environment, states, refused)
             check_accepts(environment, actions, states)
             check_no_limit(environment, task, refused)
@@ -210,6 +212,28 @@ def check_frozen(states: Sequence[State]) -> None:
                     f"frozen states: {_where(state)}: its {name} is mutable ({error}); "
                     "use tuples and frozen dataclasses"
                 ) from None
+
+
+def check_descriptions(states: Sequence[State]) -> None:
+    """Where actions are described, each that is listed has a text, which the next step keeps."""
+    for state in states:
+        _require(
+            not state.descriptions or len(state.descriptions) == len(state.admissible or ()),
+            "descriptions",
+            f"{_where(state)}: {len(state.descriptions)} for {len(state.admissible or ())} actions",
+        )
+        _require(
+            all(map(is_writable, state.descriptions)),
+            "descriptions",
+            f"{_where(state)}: one is no text that a file can hold",
+        )
+    for before, after in itertools.pairwise(states):
+        step = after.history[-1]
+        _require(
+            step.described == before.describe(step.action),
+            "descriptions",
+            f"{_where(after)}: its last step is described as {step.described!r:.60}",
+        )
 
 
 def check_unchanged(

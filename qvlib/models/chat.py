@@ -8,11 +8,12 @@ history: what is scored, kept and replayed is the action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from qvlib.core.types import State, Task
+from qvlib.models.prompts import cut
 from qvlib.models.replies import ACTION, THOUGHT, parse
 from qvlib.models.templates import (
     Message,
@@ -32,11 +33,13 @@ BYTES_A_TOKEN = 3  # of a text whose tokenizer is a server's affair
 class ChatPrompt:
     """The text a model reads.
 
-    Without thoughts it ends with ``Action:``, and a reply is the action alone.
+    Without thoughts it ends with ``Action:``, and a reply is the action alone. quotes: admissible
+    action -> what its reply quotes of the page behind it, where it is an identifier.
     """
 
     text: str
     thoughts: bool = False
+    quotes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tail(self) -> str:
@@ -45,7 +48,8 @@ class ChatPrompt:
 
     def encode(self, action: str) -> str:
         """The reply that stands for an action; it closes a thought that the text has opened."""
-        return f"{thought_end(self.tail)}{ACTION} {action}" if self.thoughts else f" {action}"
+        reply = action + self.quotes.get(action, "")
+        return f"{thought_end(self.tail)}{ACTION} {reply}" if self.thoughts else f" {reply}"
 
     def decode(self, reply: str) -> str:
         """The action of a reply; of one that names none, its text."""
@@ -60,6 +64,8 @@ class Chat:
     first: the first observation of a task.
     examples: the last states of demonstrated episodes, shown before the task.
     thoughts: ask for a thought before each action.
+    words: most that a reply quotes, in brackets, of what an identifier stands for; 0 = the
+        published form, the bare action.
     budget: most tokens of a prompt; without a tokenizer, a token is taken for three bytes. What is
         too long loses whole observations, oldest first, then whole steps, then the examples; the
         newest observation stays, and loses lines from its end only where it does not fit by itself.
@@ -72,6 +78,7 @@ class Chat:
     examples: tuple[State, ...] = ()
     thoughts: bool = False
     budget: int = 2048
+    words: int = 0
 
     def __call__(self, state: State) -> ChatPrompt:
         text = ""
@@ -81,7 +88,7 @@ class Chat:
             # many.
             if len(text.encode()) <= self.budget or self.length(text) <= self.budget:
                 break
-        return ChatPrompt(text, self.thoughts)
+        return ChatPrompt(text, self.thoughts, self._quotes(state))
 
     def messages(self, state: State, halvings: int = 0) -> list[Message]:
         """The conversation of a state as a server takes it, cut to the halved budget."""
@@ -95,6 +102,14 @@ class Chat:
     def length(self, text: str) -> int:
         """Tokens of a text."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _quotes(self, state: State) -> dict[str, str]:
+        described = zip(state.admissible or (), state.descriptions, strict=False)
+        return {action: self._quote(text) for action, text in described if text and self.words}
+
+    def _quote(self, description: str) -> str:
+        said = cut(description, self.words)
+        return f" ({said})" if said else ""
 
     def _opening(self, examples: bool = True) -> list[Message]:
         how = (
@@ -115,7 +130,7 @@ class Chat:
         ]
         for step in state.history:
             turns += [
-                assistant_says(f"{ACTION} {step.action}"),
+                assistant_says(f"{ACTION} {step.action}{self._quote(step.described)}"),
                 user_says(f"Observation: {page(step.observation, task)}"),
             ]
         return turns

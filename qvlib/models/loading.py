@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from qvlib.models.exactness import check_scores
 from qvlib.models.local import LocalModel, quiet
 from qvlib.models.names import SERVED, files_of
 from qvlib.models.precision import in_own_precision
-from qvlib.models.prompts import ACT, compact
+from qvlib.models.prompts import ACT, WORDS, compact
 from qvlib.models.replies import ACTION
 
 if TYPE_CHECKING:
@@ -90,9 +91,14 @@ def prompt_style(tokenizer: Any, chat: ChatStyle) -> Callable[[State], Any]:
     plain chat.
     """
     if not tokenizer.chat_template and ACT in tokenizer.get_vocab():
-        return compact
+        return as_cloned(tokenizer)
     templates.prepare(tokenizer)
     return chat(tokenizer)
+
+
+def as_cloned(tokenizer: Any) -> Callable[[State], Any]:
+    """The compact style, with replies of the form that the model was cloned with."""
+    return functools.partial(compact, words=int(tokenizer.init_kwargs.get(WORDS, 0)))
 
 
 def remote_model(
@@ -179,7 +185,7 @@ def load_folder(
             f"{folder}: its tokenizer has no end-of-sequence token; set eos_token and save it again"
         )
     _check_tokens(folder, model, tokenizer)
-    made = style(tokenizer) if style else compact
+    made = style(tokenizer) if style else as_cloned(tokenizer)
     if isinstance(made, Chat):
         templates.check(tokenizer, folder, "" if made.thoughts else ACTION)
     lm = LocalModel(model, tokenizer, made, **options)

@@ -6,7 +6,10 @@ instruction and in a reply. Item identifiers (eight characters or more that mix 
 are shown as #1, #2, ... in order of appearance: a small model copies one token better than many.
 Words of the page that the instruction has too are marked, and a reply that the instruction contains
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
-is slowest to learn to see and to copy.
+is slowest to learn to see and to copy. An identifier says nothing, so a reply that names one quotes
+what the page shows of it (`` click #2 $9.0 easy clean harness``): what is scored says what it does.
+Words of the instruction on pages behind the last one with identifiers are kept, since a small model
+that left a page has else forgotten what it read.
 
 An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions
 and what each showed, since what was read earlier is not on the page. Nothing is cut or marked
@@ -17,6 +20,7 @@ text, proper names are aliases as identifiers are.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 
@@ -25,9 +29,12 @@ from qvlib.models.proper_names import Names
 
 IDENTIFIER = re.compile(r"\b(?=[a-z0-9]*[0-9])(?=[a-z0-9]*[a-z])[a-z0-9]{8,}\b")
 ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
-TASK, DID, PAGE, ACT, FITS, END = "<task>", "<did>", "<page>", "<act>", "<fits>", "<end>"
-SPECIAL = (TASK, DID, PAGE, ACT, FITS, END)
+TASK, DID, READ, PAGE = "<task>", "<did>", "<read>", "<page>"
+ACT, FITS, END = "<act>", "<fits>", "<end>"
+SPECIAL = (TASK, DID, READ, PAGE, ACT, FITS, END)
 SEGMENT_WORDS = 10
+SHORT = 3  # letters of words such as "and", which say nothing of an item by themselves
+WORDS = "description_words"  # a tokenizer's own setting, by which a saved model is prompted again
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,7 @@ class Prompt:
     verbatim: actions are replies as they are, no ``verb[argument]``: nothing tells the form of
         those that the environment does not list.
     names: the proper names that such text may hold.
+    quotes: admissible action -> what its reply quotes of the page, where it is an identifier.
     """
 
     text: str
@@ -48,6 +56,7 @@ class Prompt:
     free: frozenset[str] = frozenset({"search"})
     verbatim: bool = False
     names: Names = field(default_factory=Names)
+    quotes: dict[str, str] = field(default_factory=dict)
 
     @property
     def tail(self) -> str:
@@ -63,7 +72,7 @@ class Prompt:
             return plain(_as_words(self.names.hide(action)), self.identifiers)
         verb, argument = plain(match[1]), plain(match[2], self.identifiers)
         quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
-        return verb + (quoted[1] if quoted else "") + argument
+        return verb + (quoted[1] if quoted else "") + argument + self.quotes.get(action, "")
 
     def decode(self, reply: str) -> str:
         """The action that a reply stands for; a reply of no known form is returned as it is."""
@@ -71,14 +80,21 @@ class Prompt:
             return self.replies[reply]
         if self.verbatim:
             return reply.strip()
+        if self.quotes and (named := _NAMED.match(reply)):  # the rest is quoted, rightly or not
+            back = {alias: name for name, alias in self.identifiers.items()}
+            return f"{named[1]}[{back.get(named[2], named[2])}]"
         verb, _, argument = self.names.show(reply.strip()).partition(" ")
         return f"{verb}[{argument}]" if argument else reply
 
 
-def compact(state: State) -> Prompt:
+_NAMED = re.compile(r" (\w+) (#\d+)(?= |$|<)")
+
+
+def compact(state: State, words: int = 0) -> Prompt:
     """Instruction, actions so far, current page.
 
-    Segments of a page are cut to ``SEGMENT_WORDS`` words.
+    Segments of a page are cut to ``SEGMENT_WORDS`` words. words: most that a reply quotes of an
+    item; 0 = the published form, the bare action.
     """
     if "[SEP]" not in state.observation:
         return _transcript(state)
@@ -94,12 +110,53 @@ def compact(state: State) -> Prompt:
         name: f"#{i + 1}"
         for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))
     }
-    text = f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{PAGE}{_aliased(seen, names)}{ACT}"
-    prompt = Prompt(text, plain(instruction), names)
+    read = _remembered(state, instruction, wanted)
+    text = (
+        f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{READ if read else ''}{read}"
+        f"{PAGE}{_aliased(seen, names)}{ACT}"
+    )
+    quotes = {
+        action: _marked(plain(cut(description, words)), wanted)
+        for action, description in zip(state.admissible or (), state.descriptions, strict=False)
+        if description and words
+    }
+    prompt = Prompt(text, plain(instruction), names, quotes=quotes)
     replies = {
         prompt.encode(action): action for action in state.admissible or () if "[<" not in action
     }
     return replace(prompt, replies=replies)
+
+
+def _remembered(state: State, instruction: str, wanted: frozenset[str]) -> str:
+    """The instruction's words on pages since the last with identifiers that are not seen now."""
+    now = plain(state.observation.lower().replace(instruction, ""))
+    found: dict[str, None] = {}
+    for step in reversed(state.history[:-1]):
+        page = step.observation.lower().replace(instruction, "")
+        if IDENTIFIER.search(page) or "[sep]" not in page:
+            break
+        for segment in page.split("[sep]"):
+            found |= dict.fromkeys(
+                run
+                for run in _runs(plain(segment), wanted)
+                if _says_something(run) and f" {run}" not in now
+            )
+    return "".join(f" {run}" for run in sorted(found))
+
+
+def _says_something(run: str) -> bool:
+    return any(len(word) > SHORT for word in run.split())
+
+
+def _runs(segment: str, wanted: frozenset[str]) -> list[str]:
+    """The runs of words that the instruction has too."""
+    marked = _marked(segment, wanted).split(FITS)[1:]
+    return [" ".join(itertools.takewhile(wanted.__contains__, part.split())) for part in marked]
+
+
+def cut(text: str, words: int) -> str:
+    """The first words of a text."""
+    return " ".join(text.split()[:words])
 
 
 def _transcript(state: State) -> Prompt:

@@ -24,7 +24,7 @@ from transformers import (
 from qvlib.base.seeding import generator
 from qvlib.core.types import State
 from qvlib.models.precision import in_own_precision
-from qvlib.models.prompts import END, SPECIAL, compact, plain
+from qvlib.models.prompts import END, SPECIAL, WORDS, compact, plain
 from qvlib.models.tokenizers import byte_level_bpe
 from qvlib.models.training import (
     Checkpoint,
@@ -51,15 +51,16 @@ class Demonstration:
 
 
 def train_tokenizer(
-    demonstrations: Iterable[Demonstration], vocabulary: int
+    demonstrations: Iterable[Demonstration], vocabulary: int, words: int = 0
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE on the demonstrations' prompts and replies.
 
-    Segments that stand on many pages (buttons, labels) become one token each, as aliases are.
+    words: as ``prompts.compact`` takes it; the tokenizer keeps it. Segments that stand on many
+    pages (buttons, labels) become one token each, as aliases are.
     """
     texts, segments, decisions = [], Counter(), 0
     for d in demonstrations:
-        prompt = compact(d.state)
+        prompt = compact(d.state, words)
         texts.append(prompt.text + prompt.encode(d.action))
         segments.update({plain(s) for s in d.state.observation.split("[SEP]")} - {""})
         decisions += 1
@@ -76,6 +77,7 @@ def train_tokenizer(
         ],
         pieces=PIECES,
         min_frequency=2,
+        **{WORDS: words},
     )
 
 
@@ -192,7 +194,8 @@ def _encode(
 
     Decisions whose prompt starts with the row before, as a transcript's do, go on in that row.
     """
-    prompts = [compact(d.state) for d in demonstrations]
+    words = int(tokenizer.init_kwargs.get(WORDS, 0))
+    prompts = [compact(d.state, words) for d in demonstrations]
     heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
     tails = tokenizer(
         [p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],

@@ -184,7 +184,7 @@ def _cloned(context: Context, which: str, part: str, scratch: Path) -> Iterator[
     params, how = context.params, context.params.agent
     seed, pairs, tables, facts = _demonstrated(context, which)
     demonstrations = [small.Demonstration(state, action) for state, action in pairs]
-    tokenizer = small.train_tokenizer(demonstrations, how.vocabulary)
+    tokenizer = small.train_tokenizer(demonstrations, how.vocabulary, how.description_words)
     width, layers = how.agent_width, how.agent_layers
     if which == "other_agent":
         width, layers = params.other_agent.other_width, params.other_agent.other_layers

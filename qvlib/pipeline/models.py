@@ -146,7 +146,13 @@ def chat(context: Surroundings, tokenizer: Any) -> Any:
 
     told = context.conversation
     return Chat(
-        tokenizer, told.instructions, told.first, told.examples, told.thoughts, told.prompt_tokens
+        tokenizer,
+        told.instructions,
+        told.first,
+        told.examples,
+        told.thoughts,
+        told.prompt_tokens,
+        told.words,
     )
 
 
@@ -196,6 +202,7 @@ class Conversation:
 
     instructions: its rules, or "". first: the first observation of a task. examples: the ends of
     demonstrated episodes. thoughts: whether thoughts are asked for. prompt_tokens: longest prompt.
+    words: most that a reply quotes of an item.
     """
 
     instructions: str
@@ -203,6 +210,7 @@ class Conversation:
     examples: tuple[State, ...]
     thoughts: bool
     prompt_tokens: int
+    words: int
 
 
 def conversation(context: Surroundings) -> Conversation:
@@ -214,7 +222,8 @@ def conversation(context: Surroundings) -> Conversation:
         return environment.reset(task).observation
 
     instructions = context.world.instructions if how.instructions else ""
-    return Conversation(instructions, first, examples(context), how.thoughts, how.prompt_tokens)
+    shown, longest = examples(context), how.prompt_tokens
+    return Conversation(instructions, first, shown, how.thoughts, longest, how.description_words)
 
 
 def demonstrator(context: Surroundings) -> Agent:

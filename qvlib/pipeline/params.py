@@ -150,6 +150,12 @@ class AgentSettings(Settings):
         ge=64,
     )
     instructions: bool = setting(True, "tell a chat model the rules of the environment")
+    description_words: int = setting(
+        10,
+        "most words of what the page shows of an item that a reply naming it quotes; 0 = the bare "
+        "action (published)",
+        ge=0,
+    )
     thoughts: bool = setting(
         False,
         "ask a chat model for a thought before each action; log-probabilities are then those of "

@@ -159,7 +159,9 @@ class WebShop:
         else:
             header = pages.header(state.task.instruction, page.kind == "init")
             observation = f"{pages.text(header)} [SEP] {view.body}"
-        history = () if action is None else (*state.history, Step(action, observation))
+        history = state.history
+        if action is not None:
+            history = (*history, Step(action, observation, state.describe(action)))
         return State(
             state.task,
             observation,
@@ -169,6 +171,7 @@ class WebShop:
             page.kind == "done",
             True,
             page,
+            view.descriptions,
         )
 
     def _view(self, page: Page) -> View:

@@ -44,7 +44,7 @@ class View:
     """The part of a page that does not depend on the task.
 
     body: text after the instruction; groups: option value -> name of its option;
-    links: clickable -> asin.
+    links: clickable -> asin. descriptions: of each of ``admissible``, price and title of a product.
     """
 
     body: str
@@ -52,6 +52,7 @@ class View:
     admissible: tuple[str, ...]
     groups: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    descriptions: tuple[str, ...] = ()
 
 
 def view(segments: Sequence[Segment], groups: dict[str, str] | None = None) -> View:
@@ -64,7 +65,19 @@ def view(segments: Sequence[Segment], groups: dict[str, str] | None = None) -> V
     links = {text.lower(): text for style, text in segments if style == "product"}
     # Only the start page has the search bar, and there its button does nothing.
     admissible = tuple("search[<keywords>]" if c == "search" else f"click[{c}]" for c in clickables)
-    return View(text(segments), tuple(clickables), admissible, groups, links)
+    shown = _shown(segments)
+    descriptions = tuple(shown.get(c, "") for c in clickables) if shown else ()
+    return View(text(segments), tuple(clickables), admissible, groups, links, descriptions)
+
+
+def _shown(segments: Sequence[Segment]) -> dict[str, str]:
+    """Clickable of a product -> its price and title, which stand behind it on a results page."""
+    texts = [text for _, text in segments]
+    return {
+        asin.lower(): f"{price} {title}"
+        for (style, asin), title, price in zip(segments, texts[1:], texts[2:], strict=False)
+        if style == "product"
+    }
 
 
 def header(instruction: str, first: bool = False) -> list[Segment]:

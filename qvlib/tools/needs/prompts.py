@@ -69,7 +69,7 @@ def _demonstrated(params: Params) -> tuple[float, float, str]:
     """Mean tokens of a prompt and of an action, and over which steps, counted how."""
     from qvlib.core.episodes import decisions, demonstrate
     from qvlib.models.chat import Chat
-    from qvlib.models.prompts import compact
+    from qvlib.models.prompts import compact, cut
     from qvlib.pipeline.context import context_of
 
     here = not params.world.data_dir or resolve(params.world.data_dir).is_dir()
@@ -83,7 +83,14 @@ def _demonstrated(params: Params) -> tuple[float, float, str]:
         context = context_of(own)
         environment, told = context.environment, context.conversation
         tasks = environment.tasks("train")[:TASKS]
-        chat = Chat(None, context.world.instructions, told.first, told.examples, told.thoughts)
+        chat = Chat(
+            None,
+            context.world.instructions,
+            told.first,
+            told.examples,
+            told.thoughts,
+            words=told.words,
+        )
         demonstrator, width = context.demonstrator(), own.run.batch_size
         records = demonstrate(environment, tasks, demonstrator, own.run.seed, width)
         for task, record in zip(tasks, records, strict=True):
@@ -93,7 +100,8 @@ def _demonstrated(params: Params) -> tuple[float, float, str]:
                 length = count(text)
                 bound = length if is_remote(params.agent.agent) else params.agent.prompt_tokens
                 prompts.append(min(length, bound))
-                actions.append(count(action))
+                said = cut(state.describe(action), told.words)
+                actions.append(count(f"{action} {said}".strip()))
     where = (
         display_path(resolve(own.world.data_dir)) if own.world.data_dir else "the embedded world"
     )
