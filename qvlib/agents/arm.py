@@ -25,6 +25,14 @@ class Cast(Protocol):
 
     params: Any  # the run's, by section: cast.params.evaluation.prior_weight
     environment: Environment
+    world: Any  # what is known of the kind of environment
+    uses: Any  # which tasks are used for what
+
+    def demonstrator(self, errors: float | None = None) -> Agent:
+        """The scripted agent of the world; ``errors``: how often it errs, else as the run says."""
+
+    def q_by_kind(self) -> Mapping[tuple[str, str], float]:
+        """Mean Q of each kind of page and action, over states of the training pairs."""
 
     def sampler(self, which: str = "agent", greedy: bool = False) -> Agent:
         """An agent, sampled as the run says: ``agent``, ``other_agent``, ``rft``, ``q_model``."""

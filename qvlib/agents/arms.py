@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qvlib.agents import best_of_n, mcts, reranking, rft, sampling
+from qvlib.agents import best_of_n, mcts, oracle, reading, reranking, rft, sampling, scripted
 from qvlib.agents.arm import KINDS, Arm, Player
 from qvlib.base.errors import QvlibError
 from qvlib.base.imports import attribute, module
@@ -21,9 +21,20 @@ ARMS: tuple[Arm, ...] = (
     sampling.GREEDY,
     sampling.RANDOM_N5,
     sampling.LIKELY_N5,
+    sampling.LIKELY_N10,
+    scripted.DEMONSTRATOR,
+    scripted.SCRIPT,
     rft.RFT,
     reranking.Q_N5,
     reranking.Q_N10,
+    reading.FOREIGN_N5,
+    reading.FOREIGN_N10,
+    reading.KIND_ONLY_N5,
+    reading.KIND_ONLY_N10,
+    reading.WITHIN_KIND_N5,
+    reading.WITHIN_KIND_N10,
+    oracle.ORACLE_N5,
+    oracle.ORACLE_N10,
     reranking.TUNED_POLICY,
     mcts.MCTS,
     best_of_n.BEST_OF_N,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from qvlib import environments
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.environments import World
-from qvlib.pipeline import data, models
+from qvlib.pipeline import by_kind, data, models
 from qvlib.pipeline.params import Params
 
 
@@ -50,13 +51,15 @@ class Context:
         """What chat models are told of the environment."""
         return models.conversation(self)
 
-    def demonstrator(self) -> Agent:
+    def demonstrator(self, errors: float | None = None) -> Agent:
         """The scripted agent of the world, which errs as often as ``demonstrator_errors`` says.
+
+        errors: another rate.
 
         Raises:
             QvlibError: the world has none.
         """
-        return models.demonstrator(self)
+        return models.demonstrator(self, errors)
 
     def model(self, which: str = "agent", dtype: str = "") -> Any:
         """The model of ``agent``, ``other_agent`` or ``rft``."""
@@ -69,6 +72,10 @@ class Context:
     def q_model(self) -> QModel:
         """The Q model."""
         return self._once("q_model", lambda: models.load_q(self, "q_model", "model"))
+
+    def q_by_kind(self) -> Mapping[tuple[str, str], float]:
+        """Mean Q of each kind of page and action, over states of the training pairs."""
+        return self._once("q_by_kind", lambda: by_kind.table(self))
 
     def control(self, shuffle: int) -> QModel:
         """A Q model trained on shuffled winners."""

@@ -31,7 +31,7 @@ class Surroundings(Protocol):
     world: environments.World
     conversation: Conversation
 
-    def demonstrator(self) -> Agent:
+    def demonstrator(self, errors: float | None = None) -> Agent:
         """The scripted agent of the world."""
 
     def model(self, which: str, dtype: str) -> Any:
@@ -226,9 +226,10 @@ def conversation(context: Surroundings) -> Conversation:
     return Conversation(instructions, first, shown, how.thoughts, longest, how.description_words)
 
 
-def demonstrator(context: Surroundings) -> Agent:
+def demonstrator(context: Surroundings, errors: float | None = None) -> Agent:
     """The scripted agent of the world, which errs as often as ``demonstrator_errors`` says."""
-    errors = context.params.agent.demonstrator_errors
+    if errors is None:
+        errors = context.params.agent.demonstrator_errors
     return environments.demonstrator(context.world, context.environment, errors)
 
 

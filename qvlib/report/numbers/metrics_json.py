@@ -14,6 +14,7 @@ from qvlib.base.paths import resolve
 from qvlib.environments import names_of
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
+from qvlib.report.numbers.against import against, reads
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     load_by_task,
@@ -30,7 +31,7 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
-    that agent's own sample; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
+    that agent's own sample; ``against``, the method minus each rival, and ``reads``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
     preference accuracy on held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
@@ -52,6 +53,8 @@ def metrics(params: Params) -> dict[str, Any]:
         },
         "gains": _gain_entries(gain_rows(rows, params.run.bootstrap, BASE)),
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.run.bootstrap, GREEDY)),
+        "against": (differences := against(rows, params.run.bootstrap)),
+        "reads": reads(differences),
         "control_shuffles": shuffle_means(params),
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),

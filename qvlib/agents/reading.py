@@ -1,0 +1,159 @@
+"""Does Q read? Arms that rerank as the method does, each with a part of what Q might read taken off.
+
+Of the same n samples they execute what Q prefers under another task's instruction, what the mean Q
+of a kind of action prefers, and what Q prefers within the kind of the first draw. A gain that they
+share is not made by reading what an action says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from qvlib.agents.arm import OTHER, Arm, Cast, Player, arm
+from qvlib.agents.reranking import best
+from qvlib.base.seeding import generator
+from qvlib.core.episodes import episode
+from qvlib.core.types import QModel, State, Task
+
+Kind = Callable[[State, str], tuple[str, str]]
+"""(state, action) -> the kind of page and of action, as the world names them."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A Q model that is told another task's instruction, and sees the page of its own task.
+
+    tasks: those it is drawn from, per task once, of another group where there is one.
+    """
+
+    q_model: QModel
+    tasks: Sequence[Task]
+    seed: int
+
+    def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
+        told = [under(state, self.instead_of(state.task)) for state in states]
+        return self.q_model.score(told, actions)
+
+    def instead_of(self, task: Task) -> str:
+        """The instruction that is told instead of a task's."""
+        others = [t for t in self.tasks if t.group != task.group] or [
+            t for t in self.tasks if t.id != task.id
+        ]
+        if not others:
+            return task.instruction
+        return others[
+            int(generator(self.seed, task.id, "foreign").integers(len(others)))
+        ].instruction
+
+
+def under(state: State, instruction: str) -> State:
+    """A state as it would read if its task had this instruction."""
+    own = state.task.instruction
+
+    def told(text: str) -> str:
+        return text.replace(own, instruction)
+
+    return replace(
+        state,
+        task=replace(state.task, instruction=instruction),
+        observation=told(state.observation),
+        history=tuple(replace(s, observation=told(s.observation)) for s in state.history),
+    )
+
+
+@dataclass(frozen=True)
+class KindOnly:
+    """A score that knows the kind of an action and nothing else: the mean Q of that kind.
+
+    mean: (page, kind) -> mean Q; a kind that is not there has the mean of all.
+    """
+
+    mean: Mapping[tuple[str, str], float]
+    kind: Kind
+
+    def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
+        known = sum(self.mean.values()) / max(1, len(self.mean))
+        return [
+            [self.mean.get(self.kind(state, action), known) for action in candidates]
+            for state, candidates in zip(states, actions, strict=True)
+        ]
+
+
+def mean_by_kind(
+    q_model: QModel, decisions: Iterable[tuple[State, Sequence[str]]], kind: Kind
+) -> dict[tuple[str, str], float]:
+    """Mean Q of each kind of action over states with candidate actions."""
+    states, actions = zip(*decisions, strict=True)
+    scored: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for state, candidates, scores in zip(
+        states, actions, q_model.score(states, actions), strict=True
+    ):
+        for action, q in zip(candidates, scores, strict=True):
+            scored[kind(state, action)].append(q)
+    return {key: sum(values) / len(values) for key, values in sorted(scored.items())}
+
+
+@dataclass(frozen=True)
+class WithinKind:
+    """Q among candidates of the first one's kind alone: it may choose which, not what to do."""
+
+    q_model: QModel
+    kind: Kind
+
+    def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
+        return [
+            [
+                q if self.kind(state, action) == self.kind(state, candidates[0]) else -math.inf
+                for action, q in zip(candidates, scores, strict=True)
+            ]
+            for state, candidates, scores in zip(
+                states, actions, self.q_model.score(states, actions), strict=True
+            )
+        ]
+
+
+def kind_in(cast: Cast) -> Kind:
+    """The kinds of the run's world."""
+    world = cast.world
+    return lambda state, action: (world.place(state), world.kind(state, action))
+
+
+def _foreign(cast: Cast) -> QModel:
+    return Foreign(cast.q_model(), cast.uses.test, cast.params.run.seed)
+
+
+def _kind_only(cast: Cast) -> QModel:
+    return KindOnly(cast.q_by_kind(), kind_in(cast))
+
+
+def _within_kind(cast: Cast) -> QModel:
+    return WithinKind(cast.q_model(), kind_in(cast))
+
+
+def _arm(name: str, n: int, says: str, scorer: Callable[[Cast], QModel]) -> Arm:
+    def player(cast: Cast) -> Player:
+        return Player(best(cast, cast.sampler(), scorer(cast), n), episode)
+
+    return arm(
+        f"{name}_n{n}",
+        OTHER,
+        f"as q_n{n}, {says}",
+        player,
+        needs=("pairs", "q_model"),
+        decided_by=("rerank",),
+    )
+
+
+FOREIGN_N5, FOREIGN_N10 = (
+    _arm("foreign_q", n, "with Q told another task's instruction", _foreign) for n in (5, 10)
+)
+KIND_ONLY_N5, KIND_ONLY_N10 = (
+    _arm("kind_only", n, "with the mean Q of the kind of action", _kind_only) for n in (5, 10)
+)
+WITHIN_KIND_N5, WITHIN_KIND_N10 = (
+    _arm("within_kind", n, "among the actions of the first draw's kind alone", _within_kind)
+    for n in (5, 10)
+)
