@@ -1,4 +1,4 @@
-"""Does Q read? Arms that rerank as the method does, each with a part of what Q might read taken off.
+"""Does Q read? Arms that rerank as the method does, with a part of what Q might read taken off.
 
 Of the same n samples they execute what Q prefers under another task's instruction, what the mean Q
 of a kind of action prefers, and what Q prefers within the kind of the first draw. A gain that they

@@ -8,7 +8,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import hold_out
-from qvlib.pipeline.pairs import load_pairs
+from qvlib.pipeline.pair_rows import load_pairs
 
 PAIRS = 400  # a mean of a kind needs no more
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.core.preferences import Pair, build_pairs
+from qvlib.core.preferences import build_pairs
 from qvlib.pipeline.context import Context, chains, context_of
+from qvlib.pipeline.pair_rows import load_pairs
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.work import write_table
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage
@@ -78,7 +79,4 @@ def load_trees(params: Params) -> list[dict[str, Any]]:
     return list(each_tree(params))
 
 
-def load_pairs(params: Params) -> list[Pair]:
-    """The pairs of ``make_pairs``."""
-    rows = read_stage(params, "pairs").table("pairs").to_dict("records")
-    return [Pair(**{**row, "path": tuple(row["path"])}) for row in rows]
+__all__ = ["each_tree", "load_pairs", "load_trees", "make_chain_pairs", "make_pairs"]

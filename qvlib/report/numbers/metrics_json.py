@@ -31,7 +31,8 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
-    that agent's own sample; ``against``, the method minus each rival, and ``reads``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
+    that agent's own sample; ``against`` (the method minus each
+    rival) and ``reads``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
     preference accuracy on held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
