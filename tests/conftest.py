@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,6 +84,14 @@ def ray_cluster() -> Iterator[Callable[[], Any]]:
             return made
 
         yield cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_workers_are_left() -> Iterator[None]:
+    """Ray's workers that wait for more would hold the CPUs that the next file's are to have."""
+    yield
+    if "qvlib.pipeline.work" in sys.modules:
+        sys.modules["qvlib.pipeline.work"].end_workers()
 
 
 def _attempt(stack: ExitStack, context: Any) -> tuple[Any, Exception | None]:

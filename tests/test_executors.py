@@ -26,6 +26,8 @@ from qvlib.base.executors import processes as module
 from qvlib.base.executors import ray as ray_module
 from qvlib.base.executors.parts import ATTEMPTS, Book
 from qvlib.base.executors.processes import cores, process_count, slices
+from qvlib.pipeline import work
+from qvlib.pipeline.params import load
 
 ROOT = Path(__file__).parents[1]
 COUNT = 40  # items of a part that is killed
@@ -436,11 +438,21 @@ def test_a_cluster_without_room_is_told(ray_cluster, monkeypatch):
             list(executor.stream(workings.numbers, [(0, 1)]))
 
 
+def test_idle_workers_give_their_place_to_others(ray_cluster):
+    where = {"executor": "ray", "ray_address": ray_cluster().address, "wandb_mode": "disabled"}
+    for count in (2, 1, 2):  # each takes what the one before held
+        params = load(ROOT / "params" / "smoke.yml", processes=count, **where)
+        with work.workers(params) as executor:
+            parts = [(part, 1) for part in range(count)]
+            assert len(list(executor.stream(workings.numbers, parts))) == count
+    work.end_workers()
+
+
 def test_workers_that_never_start_are_told(ray_cluster, monkeypatch):
-    ray_cluster()
     monkeypatch.setattr(ray_module, "_SILENCE", 0.1)
     monkeypatch.setattr(ray_module, "_GROWTH", 0.2)  # a start takes seconds
-    with make("ray", workers=1) as executor:
+    with make("ray", workers=1, ray_address=ray_cluster().address) as executor:
+        monkeypatch.setattr(executor._connected(), "started", True)  # as if it were its own
         with pytest.raises(QvlibError, match=r"^Ray started no worker within \d+ s; .*/logs, or"):
             list(executor.stream(workings.numbers, [(0, 1)]))
 

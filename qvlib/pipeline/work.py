@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from qvlib.runs.stage import Stage
 
 @contextmanager
 def workers(params: Params) -> Iterator[Executor]:
-    """The run's workers. Those of Ray stay until the process ends: starting them takes long."""
+    """The run's workers. Those of Ray stay, since starting them takes long; see ``end_workers``."""
     run = params.run
     if is_elsewhere(params):
         yield _ray(run.processes, run.device, run.ray_address, run.gpus_per_worker)
@@ -35,13 +34,27 @@ def workers(params: Params) -> Iterator[Executor]:
         yield executor
 
 
-@functools.cache
-def _ray(count: int, device: str, address: str, gpus: float) -> Executor:
-    executor = executors.make(
-        "ray", workers=count, device=device, ray_address=address, gpus_per_worker=gpus
-    )
-    atexit.register(executor.close)
-    return executor
+_kept: dict[tuple[Any, ...], Executor] = {}  # one at most: idle workers hold their CPUs
+
+
+def _ray(*how: Any) -> Executor:
+    """The workers that are there, if they are such; others end, or these would wait for them."""
+    if how not in _kept:
+        end_workers()
+        count, device, address, gpus = how
+        _kept[how] = executors.make(
+            "ray", workers=count, device=device, ray_address=address, gpus_per_worker=gpus
+        )
+    return _kept[how]
+
+
+def end_workers() -> None:
+    """End Ray's workers that wait for more work, and give their CPUs back to the cluster."""
+    while _kept:
+        _kept.popitem()[1].close()
+
+
+atexit.register(end_workers)
 
 
 def is_elsewhere(params: Params) -> bool:
