@@ -1,0 +1,123 @@
+"""Arms that could explain a gain away, on hand-made scores whose right answer is known."""
+
+import math
+
+import pandas as pd
+import pytest
+from toy import Maze
+
+from qvlib import environments
+from qvlib.agents.oracle import Oracle
+from qvlib.agents.reading import Foreign, KindOnly, WithinKind, mean_by_kind, under
+from qvlib.core.types import Proposal, State, Step, Task
+from qvlib.report.numbers.against import against, reads
+
+
+class ByLength:
+    """Q = letters of the action, plus those of the instruction that it is told."""
+
+    def score(self, states, actions):
+        return [
+            [len(a) + 100 * len(s.task.instruction) for a in candidates]
+            for s, candidates in zip(states, actions, strict=True)
+        ]
+
+
+def kind(state, action):
+    return "", action.partition("[")[0]
+
+
+TASKS = [Task(f"t{i}", "x" * i, group=f"g{i // 2}") for i in range(1, 7)]
+
+
+def test_another_tasks_instruction_is_told_and_the_page_stays():
+    foreign = Foreign(ByLength(), TASKS, 0)
+    for task in TASKS:
+        told = foreign.instead_of(task)
+        other = next(t for t in TASKS if t.instruction == told)
+        assert other.group != task.group and told == foreign.instead_of(task)
+        assert foreign.score([State(task, "page")], [["ab"]]) == [[2 + 100 * len(told)]]
+    alone = Task("only", "one", group="g")
+    assert Foreign(ByLength(), [alone], 0).instead_of(alone) == "one"
+    page = State(TASKS[2], "see xxx here", (Step("look", "xxx"),), world="kept")
+    assert under(page, "yy").observation == "see yy here"
+    assert under(page, "yy").history[0].observation == "yy" and under(page, "yy").world == "kept"
+    assert under(page, "yy").task.id == TASKS[2].id
+
+
+def test_the_table_of_kinds_knows_nothing_but_the_kind():
+    state = State(TASKS[0], "page")
+    mean = mean_by_kind(ByLength(), [(state, ["buy[a]", "buy[bcd]", "go[x]"])], kind)
+    assert mean == {("", "buy"): 107.0, ("", "go"): 105.0}
+    table = KindOnly(mean, kind)
+    assert table.score([state], [["buy[zzzzzz]", "go[y]", "new[]"]]) == [[107.0, 105.0, 106.0]]
+
+
+def test_within_the_kind_of_the_first_draw():
+    within = WithinKind(ByLength(), kind)
+    scores = within.score([State(TASKS[0], "page")], [["go[x]", "buy[long one]", "go[xyz]"]])
+    assert scores == [[105, -math.inf, 107]]
+
+
+def test_the_oracle_tries_in_the_environment():
+    environment = Maze()
+    task = environment.tasks("train")[0]
+    state = environment.reset(task)
+
+    class Gives:
+        def __init__(self, action):
+            self.action = action
+
+        def propose(self, requests):
+            return [[Proposal(self.action)] * r.n for r in requests]
+
+    for action in state.admissible or ():
+        ended = environment.step(state, action)
+        while not ended.done and ended.depth < environment.max_steps:
+            ended = environment.step(ended, action)
+        expected = ended.reward - 1e-6 * ended.depth if ended.done else 0.0
+        assert Oracle(environment, Gives(action), 0).score([state], [[action]]) == [[expected]]
+
+
+def rows(**rewards):
+    return pd.DataFrame(
+        [
+            {"arm": arm, "seed": 0, "task": f"t{i}", "group": f"g{i}", "reward": reward(i)}
+            for arm, reward in rewards.items()
+            for i in range(40)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("foreign", "kind_only", "expected"),
+    [(0.1, 0.1, True), (0.0, 0.1, False), (0.1, 0.0, False), (-0.1, 0.1, False)],
+)
+def test_q_reads_only_where_it_beats_both(foreign, kind_only, expected):
+    played = rows(
+        sample=lambda i: 0.2,
+        q_n5=lambda i: 0.5 + 0.02 * (i % 2),
+        foreign_q_n5=lambda i: 0.5 + 0.02 * ((i + 1) % 2) - foreign,
+        kind_only_n5=lambda i: 0.5 + 0.02 * ((i + 1) % 2) - kind_only,
+    )
+    differences = against(played, 500)
+    assert differences["q_n5"].keys() == {"foreign", "kind_only"} and "q_n10" not in differences
+    told = differences["q_n5"]["foreign"]
+    assert told["ci95"][0] <= told["mean"] <= told["ci95"][1]
+    assert reads(differences) is expected
+    assert reads({"q_n5": {"foreign": told}}) is None and reads({}) is None
+
+
+@pytest.mark.parametrize(
+    ("world", "action", "expected"),
+    [
+        ("hotpotqa", "search[Paris]", "search"),
+        ("hotpotqa", "finish[yes]", "answer"),
+        ("hotpotqa", "hello", "other"),
+        ("textworld", "take apple from table", "take"),
+    ],
+)
+def test_worlds_name_the_kinds_of_their_actions(world, action, expected):
+    known = environments.world_of(world)
+    assert known.kind(State(TASKS[0], "page"), action) == expected
+    assert known.place(State(TASKS[0], "page")) == ""
