@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.settings import Settings, setting
-from qvlib.core.preferences import kind as verb
-from qvlib.core.types import Agent, Environment, State, Task
+from qvlib.core.types import Agent, Environment, Task
 from qvlib.environments import tours
 from qvlib.environments.tours import Tour
 
@@ -88,14 +87,6 @@ class MakeData(Protocol):
         """``processes``: on so many processes where that helps; 0 = one per core."""
 
 
-def _verb(state: State, action: str) -> str:
-    return verb(action)
-
-
-def _nowhere(state: State) -> str:
-    return ""
-
-
 @dataclass(frozen=True, eq=False)
 class World:
     """All that is known of a kind of environment.
@@ -110,10 +101,6 @@ class World:
     tour: a first look at a task; None: a general one.
     failures: (``table(environment, records)``, what its columns mean): where test episodes fail.
         The table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
-    kind: (state, action) -> the kind of an action by the world's own name; its verb otherwise.
-        place: state -> the kind of page. Neither steps the environment; tables by kind use both.
-    script: environment -> a fixed script that reads hardly anything; None: there is no such arm.
-    parts: (environment, task, actions of an episode) -> part of the reward -> share in [0, 1].
     sources: file name -> sha256 of the code of a world of your own.
     """
 
@@ -129,10 +116,6 @@ class World:
     demonstrator: Callable[[Any, float], Agent] | None = None
     tour: Callable[[Any, Task], Tour] | None = None
     failures: tuple[Callable[..., pd.DataFrame], str] | None = None
-    kind: Callable[[State, str], str] = _verb
-    place: Callable[[State], str] = _nowhere
-    script: Callable[[Any], Agent] | None = None
-    parts: Callable[[Any, Task, Sequence[str]], Mapping[str, float]] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from qvlib.environments.hotpotqa import failures, kinds
+from qvlib.environments.hotpotqa import failures
 from qvlib.environments.hotpotqa.environment import HotPotQA, build
 from qvlib.environments.hotpotqa.generator import write_encyclopaedia
 from qvlib.environments.hotpotqa.reader import Habits, Reader
-from qvlib.environments.hotpotqa.script import Script
 from qvlib.environments.hotpotqa.settings import HotPotQASettings
 from qvlib.environments.hotpotqa.tour import tour
 from qvlib.environments.world import Names, World, common
@@ -43,10 +41,6 @@ def _demonstrator(environment: HotPotQA, errors: float) -> Reader:
     return Reader(environment, Habits().scaled(errors))
 
 
-def _script(environment: Any) -> Script:
-    return Script()
-
-
 WORLD = World(
     "hotpotqa",
     HotPotQASettings,
@@ -57,6 +51,4 @@ WORLD = World(
     demonstrator=_demonstrator,
     tour=tour,
     failures=(failures.table, failures.EXPLAINED),
-    kind=kinds.kind,
-    script=_script,
 )

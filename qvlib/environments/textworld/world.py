@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from qvlib.environments.textworld.environment import TextWorld, build
 from qvlib.environments.textworld.generator import write_games
 from qvlib.environments.textworld.player import Player
-from qvlib.environments.textworld.script import Script
 from qvlib.environments.textworld.settings import TextWorldSettings
 from qvlib.environments.textworld.tour import tour
 from qvlib.environments.world import Names, World, common
@@ -41,10 +39,6 @@ def _demonstrator(environment: TextWorld, errors: float) -> Player:
     return Player(environment, min(1.0, errors * Player.error))
 
 
-def _script(environment: Any) -> Script:
-    return Script()
-
-
 WORLD = World(
     "textworld",
     TextWorldSettings,
@@ -54,5 +48,4 @@ WORLD = World(
     make_data=write_games,
     demonstrator=_demonstrator,
     tour=tour,
-    script=_script,
 )

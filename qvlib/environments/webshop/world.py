@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from qvlib.base.paths import resolve
-from qvlib.environments.webshop import kinds
 from qvlib.environments.webshop.environment import WebShop, build
 from qvlib.environments.webshop.generator import write_catalogue
-from qvlib.environments.webshop.script import Script
 from qvlib.environments.webshop.settings import WebShopSettings
 from qvlib.environments.webshop.shopper import Habits, Shopper
 from qvlib.environments.webshop.tour import tour
@@ -62,8 +60,4 @@ WORLD = World(
     make_data=_make_data,
     demonstrator=_demonstrator,
     tour=tour,
-    kind=kinds.kind,
-    place=kinds.place,
-    script=Script,
-    parts=kinds.parts,
 )
