@@ -7,7 +7,8 @@ The function, ``factory(settings)``, returns an object that meets ``qvlib.core.t
 - ``data_hashes()``: file name -> hash of what it read; the module's own file is always counted,
 - ``skipped``: how many tasks were left out.
 
-A ``World`` says more: settings of its own, embedded data, names, a tour. The module is looked for
+A ``World`` says more: settings of its own, embedded data, names, a tour, kinds of actions
+and places, a script, the parts of the reward. The module is looked for
 where Python looks, then in the current folder and in the project's.
 """
 

@@ -6,7 +6,7 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.settings import Settings, setting
-from qvlib.core.types import Agent, Environment, Task
+from qvlib.core import preferences
+from qvlib.core.types import Agent, Environment, State, Task
 from qvlib.environments import tours
 from qvlib.environments.tours import Tour
 
@@ -87,6 +88,16 @@ class MakeData(Protocol):
         """``processes``: on so many processes where that helps; 0 = one per core."""
 
 
+def verb(state: State, action: str) -> str:
+    """The kind of an action where a world names none: its verb."""
+    return preferences.kind(action)
+
+
+def nowhere(state: State) -> str:
+    """The place of a state where a world names none: ""."""
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """All that is known of a kind of environment.
@@ -101,6 +112,14 @@ class World:
     tour: a first look at a task; None: a general one.
     failures: (``table(environment, records)``, what its columns mean): where test episodes fail.
         The table has a row an arm; records have ``arm``, ``task`` and ``actions`` of each episode.
+    kind: (state, action) -> the world's own name for what sort of action it is there. It only
+        reads: nothing is stepped, and refused actions are ``other`` where a world names kinds.
+    place: state -> the sort of page it is on. Tables by kind of action go by (place, kind).
+    script: environment -> a fixed script that reads hardly anything, the least that an agent must
+        beat; None: there is none.
+    parts: (environment, task, actions of an episode) -> part of the reward -> share of it that was
+        reached, in [0, 1], found by replaying the actions; a part that the task does not have is
+        left out. None: the reward has no parts.
     sources: file name -> sha256 of the code of a world of your own.
     """
 
@@ -116,6 +135,10 @@ class World:
     demonstrator: Callable[[Any, float], Agent] | None = None
     tour: Callable[[Any, Task], Tour] | None = None
     failures: tuple[Callable[..., pd.DataFrame], str] | None = None
+    kind: Callable[[State, str], str] = verb
+    place: Callable[[State], str] = nowhere
+    script: Callable[[Any], Agent] | None = None
+    parts: Callable[[Any, Task, Sequence[str]], Mapping[str, float]] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -54,6 +54,22 @@ def classify(environment: HotPotQA, task: Task, actions: Sequence[str]) -> tuple
     return "answer form" if holds or score.f1 > 0 else "wrong answer", score.f1
 
 
+def parts(environment: HotPotQA, task: Task, actions: Sequence[str]) -> dict[str, float]:
+    """1 or 0: was one supporting article opened, were two, is the answer right?
+
+    What the question has no supporting articles for is left out.
+    """
+    states = visited(environment, task, actions)
+    needed = task.goal.titles
+    found = len({state.world.title for state in states[1:]}.intersection(needed))
+    hops = {
+        name: float(found >= least)
+        for least, name in enumerate(("search", "second hop"), start=1)
+        if len(needed) >= least
+    }
+    return {**hops, "answer": states[-1].reward}
+
+
 def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row an arm, in the records' order: exact match, F1 and the share of each kind of end.
 

@@ -24,7 +24,7 @@ from qvlib.environments.hotpotqa.metric import normalise
 from qvlib.environments.hotpotqa.questions import Question
 
 _WORD = re.compile(r"\w+")
-_NAME = re.compile(r"[A-Z][\w'-]*(?: (?:(?:of|the|and|de|van) )*[A-Z][\w'-]*)*|\b\d{3,4}\b")
+NAME = re.compile(r"[A-Z][\w'-]*(?: (?:(?:of|the|and|de|van) )*[A-Z][\w'-]*)*|\b\d{3,4}\b")
 _PRONOUNS = frozenset("A An He His Her In It Its On She The Their They This".split())
 _CLOSED = re.compile(r"(?:are|is|was|were|do|does|did|has|have|can) ", re.IGNORECASE)
 
@@ -95,7 +95,7 @@ class Reader:
 
     def _act(self, state: State, habits: Habits, rng: np.random.Generator) -> str:
         question: Question = state.task.goal
-        named = _named(state)
+        named = names_shown(state)
         if named and rng.random() < habits.wander:
             return f"{'lookup' if rng.random() < 0.3 else 'search'}[{rng.choice(named)}]"
         if (
@@ -166,9 +166,9 @@ class Reader:
         if _CLOSED.match(question.text):
             return f"finish[{rng.choice(('yes', 'no'))}]"
         names = [
-            n for n in _NAME.findall(question.text)[1:] if " " in n
+            n for n in NAME.findall(question.text)[1:] if " " in n
         ]  # the first is the question's first word
-        named = names if question.kind == "comparison" and names else _named(state)
+        named = names if question.kind == "comparison" and names else names_shown(state)
         dated = "year" in question.text or question.text.startswith("When")
         fitting = [n for n in named if n.isdigit() == dated] or named or names or ["unknown"]
         return f"finish[{rng.choice(fitting)}]"
@@ -214,12 +214,12 @@ def _lookup(text: str, sentence: str, question: str) -> str:
     return f"lookup[{min(words, key=rank)}]"
 
 
-def _named(state: State) -> list[str]:
+def names_shown(state: State) -> list[str]:
     """Names and years on the page, without those of the question and the article itself."""
     known = normalise(state.task.instruction)
     if not state.history or state.observation.startswith(MISS):
         return []
-    names = dict.fromkeys(_NAME.findall(state.observation))
+    names = dict.fromkeys(NAME.findall(state.observation))
     return [
         n
         for n in names

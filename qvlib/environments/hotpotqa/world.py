@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qvlib.core.types import State
 from qvlib.environments.hotpotqa import failures
-from qvlib.environments.hotpotqa.environment import HotPotQA, build
+from qvlib.environments.hotpotqa.environment import HotPotQA, build, parse
 from qvlib.environments.hotpotqa.generator import write_encyclopaedia
 from qvlib.environments.hotpotqa.reader import Habits, Reader
+from qvlib.environments.hotpotqa.script import Script
 from qvlib.environments.hotpotqa.settings import HotPotQASettings
 from qvlib.environments.hotpotqa.tour import tour
 from qvlib.environments.world import Names, World, common
@@ -41,6 +43,11 @@ def _demonstrator(environment: HotPotQA, errors: float) -> Reader:
     return Reader(environment, Habits().scaled(errors))
 
 
+def _kind(state: State, action: str) -> str:
+    """``search``, ``lookup``, ``think`` or ``answer``; ``other`` is refused."""
+    return {"finish": "answer", "": "other"}.get(verb := parse(action)[0], verb)
+
+
 WORLD = World(
     "hotpotqa",
     HotPotQASettings,
@@ -51,4 +58,7 @@ WORLD = World(
     demonstrator=_demonstrator,
     tour=tour,
     failures=(failures.table, failures.EXPLAINED),
+    kind=_kind,
+    script=Script,
+    parts=failures.parts,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from qvlib.environments.textworld.environment import TextWorld, build
 from qvlib.environments.textworld.generator import write_games
 from qvlib.environments.textworld.player import Player
+from qvlib.environments.textworld.script import Script
 from qvlib.environments.textworld.settings import TextWorldSettings
 from qvlib.environments.textworld.tour import tour
 from qvlib.environments.world import Names, World, common
@@ -48,4 +49,5 @@ WORLD = World(
     make_data=write_games,
     demonstrator=_demonstrator,
     tour=tour,
+    script=Script,
 )

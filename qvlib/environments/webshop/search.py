@@ -20,6 +20,11 @@ def document(product: Product) -> str:
     return " ".join([product.title, product.description, first, options]).lower()
 
 
+def can_search(keywords: tuple[str, ...]) -> bool:
+    """False where the original cannot search: by attribute, or by category without naming one."""
+    return keywords[0] != "<a>" and keywords != ("<c>",)
+
+
 def engine(
     catalogue: Catalogue, remember: int = 4096
 ) -> Callable[[tuple[str, ...]], tuple[str, ...] | None]:
@@ -33,9 +38,9 @@ def engine(
 
     @functools.lru_cache(remember)
     def find(keywords: tuple[str, ...]) -> tuple[str, ...] | None:
-        kind, rest = keywords[0], keywords[1:]
-        if kind == "<a>" or (kind == "<c>" and not rest):
+        if not can_search(keywords):
             return None
+        kind, rest = keywords[0], keywords[1:]
         if kind == "<c>":
             return tuple(p.asin for p in products if p.category == rest[0].strip())
         if kind == "<q>":

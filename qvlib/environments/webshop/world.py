@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qvlib.base.paths import resolve
+from qvlib.core.episodes import replay
+from qvlib.core.types import Task
 from qvlib.environments.webshop.environment import WebShop, build
 from qvlib.environments.webshop.generator import write_catalogue
+from qvlib.environments.webshop.kinds import kind, place
+from qvlib.environments.webshop.script import Script
 from qvlib.environments.webshop.settings import WebShopSettings
 from qvlib.environments.webshop.shopper import Habits, Shopper
 from qvlib.environments.webshop.tour import tour
@@ -51,6 +56,22 @@ def _demonstrator(environment: WebShop, errors: float) -> Shopper:
     return Shopper(environment, Habits().scaled(errors))
 
 
+def _parts(environment: WebShop, task: Task, actions: Sequence[str]) -> dict[str, float]:
+    """Shares of the wanted attributes and options, price and product right; 0 if none was bought.
+
+    A goal without options has no share of them. The product is no part of the reward: another one
+    can earn all of it.
+    """
+    end = replay(environment, task, actions).world
+    bought = end.parts
+    shares = {"attributes": bought.r_att if bought else 0.0}
+    if task.goal.options:
+        shares["options"] = bought.r_option if bought else 0.0
+    shares["price"] = float(bought is not None and bought.r_price)
+    shares["product"] = float(bought is not None and end.asin == task.goal.asin)
+    return shares
+
+
 WORLD = World(
     "webshop",
     WebShopSettings,
@@ -60,4 +81,8 @@ WORLD = World(
     make_data=_make_data,
     demonstrator=_demonstrator,
     tour=tour,
+    kind=kind,
+    place=place,
+    script=Script,
+    parts=_parts,
 )
