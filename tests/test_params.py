@@ -313,7 +313,10 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
 
 
 AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial"}
-RERANKED = {"q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"}
+RERANKED = {
+    *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
+    *(f"{name}_n{n}" for name in ("foreign_q", "kind_only", "within_kind") for n in (5, 10)),
+}
 
 
 def episodes(names) -> set[str]:

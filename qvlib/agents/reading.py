@@ -157,3 +157,5 @@ WITHIN_KIND_N5, WITHIN_KIND_N10 = (
     _arm("within_kind", n, "among the actions of the first draw's kind alone", _within_kind)
     for n in (5, 10)
 )
+SCORED = (FOREIGN_N5, FOREIGN_N10, WITHIN_KIND_N5, WITHIN_KIND_N10)
+"""Those whose candidates the Q model scores."""

@@ -39,7 +39,7 @@ SCRIPT = arm(
     NO_Q,
     "a fixed script of the world, which reads hardly anything",
     _script,
-    needs=("data",),
     active=_has_script,
     sampled="",
 )
+SCRIPTED = (DEMONSTRATOR, SCRIPT)

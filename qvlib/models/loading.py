@@ -98,7 +98,8 @@ def prompt_style(tokenizer: Any, chat: ChatStyle) -> Callable[[State], Any]:
 
 def as_cloned(tokenizer: Any) -> Callable[[State], Any]:
     """The compact style, with replies of the form that the model was cloned with."""
-    return functools.partial(compact, words=int(tokenizer.init_kwargs.get(WORDS, 0)))
+    words = int(tokenizer.init_kwargs.get(WORDS, 0))
+    return functools.partial(compact, words=words) if words else compact
 
 
 def remote_model(

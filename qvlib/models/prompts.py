@@ -87,6 +87,7 @@ class Prompt:
         return f"{verb}[{argument}]" if argument else reply
 
 
+_FULL_STOP = re.compile(r"[.!?](?= |$)")
 _NAMED = re.compile(r" (\w+) (#\d+)(?= |$|<)")
 
 
@@ -138,7 +139,7 @@ def _remembered(state: State, instruction: str, wanted: frozenset[str]) -> str:
         for segment in page.split("[sep]"):
             found |= dict.fromkeys(
                 run
-                for run in _runs(plain(segment), wanted)
+                for run in _runs(_FULL_STOP.sub("", plain(segment)), wanted)
                 if _says_something(run) and f" {run}" not in now
             )
     return "".join(f" {run}" for run in sorted(found))

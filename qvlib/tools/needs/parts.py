@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from qvlib.agents.arm import CONTROL, RERANKED, Arm
 from qvlib.agents.best_of_n import BEST_OF_N
 from qvlib.agents.mcts import MCTS
+from qvlib.agents.reading import SCORED
 from qvlib.agents.reranking import TUNED_POLICY
+from qvlib.agents.scripted import SCRIPTED
 from qvlib.base.errors import QvlibError
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
@@ -48,13 +50,15 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
     trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.q_model.control_shuffles)
     rows.append(Tokens("training Q and controls", "q_base", round(pairs), q=trained))
     for arm in params.arms():
+        if arm in SCRIPTED:  # no model plays it
+            continue
         part, work = f"arm {arm.name}", _arm(arm, run, params)
         tasks = params.evaluation.test_tasks * params.run.seeds * len(arm.names(params))
         if arm is TUNED_POLICY:  # the Q model samples
             sampled = work.prompts * length.prompt + work.replies * length.reply
             rows.append(Tokens(part, "q_base", tasks, q=tasks * sampled))
             continue
-        scored = arm.kind in (RERANKED, CONTROL)
+        scored = arm.kind in (RERANKED, CONTROL) or arm in SCORED
         rows.append(_part(part, arm.sampled or "agent", tasks, work, length, params, scored))
     return rows
 
@@ -62,7 +66,14 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
 def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     """A task of an arm; one that the run had not is as the same arm of its first agent."""
     name = arm.name
-    other = {"other_agent_sample": "sample", "other_agent_q_n5": "q_n5", "likely_n5": "random_n5"}
+    other = {
+        "other_agent_sample": "sample",
+        "other_agent_q_n5": "q_n5",
+        "likely_n5": "random_n5",
+        **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
+        **dict.fromkeys(("foreign_q_n10", "kind_only_n10", "within_kind_n10"), "q_n10"),
+        **dict.fromkeys(("likely_n10", "oracle_n10"), "q_n10"),
+    }
     if name not in run.arms and other.get(name) not in run.arms:
         raise QvlibError(
             f"results {run.name!r} have no arm {name!r}; give other results with --from"
