@@ -135,7 +135,7 @@ def test_a_given_model_is_the_agent(params, shop, given):
     assert stage.facts["model"] == str(given) and pipeline.cloning_curves(params) == {}
     context = pipeline.context_of(params)
     lm = context.model()
-    assert lm.style is compact and lm.model.num_parameters() == stage.facts["parameters"]
+    assert lm.style.func is compact and lm.model.num_parameters() == stage.facts["parameters"]
     state = shop.reset(shop.tasks("train")[0])
     agent = context.sampler()
     assert agent.propose([Request(state, 2, (0, state.task.id, ""))])[0][0].log_prob < 0
