@@ -110,7 +110,7 @@ def test_the_agent_learns_the_best_episodes_of_its_trees(tmp_path, kind, style, 
     assert curve["action_loss"].iloc[-1] < curve["action_loss"].iloc[0] - 0.3
     context = pipeline.context_of(params)
     tuned = context.model("rft")
-    assert tuned.style is compact if style is compact else isinstance(tuned.style, style)
+    assert tuned.style.func is compact if style is compact else isinstance(tuned.style, style)
     assert likelihood(tuned, context) > likelihood(context.model(), context) + facts["decisions"]
     assert [arm.name for arm in params.arms()].count("rft") == 1
     assert "rft" not in [arm.name for arm in params.replace(rft=False).arms()]

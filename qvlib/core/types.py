@@ -61,9 +61,7 @@ class State:
 
     def describe(self, action: str) -> str:
         """What an action does, where it does not say so itself; "" where it does."""
-        if not self.descriptions or action not in (self.admissible or ()):
-            return ""
-        return self.descriptions[(self.admissible or ()).index(action)]
+        return dict(zip(self.admissible or (), self.descriptions, strict=False)).get(action, "")
 
     @property
     def depth(self) -> int:

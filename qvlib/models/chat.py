@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qvlib.core.types import State, Task
-from qvlib.models.prompts import cut
+from qvlib.models.prompts import cut, described
 from qvlib.models.replies import ACTION, THOUGHT, parse
 from qvlib.models.templates import (
     Message,
@@ -88,7 +88,7 @@ class Chat:
             # many.
             if len(text.encode()) <= self.budget or self.length(text) <= self.budget:
                 break
-        return ChatPrompt(text, self.thoughts, self._quotes(state))
+        return ChatPrompt(text, self.thoughts, self.quotes(state))
 
     def messages(self, state: State, halvings: int = 0) -> list[Message]:
         """The conversation of a state as a server takes it, cut to the halved budget."""
@@ -103,9 +103,9 @@ class Chat:
         """Tokens of a text."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _quotes(self, state: State) -> dict[str, str]:
-        described = zip(state.admissible or (), state.descriptions, strict=False)
-        return {action: self._quote(text) for action, text in described if text and self.words}
+    def quotes(self, state: State) -> dict[str, str]:
+        """Admissible action -> what its reply quotes, where that is anything."""
+        return {action: self._quote(said) for action, said in described(state, self.words).items()}
 
     def _quote(self, description: str) -> str:
         said = cut(description, self.words)

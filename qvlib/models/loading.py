@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from qvlib.models.exactness import check_scores
 from qvlib.models.local import LocalModel, quiet
 from qvlib.models.names import SERVED, files_of
 from qvlib.models.precision import in_own_precision
-from qvlib.models.prompts import ACT, WORDS, compact
+from qvlib.models.prompts import ACT, as_cloned
 from qvlib.models.replies import ACTION
 
 if TYPE_CHECKING:
@@ -94,12 +93,6 @@ def prompt_style(tokenizer: Any, chat: ChatStyle) -> Callable[[State], Any]:
         return as_cloned(tokenizer)
     templates.prepare(tokenizer)
     return chat(tokenizer)
-
-
-def as_cloned(tokenizer: Any) -> Callable[[State], Any]:
-    """The compact style, with replies of the form that the model was cloned with."""
-    words = int(tokenizer.init_kwargs.get(WORDS, 0))
-    return functools.partial(compact, words=words) if words else compact
 
 
 def remote_model(

@@ -138,7 +138,15 @@ class LocalModel:
         # Of the task too: a conversation begins with its first observation, which is in no later
         # state.
         keys = [
-            (s.task.id, s.task.instruction, s.observation, s.history, s.admissible) for s in states
+            (
+                s.task.id,
+                s.task.instruction,
+                s.observation,
+                s.history,
+                s.admissible,
+                s.descriptions,
+            )
+            for s in states
         ]
         prompts = {key: self._prompts.get(key) for key in keys}
         new = {
@@ -556,7 +564,9 @@ class LocalAgent:
     def _log_prob(self, prompt: Prompt, sample: Sample, text: str) -> float:
         if not (isinstance(prompt, chat.ChatPrompt) and prompt.thoughts):
             return sample.log_prob
-        return sum(sample.log_probs[action_tokens(self._text, sample.ids, prompt.decode(text))])
+        action = prompt.decode(text)
+        told = action_tokens(self._text, sample.ids, action, action in prompt.quotes)
+        return sum(sample.log_probs[told])
 
 
 @contextmanager

@@ -8,13 +8,13 @@ Words of the page that the instruction has too are marked, and a reply that the 
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
 is slowest to learn to see and to copy. An identifier says nothing, so a reply that names one quotes
 what the page shows of it (`` click #2 $9.0 easy clean harness``): what is scored says what it does.
-Words of the instruction on pages behind the last one with identifiers are kept, since a small model
-that left a page has else forgotten what it read.
+Words of the instruction that stood on the pages of the item that was opened last are kept, since a
+small model that left such a page has else forgotten what it read.
 
 An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions
 and what each showed, since what was read earlier is not on the page. Nothing is cut or marked
-there, and a prompt starts with the prompt and the reply of the step before. Where actions take free
-text, proper names are aliases as identifiers are.
+there, and a prompt starts with the prompt and the reply of the step before, what that quotes
+included. Where actions take free text, proper names are aliases as identifiers are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from qvlib.core.types import State
 from qvlib.models.proper_names import Names
@@ -67,12 +69,15 @@ class Prompt:
         """The reply that stands for an action: `` verb argument``, or the action itself."""
         if self.verbatim:
             return plain(action)
+        return self._bare(action) + self.quotes.get(action, "")
+
+    def _bare(self, action: str) -> str:
         match = ACTION.fullmatch(action)
         if not match or match[1] in self.free:
             return plain(_as_words(self.names.hide(action)), self.identifiers)
         verb, argument = plain(match[1]), plain(match[2], self.identifiers)
         quoted = re.search(rf"( \S+){re.escape(argument)}(?= |$)", self.instruction)
-        return verb + (quoted[1] if quoted else "") + argument + self.quotes.get(action, "")
+        return verb + (quoted[1] if quoted else "") + argument
 
     def decode(self, reply: str) -> str:
         """The action that a reply stands for; a reply of no known form is returned as it is."""
@@ -80,9 +85,14 @@ class Prompt:
             return self.replies[reply]
         if self.verbatim:
             return reply.strip()
-        if self.quotes and (named := _NAMED.match(reply)):  # the rest is quoted, rightly or not
+        # What a reply quotes may be wrong or cut off; what it names counts.
+        named = [action for action in self.quotes if _begins(reply, self._bare(action))]
+        if named:
+            return max(named, key=lambda action: len(self._bare(action)))
+        gone = _NAMED.match(reply) if self.quotes else None
+        if gone and gone[1] not in self.free:
             back = {alias: name for name, alias in self.identifiers.items()}
-            return f"{named[1]}[{back.get(named[2], named[2])}]"
+            return f"{gone[1]}[{back.get(gone[2], gone[2])}]"
         verb, _, argument = self.names.show(reply.strip()).partition(" ")
         return f"{verb}[{argument}]" if argument else reply
 
@@ -91,14 +101,24 @@ _FULL_STOP = re.compile(r"[.!?](?= |$)")
 _NAMED = re.compile(r" (\w+) (#\d+)(?= |$|<)")
 
 
-def compact(state: State, words: int = 0) -> Prompt:
-    """Instruction, actions so far, current page.
+def _begins(reply: str, bare: str) -> bool:
+    return reply == bare or reply.startswith((f"{bare} ", f"{bare}{FITS}"))
+
+
+def as_cloned(tokenizer: Any) -> Callable[[State], Prompt]:
+    """The compact style, with prompts and replies as those that a small model was cloned with."""
+    words = int(tokenizer.init_kwargs.get(WORDS, 0))
+    return functools.partial(compact, words=words, remember=READ in tokenizer.get_vocab())
+
+
+def compact(state: State, words: int = 0, remember: bool = True) -> Prompt:
+    """Instruction, actions so far, what was read of the item behind the page, current page.
 
     Segments of a page are cut to ``SEGMENT_WORDS`` words. words: most that a reply quotes of an
-    item; 0 = the published form, the bare action.
+    item; 0 = the published form, the bare action. remember: tell what was read.
     """
     if "[SEP]" not in state.observation:
-        return _transcript(state)
+        return _transcript(state, words)
     instruction = state.task.instruction.lower()
     page = state.observation.lower().replace(instruction, "")
     segments = [
@@ -111,37 +131,39 @@ def compact(state: State, words: int = 0) -> Prompt:
         name: f"#{i + 1}"
         for i, name in enumerate(dict.fromkeys(IDENTIFIER.findall(f"{seen} {did}")))
     }
-    read = _remembered(state, instruction, wanted)
+    read = _remembered(state, instruction, wanted) if remember else ""
     text = (
         f"{TASK}{plain(instruction)}{DID}{plain(did, names)}{READ if read else ''}{read}"
         f"{PAGE}{_aliased(seen, names)}{ACT}"
     )
     quotes = {
-        action: _marked(plain(cut(description, words)), wanted)
-        for action, description in zip(state.admissible or (), state.descriptions, strict=False)
-        if description and words
+        action: _aliased(_marked(plain(said), wanted), names)
+        for action, said in described(state, words).items()
     }
     prompt = Prompt(text, plain(instruction), names, quotes=quotes)
     replies = {
-        prompt.encode(action): action for action in state.admissible or () if "[<" not in action
+        prompt.encode(action): action for action in state.admissible or () if not _is_free(action)
     }
     return replace(prompt, replies=replies)
 
 
 def _remembered(state: State, instruction: str, wanted: frozenset[str]) -> str:
-    """The instruction's words on pages since the last with identifiers that are not seen now."""
-    now = plain(state.observation.lower().replace(instruction, ""))
-    found: dict[str, None] = {}
-    for step in reversed(state.history[:-1]):
-        page = step.observation.lower().replace(instruction, "")
-        if IDENTIFIER.search(page) or "[sep]" not in page:
-            break
-        for segment in page.split("[sep]"):
-            found |= dict.fromkeys(
-                run
-                for run in _runs(_FULL_STOP.sub("", plain(segment)), wanted)
-                if _says_something(run) and f" {run}" not in now
-            )
+    """The instruction's words on the pages of the item opened last that are not seen now.
+
+    Nothing where items are listed: which of them it was would not be told.
+    """
+    opened = [i for i, step in enumerate(state.history) if step.described]
+    if not opened or any(state.descriptions):
+        return ""
+    pages = [step.observation.lower().replace(instruction, "") for step in state.history]
+    now = f"{plain(pages[-1])} "
+    found = {
+        run
+        for page in dict.fromkeys(pages[opened[-1] :])
+        for segment in page.split("[sep]")
+        for run in _runs(plain(segment), wanted)
+        if _says_something(run) and f" {run} " not in now
+    }
     return "".join(f" {run}" for run in sorted(found))
 
 
@@ -160,23 +182,40 @@ def cut(text: str, words: int) -> str:
     return " ".join(text.split()[:words])
 
 
-def _transcript(state: State) -> Prompt:
+def described(state: State, words: int) -> dict[str, str]:
+    """Admissible action -> the first words of what is shown of it, where it says nothing itself."""
+    texts = dict(zip(state.admissible or (), state.descriptions, strict=False))
+    return {action: said for action, text in texts.items() if (said := cut(text, words))}
+
+
+def _transcript(state: State, words: int) -> Prompt:
     """Instruction, then each action and what it showed; names where an argument is free text."""
-    free = frozenset(a.partition("[")[0] for a in state.admissible or () if "[<" in a)
+    free = frozenset(a.partition("[")[0] for a in state.admissible or () if _is_free(a))
     verbatim = state.admissible is None
     names = Names()
     read, hide = (names.read, names.hide) if free else (str, str)
     text = f"{TASK}{plain(read(state.task.instruction))}"
     for step in state.history:
         action = step.action if verbatim else _as_words(hide(step.action))
-        text += f"{ACT}{plain(action)}{END}{PAGE}{plain(read(step.observation))}"
-    prompt = Prompt(f"{text}{ACT}", free=free | {"search"}, verbatim=verbatim, names=names)
+        quote = plain(hide(cut(step.described, words)))
+        text += f"{ACT}{plain(action)}{quote}{END}{PAGE}{plain(read(step.observation))}"
+    quotes = {action: plain(hide(said)) for action, said in described(state, words).items()}
+    prompt = Prompt(
+        f"{text}{ACT}", free=free | {"search"}, verbatim=verbatim, names=names, quotes=quotes
+    )
     return replace(
         prompt,
         replies={
-            prompt.encode(action): action for action in state.admissible or () if "[<" not in action
+            prompt.encode(action): action
+            for action in state.admissible or ()
+            if not _is_free(action)
         },
     )
+
+
+def _is_free(action: str) -> bool:
+    """Whether a listed action stands for any text: ``verb[<...>]``, unlike ``click[< prev]``."""
+    return "[<" in action and action.endswith(">]")
 
 
 def _as_words(action: str) -> str:

@@ -31,7 +31,7 @@ class RemoteModel:
         told = (
             f"{message['role']}: {message['content']}" for message in self.style.messages(state)
         )
-        return ChatPrompt("\n".join(told), thoughts=True), ()
+        return ChatPrompt("\n".join(told), True, self.style.quotes(state)), ()
 
     def agent(self, temperature: float, top_p: float) -> ApiAgent:
         """The agent that samples so; 0 is greedy."""

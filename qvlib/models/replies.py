@@ -52,6 +52,14 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 _FORM_FIRST = re.compile(
     rf"{_BULLET}[\"'“‘]?(\w+\[[^][\n]*(?:\[[^][\n]*\][^][\n]*)*\])[\"'”’`*_]*[.,;:]?\s+\S"
 )
+# The same with what the reply quotes of the item that it names, in brackets and to the end of its
+# line: it may hold brackets and labels, be cut off, and is no part of the action.
+_QUOTED_FORM = r"[\"'“‘]?\w+\[[^][\n]*(?:\[[^][\n]*\][^][\n]*)*\][\"'”’`*_]*"
+_QUOTING = re.compile(
+    rf"^({_BULLET}(?:{_LABEL}[ \t*_`]*)?{_QUOTED_FORM})[ \t]+\(.*$"
+    rf"|^(.*\b{_LABEL}[ \t*_`]*{_QUOTED_FORM})[ \t]+\((?!.*\b{_LABEL}[ \t*_`]*\w+\[).*$",
+    re.IGNORECASE | re.M,
+)
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’"}
 
 
@@ -107,6 +115,7 @@ def _said(reply: str) -> str:
     """A reply without its thoughts, and without what follows the end of its turn."""
     reply = _INVISIBLE.sub("", reply)
     text = _WITH_INPUT.sub(r"\1 \2[\3]", reply[slice(*said(reply))])
+    text = _QUOTING.sub(lambda found: found[1] or found[2], text)
     return text.strip().removeprefix("<|begin_of_solution|>").lstrip()
 
 

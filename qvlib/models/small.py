@@ -24,7 +24,7 @@ from transformers import (
 from qvlib.base.seeding import generator
 from qvlib.core.types import State
 from qvlib.models.precision import in_own_precision
-from qvlib.models.prompts import END, SPECIAL, WORDS, compact, plain
+from qvlib.models.prompts import END, READ, SPECIAL, WORDS, as_cloned, compact, plain
 from qvlib.models.tokenizers import byte_level_bpe
 from qvlib.models.training import (
     Checkpoint,
@@ -55,8 +55,9 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE on the demonstrations' prompts and replies.
 
-    words: as ``prompts.compact`` takes it; the tokenizer keeps it. Segments that stand on many
-    pages (buttons, labels) become one token each, as aliases are.
+    words: as ``prompts.compact`` takes it; the tokenizer keeps it, and has a mark for what was read
+    where a prompt tells it: ``prompts.as_cloned`` goes by both. Segments that stand on many pages
+    (buttons, labels) become one token each, as aliases are.
     """
     texts, segments, decisions = [], Counter(), 0
     for d in demonstrations:
@@ -67,12 +68,13 @@ def train_tokenizer(
     frequent = [
         s for s, count in sorted(segments.items()) if count > 0.05 * decisions and s.count(" ") > 1
     ]
+    marks = [s for s in SPECIAL if s != READ or any(READ in text for text in texts)]
     return byte_level_bpe(
         texts,
         vocabulary,
         end=END,
         whole=[
-            *(AddedToken(s, special=True, normalized=False) for s in SPECIAL),
+            *(AddedToken(s, special=True, normalized=False) for s in marks),
             *(AddedToken(s, normalized=False) for s in (*ALIASES, *frequent)),
         ],
         pieces=PIECES,
@@ -194,8 +196,8 @@ def _encode(
 
     Decisions whose prompt starts with the row before, as a transcript's do, go on in that row.
     """
-    words = int(tokenizer.init_kwargs.get(WORDS, 0))
-    prompts = [compact(d.state, words) for d in demonstrations]
+    style = as_cloned(tokenizer)
+    prompts = [style(d.state) for d in demonstrations]
     heads = tokenizer([p.text for p in prompts], add_special_tokens=False)["input_ids"]
     tails = tokenizer(
         [p.encode(d.action) for p, d in zip(prompts, demonstrations, strict=True)],

@@ -8,11 +8,17 @@ from collections.abc import Callable, Sequence
 from qvlib.models.replies import said
 
 
-def action_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], action: str) -> slice:
+def action_tokens(
+    decode: Callable[[Sequence[int]], str],
+    ids: Sequence[int],
+    action: str,
+    quotes: bool = False,
+) -> slice:
     """Which tokens of a reply write its action; with the one that ends it, where that follows.
 
-    decode: ids -> text. So the sum of their log-probabilities is that of the action given its
-    thought, however long that is. Where the reply does not say the action, all of it.
+    decode: ids -> text. quotes: with what the reply quotes in brackets behind the action. So the
+    sum of their log-probabilities is that of the action given its thought, however long that is.
+    Where the reply does not say the action, all of it.
     """
     text = decode(ids)
     at, stop = said(text)
@@ -23,6 +29,8 @@ def action_tokens(decode: Callable[[Sequence[int]], str], ids: Sequence[int], ac
         return slice(0, len(ids))
     start += at
     end = start + len(action)
+    quoted = re.compile(r"[ \t]+\([^\n]*").match(text, end, stop) if quotes else None
+    end = quoted.end() if quoted else end
     first = _tokens(decode, ids, start + 1) - 1
     last = len(ids) if not text[end:].strip() else _tokens(decode, ids, end)
     return slice(max(0, first), last)

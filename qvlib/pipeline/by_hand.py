@@ -61,6 +61,7 @@ def clone_agent(
     epochs: int = 1,
     lr: float = 6e-3,
     batch: int = 4,
+    description_words: int = 10,
 ) -> LocalModel:
     """A small language model, cloned from scripted episodes on the first training tasks.
 
@@ -74,6 +75,7 @@ def clone_agent(
 
     from qvlib.models import small
     from qvlib.models.local import LocalModel
+    from qvlib.models.prompts import as_cloned
 
     record = environments.world_of(world or environment.name)
     script = environments.demonstrator(record, environment)
@@ -84,13 +86,13 @@ def clone_agent(
         for task, episode in zip(tasks, records, strict=True)
         for state, action in decisions(environment, task, episode["actions"])
     ]
-    tokenizer = small.train_tokenizer(shown, vocabulary)
+    tokenizer = small.train_tokenizer(shown, vocabulary, description_words)
     model = small.make_model(tokenizer, width, layers, heads, seed)
     steps = small.clone(model, tokenizer, shown, epochs=epochs, lr=lr, batch=batch, seed=seed)
     total = epochs * -(-len(shown) // batch)
     for _ in tqdm(steps, desc="cloning", unit="batch", total=total):
         pass
-    return LocalModel(model, tokenizer)
+    return LocalModel(model, tokenizer, as_cloned(tokenizer))
 
 
 def fit(

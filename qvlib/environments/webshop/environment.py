@@ -73,8 +73,8 @@ class WebShop:
         """The state after an action; as in the original, ``search`` works everywhere, always."""
         page = self._next(state, action)
         if page is None:
-            history = (*state.history, Step(action, state.observation))
-            return replace(state, history=history, valid=False)
+            refused = Step(action, state.observation, state.describe(action))
+            return replace(state, history=(*state.history, refused), valid=False)
         return self._state_on(state, page, action)
 
     def accepts(self, state: State, action: str) -> bool:
