@@ -710,8 +710,12 @@ def _no_server(made: Path, here: Path) -> int:
 
 
 def _no_key(made: Path, here: Path) -> int:
+    """The server asks for a key, and there is none."""
+    from tests.faulty_server import FaultyServer
+
     os.environ.pop("OPENAI_API_KEY", None)
-    return _served(here, "https://api.openai.com/v1")
+    with FaultyServer(always=lambda body: "401") as server:
+        return _served(here, server.base_url)
 
 
 def _proxy(variable: str, value: str, made: Path, here: Path) -> int:
