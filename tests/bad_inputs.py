@@ -52,8 +52,8 @@ PARAMETERS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "temperature is no number": ("temperature: .nan\n", ("temperature",)),
     "infinite learning rate": ("dpo_lr: .inf\n", ("dpo_lr",)),
     "infinite beta": ("beta: .inf\n", ("beta",)),
-    "octal": ("seed: 010\n", ("seed",)),
-    "sexagesimal": ("api_timeout: 1:30\n", ("api_timeout",)),
+    "octal": ("seed: 010\n", ("line 1", "010")),
+    "sexagesimal": ("api_timeout: 1:30\n", ("line 1", "1:30")),
     "huge integer": (f"prompt_tokens: {LONG}\n", ("prompt_tokens",)),
     "huge iterations": (f"iterations: {LONG}\n", ("iterations",)),
     "huge batch": ("batch_size: 100000000000000000000\n", ("batch_size",)),
@@ -99,7 +99,6 @@ PARAMETERS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "setting of another world": ("environment: hotpotqa\nshow_attributes: true\n", ("webshop",)),
     "empty runs_dir": ('runs_dir: ""\n', ("runs_dir",)),
     "NUL in a path": ('runs_dir: "a\\0b"\n', ("runs_dir",)),
-    "unknown user in a path": ("runs_dir: ~no_such_user_here/runs\n", ("no_such_user_here",)),
     "name climbs": ("name: ../up\n", ("name",)),
     "empty name": ('name: ""\n', ("name",)),
     "endless name": (f"name: {'x' * 3000}\n", ("name",)),
@@ -119,7 +118,6 @@ PARAMETERS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a sentence": ("seed 1\n", ("key: value",)),
     "empty": ("", ("key: value",)),
     "binary": (bytes(range(256)), ("bad.yml",)),
-    "UTF-16": ("seed: 1\n".encode("utf-16"), ("bad.yml",)),
     "key is a number": ("1: 2\n", ("1",)),
     "key is a list": ("? [a]\n: 1\n", ("bad.yml",)),
     "Python object": ("seed: !!python/object/apply:os.getpid []\n", ("bad.yml",)),
@@ -134,7 +132,7 @@ PARAMETERS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "nested 400 levels": ("seed: " + "[" * 400 + "]" * 400 + "\n", ("bad.yml",)),
     "nested 100,000 levels": ("seed: " + "[" * 100_000 + "\n", ("bad.yml",)),
-    "field of 2 MB": (f"agent_width: {'x' * 2_000_000}\n", ("agent_width",)),
+    "field of 2 MB": (f"agent_width: {'x' * 2_000_000}\n", ("bad.yml",)),
     "key of 2 MB": (f"{'x' * 2_000_000}: 1\n", ("bad.yml",)),
 }
 
@@ -144,6 +142,14 @@ def _parameters(text: str | bytes, made: Path, here: Path) -> int:
 
     (here / "bad.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
     return main(["params", str(here / "bad.yml")])
+
+
+def _unknown_user(made: Path, here: Path) -> int:
+    """A folder is looked for when work begins."""
+    from qvlib.cli import main
+
+    (here / "bad.yml").write_text("runs_dir: ~no_such_user_here/runs\n")
+    return main(["run", str(here / "bad.yml")])
 
 
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -633,9 +639,13 @@ def _nan(tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _index_of_one(folder: Path) -> None:
-    name = "model.embed_tokens.weight"
-    os.rename(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
-    index = {"metadata": {}, "weight_map": {name: "model-00001-of-00001.safetensors"}}
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    name, shard = "model.embed_tokens.weight", "model-00001-of-00001.safetensors"
+    save_file({name: tensors[name]}, folder / shard, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: shard}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -710,8 +720,12 @@ def _no_server(made: Path, here: Path) -> int:
 
 
 def _no_key(made: Path, here: Path) -> int:
+    """The server asks for a key, and there is none."""
+    from tests.faulty_server import FaultyServer
+
     os.environ.pop("OPENAI_API_KEY", None)
-    return _served(here, "https://api.openai.com/v1")
+    with FaultyServer(always=lambda body: "401") as server:
+        return _served(here, server.base_url)
 
 
 def _proxy(variable: str, value: str, made: Path, here: Path) -> int:
@@ -754,6 +768,9 @@ def _cases() -> Iterator[Bad]:
     for name, (text, names) in PARAMETERS.items():
         run = functools.partial(_parameters, text)
         yield Bad(f"parameters: {name}", run, names)
+    sixteen = functools.partial(_parameters, "seed: 1\n".encode("utf-16"))  # YAML knows it
+    yield Bad("parameters: UTF-16", sixteen, ("seed",), taken=True)
+    yield Bad("parameters: unknown user in a path", _unknown_user, ("no_such_user_here",))
     for name, (arguments, names) in COMMANDS.items():
         yield Bad(f"command: {name}", functools.partial(_command, arguments), names)
     for name, (grid, names) in GRIDS.items():

@@ -50,10 +50,10 @@ def _add(cluster: Any, cpus: int, **options: Any) -> Any:
         return cluster.add_node(num_cpus=cpus, **options)
 
 
-def works(address: str, seconds: float) -> str:
+def works(cluster: Any, seconds: float) -> str:
     """Why two actors of plain Ray, without a line of qvlib, do not answer here; "" if they do."""
     probe = subprocess.Popen(
-        [sys.executable, "-c", _PROBE, address],
+        [sys.executable, "-c", _PROBE, cluster.address],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,13 +64,13 @@ def works(address: str, seconds: float) -> str:
     except subprocess.TimeoutExpired:
         os.killpg(probe.pid, signal.SIGKILL)
         probe.communicate()
-        return f"two actors did not answer within {seconds:.0f} s; {_last_words()}"
+        return f"two actors did not answer within {seconds:.0f} s; {_last_words(cluster)}"
     return "" if probe.returncode == 0 else said.strip()[-300:]
 
 
-def _last_words() -> str:
+def _last_words(cluster: Any) -> str:
     """The end of the log of the node's Ray process."""
-    logs = Path("/tmp/ray/session_latest/logs")
+    logs = Path(cluster.head_node.get_logs_dir_path())
     return " | ".join(
         f"{log.name}: {log.read_text(errors='replace').strip()[-600:]}"
         for log in sorted(logs.glob("raylet.*"))

@@ -73,7 +73,7 @@ def ray_cluster() -> Iterator[Callable[[], Any]]:
 
     with ExitStack() as stack:
         tried = functools.cache(lambda: _attempt(stack, started(2)))
-        silent = functools.cache(lambda: works(tried()[0].address, 240))
+        silent = functools.cache(lambda: works(tried()[0], 240))
 
         def cluster() -> Any:
             made, error = tried()

@@ -144,7 +144,8 @@ def load_folder(
             f"{folder}: no such folder; give a folder with a model and its tokenizer, or a hub name"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except _BROKEN as error:
         _refuse_code(folder, error)
         _refuse_part(folder)

@@ -152,8 +152,8 @@ class Ray(Executor):
             )
         if cluster.started and silent > _GROWTH:
             raise QvlibError(
-                f"Ray started no worker within {silent:.0f} s; look into its logs in "
-                "/tmp/ray/session_latest/logs, or set executor: processes"
+                f"Ray started no worker within {silent:.0f} s; look into Ray's logs, or set "
+                "executor: processes"
             )
         if silent > _NOTICE and not self._noticed:
             self._noticed = True
