@@ -111,9 +111,8 @@ def test_every_pair_of_a_node_has_its_own_coin():
     )
     turned = [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0)]
     assert len(pairs) == 36 and 8 < sum(turned) < 28
-    assert [not t for t in turned] == [
-        p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0, 1)
-    ]
+    again = [p.chosen_value < p.rejected_value for p in shuffle_winners(pairs, 0, 1)]
+    assert again not in (turned, [not t for t in turned])
 
 
 def test_filters():
@@ -253,11 +252,9 @@ def test_shuffling_keeps_pairs_and_flips_half(seed):
             )
             assert (b.task, b.node, b.path, b.margin) == (a.task, a.node, a.path, -a.margin)
     assert shuffle_winners(pairs, seed) == shuffled != shuffle_winners(pairs, seed + 1)
-    opposite, third = shuffle_winners(pairs, seed, 1), shuffle_winners(pairs, seed, 2)
-    assert all(
-        (a != b) != (a != c) for a, b, c in zip(pairs, shuffled, opposite, strict=True)
-    )  # turned in one of the two
-    assert third not in (shuffled, opposite)
+    for other in (shuffle_winners(pairs, seed, 1), shuffle_winners(pairs, seed, 2)):
+        alike = [a == b for a, b in zip(shuffled, other, strict=True)]
+        assert 150 < sum(alike) < 250  # independent of the first: neither equal nor opposite
 
 
 def test_hold_out_splits_by_task():

@@ -209,17 +209,16 @@ def is_held_out(task: str, share: float, seed: int) -> bool:
 def shuffle_winners(pairs: Iterable[Pair], seed: int, shuffle: int = 0) -> list[Pair]:
     """The control: the same pairs, each with its winner drawn by a coin.
 
-    Shuffle 2i + 1 turns every coin of shuffle 2i. With few pairs of a kind (buying against choosing
-    an option) a shuffle happens to favour one side, and so a policy; of two opposite shuffles both
-    sides are favoured once.
+    Shuffles are independent. With few pairs of a kind (buying against choosing an option) one
+    happens to favour one side, and so a policy: the null is how many of them gain, not their mean.
     """
     shuffled: list[Pair] = []
     seen: Counter[tuple[str, str]] = Counter()
     for pair in pairs:
         node = (pair.task, pair.node)
         again = (seen[node],) if seen[node] else ()  # further pairs of a node have own coins
-        heads = generator(seed, *node, "shuffle", shuffle // 2, *again).random() < 0.5
-        shuffled.append(pair.swapped() if heads ^ (shuffle % 2 == 1) else pair)
+        heads = generator(seed, *node, "shuffle", shuffle, *again).random() < 0.5
+        shuffled.append(pair.swapped() if heads else pair)
         seen[node] += 1
     return shuffled
 

@@ -92,7 +92,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Paired gain of mean reward of each arm over ``against``: mean, ci95, relative to its mean.
 
-    Paired by task, and by the chain's ``seed`` where records have one.
+    Paired by task, and by the chain's ``seed`` where records have one. Intervals take the records'
+    ``chain``, else their seed, as repetitions.
     """
     base = {(r.get("seed", 0), r["task"]): r["reward"] for r in arms[against]}
     gains = {}
@@ -104,7 +105,7 @@ def compare(
             [r["reward"] - m for r, m in zip(records, matched, strict=True)],
             [r["group"] for r in records],
             resamples,
-            [r.get("seed", 0) for r in records],
+            [r.get("chain", r.get("seed", 0)) for r in records],
         )
         gains[arm] = {
             "mean": mean,

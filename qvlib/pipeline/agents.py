@@ -188,7 +188,7 @@ def _cloned(context: Context, which: str, part: str, scratch: Path) -> Iterator[
     width, layers = how.agent_width, how.agent_layers
     if which == "other_agent":
         width, layers = params.other_agent.other_width, params.other_agent.other_layers
-    model = small.make_model(tokenizer, width, layers, how.agent_heads, seed, params.run.dtype)
+    model = small.make_model(tokenizer, width, layers, how.agent_heads, seed, params.dtype)
     model = model.to(params.run.device)
     curve = []
     for row in small.clone(

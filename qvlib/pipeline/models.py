@@ -93,7 +93,7 @@ def load_reference(context: Surroundings) -> Any:
     """
     params = context.params
     base, agent = params.q_model.q_base, params.agent.agent
-    dtype = "float32" if params.run.dtype == "bfloat16" else params.run.dtype
+    dtype = "float32" if params.dtype == "bfloat16" else params.dtype
     if base:
         return load(context, base, dtype)
     if is_remote(agent):
@@ -101,7 +101,7 @@ def load_reference(context: Surroundings) -> Any:
             f"q_base is empty, and {agent} is behind a server and cannot be tuned here; name a "
             "local model, such as q_base: smollm2"
         )
-    return context.model("agent", "" if dtype == params.run.dtype else dtype)
+    return context.model("agent", "" if dtype == params.dtype else dtype)
 
 
 def load_q(context: Surroundings, which: str, name: str) -> QModel:
@@ -131,7 +131,7 @@ def load(context: Surroundings, name: str | Path, dtype: str = "") -> Any:
     return load_model(
         name,
         chat=functools.partial(chat, context),
-        dtype=dtype or params.run.dtype,
+        dtype=dtype or params.dtype,
         device=params.run.device,
         max_action_tokens=params.sampling.max_action_tokens,
         cache_tokens=params.agent.cache_tokens,

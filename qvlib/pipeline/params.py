@@ -86,10 +86,11 @@ class RunSettings(Settings):
         le=1000,
     )
     device: str = setting("cpu", "cpu, cuda or cuda:N", pattern=r"^(cpu|cuda(:\d+)?)$")
-    dtype: Literal["float32", "float64", "bfloat16"] = setting(
-        "float32",
+    dtype: Literal["auto", "float32", "float64", "bfloat16"] = setting(
+        "auto",
         "precision of models; float64 gives equal tables for any batch size and processor; "
-        "with bfloat16 the Q model is in float32",
+        "with bfloat16 the Q model is in float32; auto = float64 for the small agent, float32 for "
+        "a named model",
         decides="agent",
     )
     executor: Literal["processes", "ray"] = setting(
@@ -367,9 +368,9 @@ class QModelSettings(Settings):
         "", "the model that becomes the Q model, named as for agent; empty = the agent's own"
     )
     control_shuffles: int = setting(
-        2,
-        "controls trained on the same pairs with shuffled winners; every second is the "
-        "opposite of the one before",
+        8,
+        "controls, each trained on the same pairs with winners drawn by coins of its own: the "
+        "null of a gain",
         decides="control",
         ge=1,
         le=1000,
@@ -386,6 +387,12 @@ class EvaluationSettings(Settings):
         0,
         "test tasks left out before them, such as those that earlier choices were judged on",
         ge=0,
+    )
+    primary: str = setting(
+        "q_n5 minus foreign_q_n5",
+        "the comparison that the run is for, ARM minus ARM, named before it is played",
+        decides=None,
+        pattern=r"^[\w.-]+ minus [\w.-]+$",
     )
     rerank_temperature: float = setting(
         0.0,
@@ -573,6 +580,13 @@ class Params:
             guide = {"q_model": self.round_before().digest("q_model")}
             decides["round before"] = guide | self.stage_fields("guide")
         return decides
+
+    @property
+    def dtype(self) -> str:
+        """The precision of models: ``auto`` resolved."""
+        if self.run.dtype != "auto":
+            return self.run.dtype
+        return "float64" if self.agent.agent == "small" and not self.q_model.q_base else "float32"
 
     def each_seed(self) -> list[Params]:
         """The parameters of each chain of the run."""
@@ -847,6 +861,14 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
     ):
         if 0 < value < COLDEST:
             yield key, f"{value:g} is too low to divide by; write 0, or {COLDEST:g} and more"
+    known = {arm.name for arm in _arms(params.given)}
+    for name in params.evaluation.primary.split(" minus "):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"give one of {', '.join(sorted(known))}"
+            )
+            yield "primary", f"there is no arm {name!r}; {hint}"
     base = params.q_model.q_base
     if base == "small" or is_remote(base):
         yield (

@@ -35,9 +35,9 @@ def against(rows: pd.DataFrame, resamples: int) -> dict[str, dict[str, dict[str,
     played = set(rows["arm"])
     return {
         arm: {
-            rival: _difference(rows, arm, other, resamples)
+            rival: told
             for rival, other in rivals(arm).items()
-            if other in played
+            if (told := difference(rows, arm, other, resamples))
         }
         for arm in METHOD
         if arm in played
@@ -55,7 +55,10 @@ def reads(differences: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bool | 
     return all(told[rival]["ci95"][0] > 0 for rival in ("foreign", "kind_only"))
 
 
-def _difference(rows: pd.DataFrame, arm: str, other: str, resamples: int) -> dict[str, Any]:
+def difference(rows: pd.DataFrame, arm: str, other: str, resamples: int) -> dict[str, Any]:
+    """``mean`` and ``ci95`` of an arm's reward minus another's; empty where one was not played."""
+    if not {arm, other} <= set(rows["arm"]):
+        return {}
     both = gain_rows(rows[rows["arm"].isin([arm, other])], resamples, other)
     row = both.set_index("arm").loc[arm]
     return {"mean": float(row["gain"]), "ci95": [float(row["low"]), float(row["high"])]}

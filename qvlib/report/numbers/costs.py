@@ -26,7 +26,7 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
     collected = pd.DataFrame(
         [{k: tree.get(k, 0) for k in COSTS} for c in params.each_seed() for tree in each_tree(c)]
     )
-    played = rows[list(COSTS)].mul(rows["shuffles"], axis=0)
+    played = rows[list(COSTS)]
     totals: dict[str, float] = {
         f"{part}_{c}": round(float(frame[c].sum()))
         for part, frame in (("collecting", collected), ("evaluating", played))

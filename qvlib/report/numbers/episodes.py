@@ -17,37 +17,34 @@ COSTS = ("env_steps", *DRAWN)
 
 
 def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm, chain (``seed``) and task: reward, success and costs.
+    """One row an arm, chain (``seed``), ``shuffle`` and task: reward, success and costs.
 
-    Shuffles are averaged first. Those of a control are the arms ``control_q_n5/0``,
-    ``control_q_n5/1``, ...; the task's reward under ``control_q_n5`` is their mean, so that the
-    interval over tasks is of the control, not of one shuffle.
+    Those of a control are the arms ``control_q_n5/0``, ``control_q_n5/1``, ...: here
+    ``control_q_n5`` with the shuffles 0, 1, ... Other arms have the shuffle 0.
+    ``chain`` is what an interval takes as repetitions: the seed, of a single seed the shuffle, so
+    that the interval of a control covers the luck of its coins.
 
     Raises:
         QvlibError: an arm was played on fewer tasks than others.
     """
     frame = _counted(episodes)[["arm", "task", "group", "reward", *COSTS]].copy()
     frame["seed"] = episodes["seed"] if "seed" in episodes else 0
-    frame["arm"], frame["shuffle"] = frame["arm"].str.split("/").str[0], frame["arm"]
+    frame[["arm", "shuffle"]] = [_variant(name) for name in frame["arm"]]
     frame["success"] = (frame["reward"] >= 1).astype(float)
-    rows = (
-        frame.groupby(["arm", "seed", "task"])
-        .agg(
-            group=("group", "first"),
-            reward=("reward", "mean"),
-            success=("success", "mean"),
-            shuffles=("shuffle", "nunique"),
-            **{c: (c, "mean") for c in COSTS},
-        )
-        .reset_index()
-    )
-    played = rows.groupby("arm").size()
+    frame["chain"] = frame["seed" if frame["seed"].nunique() > 1 else "shuffle"]
+    played = frame.groupby(["arm", "shuffle"]).size()
     if played.nunique() > 1:
         raise QvlibError(
-            f"arm {played.idxmin()!r} was played on {played.min()} tasks, "
+            f"arm {played.idxmin()[0]!r} was played on {played.min()} tasks, "
             f"others on {played.max()}; run notebooks/05_evaluate.ipynb again"
         )
-    return in_order(rows)
+    return in_order(frame.sort_values(["arm", "seed", "shuffle", "task"], ignore_index=True))
+
+
+def _variant(name: str) -> tuple[str, int]:
+    """``control_q_n5/3`` -> the arm and its shuffle."""
+    arm, _, shuffle = name.partition("/")
+    return arm, int(shuffle or 0)
 
 
 def in_order(rows: pd.DataFrame, arms: Sequence[Arm] = ARMS) -> pd.DataFrame:
@@ -78,14 +75,9 @@ def shuffle_means(params: Params) -> dict[str, list[float]]:
 
     So one sees how much the luck of the coins decides.
     """
-    frame = test_episodes(params)
+    frame = load_by_task(params)
     frame = frame[frame["arm"].str.startswith("control")]
-    frame[["arm", "shuffle"]] = frame["arm"].str.split("/", expand=True)
-    means = (
-        frame.assign(shuffle=frame["shuffle"].astype(int))
-        .groupby(["arm", "seed", "shuffle"])["reward"]
-        .mean()
-    )
+    means = frame.groupby(["arm", "seed", "shuffle"])["reward"].mean()
     return {arm: [float(mean) for mean in part] for arm, part in means.groupby(level="arm")}
 
 

@@ -85,8 +85,8 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """
     arms = []
     for arm, part in rows.groupby("arm", sort=False):
-        reward = mean_interval(part["reward"], part["group"], resamples, part["seed"])
-        success = share_interval(part["success"], part["group"], part["seed"])
+        reward = mean_interval(part["reward"], part["group"], resamples, part["chain"])
+        success = share_interval(part["success"], part["group"], part["chain"])
         arms.append(
             {
                 "arm": arm,
@@ -94,7 +94,7 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
                 **_interval("success", *success),
                 "tasks": part["task"].nunique(),
                 "seeds": part["seed"].nunique(),
-                "shuffles": int(part["shuffles"].max()),
+                "shuffles": part["shuffle"].nunique(),
                 "env_steps": part["env_steps"].mean(),
                 "tokens": part["tokens"].mean(),
                 "prompt_tokens": part["prompt_tokens"].mean(),
@@ -144,11 +144,11 @@ def _relative_bounds(
     rows: pd.DataFrame, arm: str, against: str, resamples: int
 ) -> dict[str, float]:
     """Bounds of an arm's gain relative to the mean of another; nan where they are not known."""
-    task = ["group", "seed", "task"]
-    both = rows[rows["arm"].isin([arm, against])].pivot(index=task, columns="arm", values="reward")
-    base = both[against].to_numpy()
-    groups, chains, _ = (both.index.get_level_values(name) for name in task)
-    found = ratio_interval(both[arm].to_numpy() - base, base, groups, resamples, chains)
+    base = rows[rows["arm"] == against].set_index(["seed", "task"])["reward"]
+    part = rows[rows["arm"] == arm]
+    below = base.loc[pd.MultiIndex.from_frame(part[["seed", "task"]])].to_numpy()
+    above = part["reward"].to_numpy() - below
+    found = ratio_interval(above, below, part["group"], resamples, part["chain"])
     _, low, high = found or (np.nan,) * 3
     return {"relative_low": low, "relative_high": high}
 

@@ -14,7 +14,7 @@ from qvlib.base.paths import resolve
 from qvlib.environments import names_of
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
-from qvlib.report.numbers.against import against, reads
+from qvlib.report.numbers.against import against, difference, reads
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     load_by_task,
@@ -22,6 +22,7 @@ from qvlib.report.numbers.episodes import (
     shuffle_means,
 )
 from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_table
+from qvlib.report.numbers.null import null
 from qvlib.report.numbers.origins import split_table
 from qvlib.report.numbers.pairs import preferences
 
@@ -31,9 +32,10 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
-    that agent's own sample; ``against`` (the method minus each
-    rival) and ``reads``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
-    preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    that agent's own sample; ``primary``, the comparison named beforehand, and its
+    ``primary_difference``; ``against`` (the method minus each rival) and ``reads``; ``null``;
+    ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``; preference accuracy on
+    held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.run.bootstrap)
@@ -45,6 +47,9 @@ def metrics(params: Params) -> dict[str, Any]:
         "groups": names_of(world_of(params), params.world).groups,
         "seed": params.run.seed,
         "seeds": seeds,
+        "chains": len(seeds),
+        "primary": (primary := params.evaluation.primary),
+        "primary_difference": difference(rows, *primary.split(" minus "), params.run.bootstrap),
         "digest": params.fingerprint(),
         "bootstrap": params.run.bootstrap,
         "intervals": "t" if len(seeds) > 1 else "bootstrap",
@@ -56,6 +61,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.run.bootstrap, GREEDY)),
         "against": (differences := against(rows, params.run.bootstrap)),
         "reads": reads(differences),
+        "null": null(rows, params.run.bootstrap),
         "control_shuffles": shuffle_means(params),
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),

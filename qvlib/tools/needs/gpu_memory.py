@@ -73,8 +73,8 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
             f"q_base is empty, and {params.agent.agent} cannot be tuned here; name a local model, "
             f"such as q_base: {SMOLLM2}"
         )
-    own = BYTES[params.run.dtype]
-    exact = BYTES["float32" if params.run.dtype == "bfloat16" else params.run.dtype]
+    own = BYTES[params.dtype]
+    exact = BYTES["float32" if params.dtype == "bfloat16" else params.dtype]
     names = [
         ("agent", params.agent.agent),
         *(

@@ -1,0 +1,77 @@
+"""The null of a gain: what Q models earn that were trained on the same pairs without the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qvlib.agents.arms import BASE
+from qvlib.base.seeding import generator
+from qvlib.core.statistics import mean_interval
+
+MOST = 200_000  # choices of a model from every chain that are gone through one by one
+
+
+def null(rows: pd.DataFrame, resamples: int) -> dict[str, Any]:
+    """That of ``q_n5``, and under ``n10`` that of ``q_n10``; empty where no control was played.
+
+    ``shuffles``: gain over one sample of each, chain by chain. ``rank_p``: see there. ``mean``:
+    ``mean`` and ``ci95`` of the method minus its control, paired by task.
+    rows: of ``by_task``.
+    """
+    told = {n: _of(rows, f"q_n{n}", f"control_q_n{n}", resamples) for n in (5, 10)}
+    return {**told[5], **({"n10": told[10]} if told[10] else {})} if told[5] else {}
+
+
+def _of(rows: pd.DataFrame, arm: str, control: str, resamples: int) -> dict[str, Any]:
+    if not {arm, control, BASE} <= set(rows["arm"]):
+        return {}
+    means = rows.groupby(["arm", "seed", "shuffle"])["reward"].mean()
+    base = means[BASE].droplevel("shuffle")
+    gains = {name: means[name].sub(base, level="seed") for name in (arm, control)}
+    shuffles = [list(part) for _, part in gains[control].groupby(level="seed")]
+    mean, low, high = _difference(rows, arm, control, resamples)
+    return {
+        "shuffles": [gain for chain in shuffles for gain in chain],
+        "rank_p": rank_p(list(gains[arm]), shuffles),
+        "mean": {"mean": mean, "ci95": [low, high]},
+    }
+
+
+def rank_p(found: Sequence[float], shuffles: Sequence[Sequence[float]]) -> float:
+    """How often a model of each chain, drawn from Q's and its shuffles', does as well as Q's.
+
+    A permutation test, its statistic the mean over chains: without labels that count, Q's model
+    has any rank among those of its chain. Exact up to ``MOST`` choices, else of so many drawn ones.
+    With S shuffles a chain and C chains it is at least (S + 1)^-C.
+
+    Args:
+        found: the gain of Q in each chain.
+        shuffles: those of the chain's controls.
+    """
+    every = [np.array([own, *others]) for own, others in zip(found, shuffles, strict=True)]
+    least = float(np.sum(found)) - 1e-12
+    count = prod(len(chain) for chain in every)
+    if count <= MOST:
+        return sum(sum(choice) >= least for choice in product(*every)) / count
+    rng = generator(0, "rank")
+    drawn = np.sum([chain[rng.integers(len(chain), size=MOST)] for chain in every], axis=0)
+    return float((1 + np.sum(drawn >= least)) / (1 + MOST))
+
+
+def _difference(
+    rows: pd.DataFrame, arm: str, control: str, resamples: int
+) -> tuple[float, float, float]:
+    """The method minus its control, with the interval over groups and chains, or shuffles of one.
+
+    Of a single chain it covers the luck of the coins, not that of the method's own training.
+    """
+    own = rows[rows["arm"] == arm].set_index(["seed", "task"])["reward"]
+    part = rows[rows["arm"] == control]
+    above = own.loc[pd.MultiIndex.from_frame(part[["seed", "task"]])].to_numpy()
+    return mean_interval(above - part["reward"], part["group"], resamples, part["chain"])
