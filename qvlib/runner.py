@@ -412,9 +412,10 @@ def _data_hashes(params: Params) -> dict[str, str] | None:
 
 
 def _report(results: Path, seconds: float) -> None:
-    summary = results / "tables" / "summary.md"
-    if summary.exists():
-        print(f"\n{visible(summary.read_text().strip())}\n")
+    for table in ("summary", "reads"):
+        told = results / "tables" / f"{table}.md"
+        if told.exists():
+            print(f"\n{visible(told.read_text().strip())}\n")
     print(f"Done in {format_duration(seconds)}.")
     for what, path in (
         ("Report", results / "html" / "07_report.html"),

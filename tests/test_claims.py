@@ -34,10 +34,17 @@ def arm(reward, success=0.0, bounds=(0.0, 0.0126)):
 @pytest.fixture
 def metrics():
     """A run in which the method works."""
-    gains = {"q_n5": GAIN, "q_n10": GAIN, "mcts": entry(0.2, 0.15, 0.25)}
+    gains = {"q_n5": GAIN, "q_n10": GAIN, "search": entry(0.2, 0.15, 0.25)}
     gains |= {"control_q_n5": NULL, "control_q_n10": NULL}
+    gains |= {"foreign_q_n5": entry(0.09, 0.05, 0.13), "kind_only_n5": entry(0.07, 0.03, 0.11)}
     return {
-        "arms": {"sample": arm(0.3), "q_n5": arm(0.4), "q_n10": arm(0.4), "mcts": arm(0.5)},
+        "arms": {"sample": arm(0.3), "q_n5": arm(0.4), "q_n10": arm(0.4), "search": arm(0.5)},
+        "search_iterations": 30,
+        "primary": "q_n5 minus foreign_q_n5",
+        "primary_difference": GAIN,
+        "against": {"q_n5": dict.fromkeys(RIVALS, GAIN), "q_n10": dict.fromkeys(RIVALS, GAIN)},
+        "reads": True,
+        "null": {"shuffles": [-0.05, *[0.0] * 6, 0.04], "rank_p": 1 / 9, "mean": GAIN},
         "gains": copy.deepcopy(gains),
         "gains_over_greedy": copy.deepcopy(gains),
         "control_shuffles": {"control_q_n5": [0.25, 0.35], "control_q_n10": [0.25, 0.35]},
@@ -65,35 +72,105 @@ def everything(metrics):
     return "\n".join(each(metrics) for each in said)
 
 
+RIVALS = ("foreign", "kind_only", "within_kind", "likely", "script", "demonstrator")
+
+
 @pytest.mark.parametrize("control", [NULL, GAIN, LOSS], ids=["null", "gain", "loss"])
 def test_a_control_is_told_as_it_came_out(metrics, control):
     metrics["gains"] |= {"control_q_n5": control, "control_q_n10": control}
     said = everything(metrics)
     assert not re.search(r"as it must|misleads|must not|As it", said)
-    assert ("no gain over one sample is shown" in said) == (control is not GAIN)
-    assert ("gains over one sample too" in said) == (control is GAIN)
-    assert ("look for a leak" in said) == (control is GAIN)
+    assert ("shuffled winners gain too" in said) == (control is GAIN)
 
 
-def test_a_single_shuffle_that_earns_what_q_earns_is_told(metrics):
-    assert "all less than with Q (0.400)" in sentences.verdict(metrics)
+def test_a_gain_within_the_shuffles_is_told_with_its_rank(metrics):
+    said = sentences.null(metrics)
+    assert (
+        "of 8 independent shuffles of the winners, none gain as much as Q (-0.050 to +0.040;"
+        in said
+    )
+    assert "rank p = 0.11, the least that so few can give)" in said
+    assert "Q minus its shuffles: +0.100 [+0.050, +0.150], significantly" not in said
+    assert "+0.100 [+0.050, +0.150]: significantly above 0" in said
+    metrics["null"] |= {"shuffles": [0.1, 0.2, *[0.0] * 6], "rank_p": 3 / 9, "mean": NULL}
+    said = sentences.null(metrics)
+    assert "2 gain as much as Q (+0.000 to +0.200; rank p = 0.33)" in said
+    assert "not significant" in said and "the least" not in said
+    assert said in sentences.verdict(metrics)
+    del metrics["null"]  # an older run
+    assert "0.250, 0.350, all less than with Q (0.400)" in sentences.verdict(metrics)
     metrics["control_shuffles"]["control_q_n5"] = [0.2, 0.416]
-    assert "0.200, 0.416; the highest no less than with Q (0.400)" in sentences.verdict(metrics)
-    metrics["control_shuffles"]["control_q_n5"] = [0.3]
-    assert "does not cover the luck of its coins" in sentences.verdict(metrics)
+    assert "0.200, 0.416, the highest no less than with Q (0.400)" in sentences.verdict(metrics)
 
 
-def test_no_share_of_the_gap_is_given_of_a_gain_that_is_not_shown(metrics):
+def test_only_what_q_beat_is_claimed(metrics):
+    assert (
+        "earns more than one sample, greedy decoding, the likeliest of them, Q told another task's "
+        "instruction, the mean Q of the kind of action, Q within the kind of the first draw, the "
+        "fixed script and the demonstrator." in sentences.claim(metrics)
+    )
+    metrics["against"]["q_n5"] |= {"script": LOSS, "demonstrator": NULL}
+    said = sentences.claim(metrics)
+    assert (
+        "it is not shown to earn more than the demonstrator; it earns less than the fixed script."
+        in said
+    )
+    metrics["gains"]["q_n5"] = NULL
+    assert "is not shown to earn more than one sample and the demonstrator" in sentences.claim(
+        metrics
+    )
+
+
+@pytest.mark.parametrize("rival", ["foreign", "kind_only"])
+def test_reads_is_said_by_the_rule_alone(metrics, rival):
+    assert "**Q reads**: +0.100 [+0.050, +0.150] over Q told another" in sentences.claim(metrics)
+    metrics["against"]["q_n5"][rival], metrics["reads"] = NULL, False
+    said = sentences.claim(metrics)
+    assert "**Q reads**" not in said and "**That Q reads is not shown**" in said
+    assert "+0.000 [-0.100, +0.100]" in said
+    assert "+0.090 [+0.050, +0.130] are had with any instruction and +0.070" in said
+    metrics["gains"]["q_n5"] = NULL  # of no gain nothing is made
+    assert "are had" not in sentences.claim(metrics)
+    metrics["reads"] = None
+    assert "reads" not in sentences.claim(metrics)
+
+
+def test_few_chains_are_a_lead(metrics):
+    assert "One chain of training: a lead, no headline." in sentences.claim(metrics)
+    metrics["seeds"] = [0, 1]
+    assert "2 chains of training: a lead, no headline." in sentences.claim(metrics)
+    metrics["seeds"] = [0, 1, 2]
+    assert "headline" not in sentences.claim(metrics)
+
+
+def test_the_primary_comparison_is_told_whatever_came_out(metrics):
+    assert "`q_n5 minus foreign_q_n5`: +0.100 [+0.050, +0.150]" in sentences.verdict(metrics)
+    metrics["primary_difference"] = LOSS
+    assert "-0.100 [-0.150, -0.050]: significantly below 0" in sentences.verdict(metrics)
+    metrics["primary_difference"] = {}
+    assert "`q_n5 minus foreign_q_n5`: not played in this run" in sentences.verdict(metrics)
+
+
+def test_what_of_the_second_agents_gain_is_content(metrics):
+    metrics["other_agent_gain"] = GAIN
+    assert "**another agent, reranked by the same Q model**" in sentences.verdict(metrics)
+    metrics["other_agent_against_foreign"] = NULL
     said = sentences.verdict(metrics)
-    assert "**Gap closed**: 50% with n = 5 and 50% with n = 10 of the way" in said
+    assert "Minus Q told another task's instruction: +0.000 [-0.100, +0.100]: not sig" in said
+
+
+def test_no_share_of_the_way_is_given_of_a_gain_that_is_not_shown(metrics):
+    said = sentences.verdict(metrics)
+    assert "**Search** with the environment, which it may undo, 30 iterations a task: 0.500" in said
+    assert "reranking goes 50% with n = 5 and 50% with n = 10. It is no upper bound." in said
     for nothing in (NULL, LOSS):
         metrics["gains"]["q_n5"] = nothing
         said = sentences.verdict(metrics)
-        assert "**Gap closed**: none shown with n = 5 and 50% with n = 10 of the way" in said
+        assert "reranking goes none shown with n = 5 and 50% with n = 10" in said
     for nothing in (NULL, LOSS):
-        metrics["gains"]["mcts"] = nothing
+        metrics["gains"]["search"] = nothing
         said = sentences.verdict(metrics)
-        assert "50%" not in said and "a gain of MCTS itself is not shown" in said
+        assert "50%" not in said and "no gain of its own is shown" in said
 
 
 def test_no_success_is_not_told_as_certain(metrics):
@@ -121,7 +198,7 @@ def test_chains_whose_sample_earned_nothing_have_no_relative_gain(metrics):
 
 
 def test_room_is_told_with_intervals_and_without_a_promise(metrics):
-    metrics["gains"] |= {"mcts": LOSS, "q_n5": NULL}
+    metrics["gains"] |= {"search": LOSS, "q_n5": NULL}
     said = sentences.diagnosis(metrics)
     assert "improved" not in said
     assert "a search -0.100 [-0.150, -0.050]; by Q +0.000 [-0.100, +0.100] with n = 5" in said
@@ -186,7 +263,7 @@ DEPENDS = (  # what a paragraph says -> what it must name, since a parameter can
     (r"no-effect\s+actions", r"filter_actions"),
     (r"log π − log π_ref|\b[Bb]eta\b|\bratio\b", r"DPO|estimator|tuned\s+model"),
     (r"summed\s+over\s+the\s+action", r"log_prob"),
-    (r"without\s+undo", r"mcts"),
+    (r"without\s+undo", r"search"),
     (r"highest\s+`V \+ c", r"uct"),
     (r"in\s+nats", r"DPO|tuned\s+model|log-probab"),
     (r"few\s+hundred", r"test_tasks|trial_tasks"),

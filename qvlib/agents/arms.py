@@ -40,6 +40,7 @@ ARMS: tuple[Arm, ...] = (
     best_of_n.BEST_OF_N,
     reranking.OTHER_SAMPLE,
     reranking.OTHER_Q_N5,
+    reading.OTHER_FOREIGN_N5,
     reranking.CONTROL_N5,
     reranking.CONTROL_N10,
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qvlib.agents.arm import OTHER, Arm, Cast, Player, arm
-from qvlib.agents.reranking import best
+from qvlib.agents.reranking import best, has_other
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import episode
 from qvlib.core.types import QModel, State, Task
@@ -157,5 +157,22 @@ WITHIN_KIND_N5, WITHIN_KIND_N10 = (
     _arm("within_kind", n, "among the actions of the first draw's kind alone", _within_kind)
     for n in (5, 10)
 )
-SCORED = (FOREIGN_N5, FOREIGN_N10, WITHIN_KIND_N5, WITHIN_KIND_N10)
+
+
+def _other_foreign(cast: Cast) -> Player:
+    return Player(best(cast, cast.sampler("other_agent"), _foreign(cast), 5), episode)
+
+
+OTHER_FOREIGN_N5 = arm(
+    "other_agent_foreign_q_n5",
+    OTHER,
+    "as other_agent_q_n5, with Q told another task's instruction",
+    _other_foreign,
+    needs=("other_agent", "q_model"),
+    decided_by=("rerank",),
+    active=has_other,
+    against="other_agent_sample",
+    sampled="other_agent",
+)
+SCORED = (FOREIGN_N5, FOREIGN_N10, WITHIN_KIND_N5, WITHIN_KIND_N10, OTHER_FOREIGN_N5)
 """Those whose candidates the Q model scores."""

@@ -49,7 +49,8 @@ def _other_reranked(cast: Cast) -> Player:
     return Player(best(cast, cast.sampler("other_agent"), cast.q_model(), 5), episode)
 
 
-def _has_other(params: Any) -> bool:
+def has_other(params: Any) -> bool:
+    """Whether the run has a second agent."""
     return params.other_agent.other_demonstrations > 0
 
 
@@ -102,7 +103,7 @@ OTHER_SAMPLE = arm(
     "one sampled action of a second agent",
     _other_sample,
     needs=("other_agent",),
-    active=_has_other,
+    active=has_other,
     sampled="other_agent",
 )
 OTHER_Q_N5 = arm(
@@ -112,7 +113,7 @@ OTHER_Q_N5 = arm(
     _other_reranked,
     needs=("other_agent", "q_model"),
     decided_by=("rerank",),
-    active=_has_other,
+    active=has_other,
     against="other_agent_sample",
     sampled="other_agent",
 )

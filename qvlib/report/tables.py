@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
 from qvlib.report import numbers, sentences
 from qvlib.report.formats import interval, number, relative, signed
+from qvlib.report.numbers import against
 
 REWARD, SHARE = "{:.3f}".format, "{:.1%}".format
 
@@ -82,6 +84,78 @@ def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     rows = display_arms(arms)[["arm", "reward", "95 %", "success"]].join(gain, on="arm").fillna("")
     names = {"gain 95 %": "95 % of gain", "relative 95 %": "95 % of relative"}
     return rows.rename(columns={"gain": "gain over one sample", **names})
+
+
+READS = {
+    "sample": "one sample",
+    "q_n5": "Q",
+    "foreign_q_n5": "Q told another task's instruction",
+    "kind_only_n5": "the mean Q of the kind of action",
+    "within_kind_n5": "Q within the kind of the first draw",
+    "control_q_n5": "Q of shuffled winners, their mean",
+    "likely_n5": "the likeliest of five",
+    "greedy": "greedy decoding",
+    "script": "the fixed script",
+    "demonstrator": "the demonstrator",
+    "search": "search with the environment",
+    "oracle_n5": "the best of five by the environment",
+}
+"""The rows of "Does Q read?"."""
+
+
+def reads(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Does Q read? Each arm's gain over one sample, and Q minus the arm; as numbers.
+
+    Arms that were not played are left out.
+    """
+    rivals = metrics["against"].get("q_n5", {})
+    minus = {
+        other: rivals[rival] for rival, other in against.rivals("q_n5").items() if rival in rivals
+    }
+    if metrics.get("null"):
+        minus["control_q_n5"] = metrics["null"]["mean"]
+    minus["sample"] = metrics["gains"].get("q_n5")
+    rows = []
+    for arm, words in READS.items():
+        if arm in metrics["arms"]:
+            gain, less = metrics["gains"].get(arm), minus.get(arm)
+            rows.append(
+                {
+                    "what chooses": words,
+                    "arm": arm,
+                    "reward": metrics["arms"][arm]["reward_mean"],
+                    **_bounded("gain", gain),
+                    **_bounded("q_minus", less),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _bounded(name: str, entry: Mapping[str, Any] | None) -> dict[str, float]:
+    mean, (low, high) = (entry["mean"], entry["ci95"]) if entry else (math.nan, (math.nan,) * 2)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def display_reads(table: pd.DataFrame) -> pd.DataFrame:
+    """``reads`` rounded, for reading."""
+    return pd.DataFrame(
+        {
+            "what chooses": table["what chooses"],
+            "arm": table["arm"],
+            "reward": table["reward"].map(REWARD),
+            "gain over one sample": table["gain"].map(signed),
+            "95 %": _intervals(table["gain_low"], table["gain_high"], "+.3f"),
+            "Q minus it": table["q_minus"].map(signed),
+            "95 % of Q minus it": _intervals(table["q_minus_low"], table["q_minus_high"], "+.3f"),
+        }
+    )
+
+
+def write_reads(params: Params, metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Write ``reads`` as ``tables/reads.csv`` and ``.md``, which a run prints last; returns it."""
+    table = reads(metrics)
+    save(params, "reads", table, display_reads(table), sentences.reads(metrics))
+    return table
 
 
 def display_arms(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from qvlib.agents.arms import BASE, GREEDY
+from qvlib.agents.reading import OTHER_FOREIGN_N5
 from qvlib.agents.reranking import OTHER_Q_N5, OTHER_SAMPLE
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
@@ -32,10 +33,10 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
-    that agent's own sample; ``primary``, the comparison named beforehand, and its
-    ``primary_difference``; ``against`` (the method minus each rival) and ``reads``; ``null``;
-    ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``; preference accuracy on
-    held-out pairs; splits; ``cost`` in totals.
+    that agent's own sample, ``other_agent_against_foreign``; ``primary``, the comparison named
+    beforehand, and its ``primary_difference``; ``against`` (the method minus each rival) and
+    ``reads``; ``null``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
+    preference accuracy on held-out pairs; splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.run.bootstrap)
@@ -71,6 +72,9 @@ def metrics(params: Params) -> dict[str, Any]:
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
+    content = difference(rows, OTHER_Q_N5.name, OTHER_FOREIGN_N5.name, params.run.bootstrap)
+    if content:
+        report["other_agent_against_foreign"] = content
     second = rows[rows["arm"].isin([OTHER_SAMPLE.name, OTHER_Q_N5.name])]
     if len(second):
         gains = _gain_entries(gain_rows(second, params.run.bootstrap, OTHER_SAMPLE.name))

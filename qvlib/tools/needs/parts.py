@@ -69,6 +69,7 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     other = {
         "other_agent_sample": "sample",
         "other_agent_q_n5": "q_n5",
+        "other_agent_foreign_q_n5": "q_n5",
         "likely_n5": "random_n5",
         **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
         **dict.fromkeys(("foreign_q_n10", "kind_only_n10", "within_kind_n10"), "q_n10"),

@@ -1,0 +1,291 @@
+"""What a run claims: only what beat its rivals, and of what a gain is made where Q does not read.
+
+Each verdict is the outcome of a test: a paired interval, or a rank among independent shuffles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qvlib.report.formats import relative
+from qvlib.report.sentences.gains import (
+    above_zero,
+    change,
+    gain,
+    listed,
+    relative_gain,
+    success,
+    verdict_of,
+)
+
+CHAINS = 3
+"""Fewer whole chains make no headline: chains differ by more than the interval over tasks says."""
+RIVALS = {
+    "likely": "the likeliest of them",
+    "foreign": "Q told another task's instruction",
+    "kind_only": "the mean Q of the kind of action",
+    "within_kind": "Q within the kind of the first draw",
+    "script": "the fixed script",
+    "demonstrator": "the demonstrator",
+}
+"""What ``metrics["against"]`` compares with, in words; greedy has its own gains."""
+
+
+def claim(metrics: Mapping[str, Any]) -> str:
+    """The run in one paragraph: what the method beat, what it did not, whether Q reads."""
+    said = [_beaten(metrics), reads(metrics), _shuffles_gain(metrics)]
+    chains = len(metrics.get("seeds") or [0])
+    if chains < CHAINS:
+        said.append(
+            f"{'One chain' if chains == 1 else f'{chains} chains'} of training: a lead, "
+            "no headline."
+        )
+    return " ".join(filter(None, said))
+
+
+def _beaten(metrics: Mapping[str, Any]) -> str:
+    entries = {"one sample": metrics["gains"]["q_n5"]}
+    entries["greedy decoding"] = metrics["gains_over_greedy"]["q_n5"]
+    told = metrics.get("against", {}).get("q_n5", {})
+    entries |= {words: told[rival] for rival, words in RIVALS.items() if rival in told}
+    better = [words for words, entry in entries.items() if above_zero(entry)]
+    worse = [w for w, e in entries.items() if not above_zero(e) and e["ci95"][1] < -1e-9]
+    open_ = [words for words in entries if words not in better and words not in worse]
+    tasks = metrics["arms"]["q_n5"]["tasks"]
+    parts = [
+        f"earns more than {listed(better)}" if better else "",
+        f"is not shown to earn more than {listed(open_)}" if open_ else "",
+        f"earns less than {listed(worse)}" if worse else "",
+    ]
+    return (
+        f"On {tasks} held-out tasks, executing the action with the highest Q of five "
+        f"{'; it '.join(filter(None, parts))}."
+    )
+
+
+def reads(metrics: Mapping[str, Any]) -> str:
+    """Whether Q reads, by the rule of ``numbers.against.reads``; else of what the gain is made."""
+    told, known = metrics.get("against", {}).get("q_n5", {}), metrics.get("reads")
+    if known is None:
+        return ""
+    tests = " and ".join(
+        f"{change(told[rival])} over {RIVALS[rival]}" for rival in ("foreign", "kind_only")
+    )
+    if known:
+        return f"**Q reads**: {tests}."
+    return f"**That Q reads is not shown**: {tests}. {_made_of(metrics)}".strip()
+
+
+def _made_of(metrics: Mapping[str, Any]) -> str:
+    gains = metrics["gains"]
+    if not above_zero(gains["q_n5"]):
+        return ""
+    shares = [
+        f"{change(gains[arm])} are had {how}"
+        for arm, how in (
+            ("foreign_q_n5", "with any instruction"),
+            ("kind_only_n5", "by the kind of action alone"),
+            ("within_kind_n5", "within the kind of the first draw"),
+        )
+        if arm in gains
+    ]
+    return f"Of its gain over one sample, {change(gains['q_n5'])}, {listed(shares)}."
+
+
+def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
+    """Told in the claim where the coins gain as well: then sampling or the pairs have a merit."""
+    gaining = [
+        over
+        for over, gains in (("one sample", "gains"), ("greedy decoding", "gains_over_greedy"))
+        if "control_q_n5" in metrics[gains] and above_zero(metrics[gains]["control_q_n5"])
+    ]
+    if not gaining:
+        return ""
+    means = {"one sample": "gains", "greedy decoding": "gains_over_greedy"}
+    told = [f"{change(metrics[means[over]]['control_q_n5'])} over {over}" for over in gaining]
+    return f"Q models of shuffled winners gain too, {listed(told)}, which is not the labels' doing."
+
+
+def null(metrics: Mapping[str, Any], n: int = 5) -> str:
+    """How Q stands among its shuffles; an older run tells the rewards of its shuffles alone."""
+    told = metrics.get("null") or {}
+    told = told if n == 5 else told.get("n10", {})
+    if not told:
+        return _older_shuffles(metrics, n)
+    shuffles, chains = told["shuffles"], len(metrics.get("seeds") or [0])
+    each = len(shuffles) // chains
+    least = (each + 1) ** -chains
+    rank, found = told["rank_p"], metrics["gains"][f"q_n{n}"]["mean"]
+    limit = ", the least that so few can give" if rank <= least * 1.001 and rank > 0.05 else ""
+    reached = sum(value >= found for value in shuffles)
+    of = f"{each} independent shuffle{'s' * (each != 1)} of the winners" + (
+        f" in each of {chains} chains" if chains > 1 else ""
+    )
+    return (
+        f"**Null**, n = {n}: of {of}, {reached or 'none'} gain{'s' * (reached == 1)} as much as Q "
+        f"({min(shuffles):+.3f} to {max(shuffles):+.3f}; rank p = {rank:.2g}{limit}). Q minus its "
+        f"shuffles: {change(told['mean'])}: {verdict_of(told['mean'])}."
+    )
+
+
+def _older_shuffles(metrics: Mapping[str, Any], n: int) -> str:
+    shuffles = metrics.get("control_shuffles", {}).get(f"control_q_n{n}")
+    if not shuffles:
+        return ""
+    q = metrics["arms"][f"q_n{n}"]["reward_mean"]
+    best = "the highest no less than" if max(shuffles) >= q else "all less than"
+    return (
+        f"**Shuffled winners**, n = {n}: rewards {', '.join(f'{mean:.3f}' for mean in shuffles)}, "
+        f"{best} with Q ({q:.3f}); so few have no rank to speak of."
+    )
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """The result as a Markdown list: gains, rivals, null, other uses, success, chains."""
+    return "\n".join(f"- {line}" for line in _lines(metrics) if line)
+
+
+def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    gains, arms = metrics["gains"], metrics["arms"]
+    yield _primary(metrics)
+    for over, base in (("gains", "one sample"), ("gains_over_greedy", "greedy")):
+        for n in (5, 10):
+            yield gain(f"Q-reranked, n = {n}", metrics[over][f"q_n{n}"], base)
+    for n in (5, 10):
+        yield _rivals(metrics, n)
+    for n in (5, 10):
+        yield null(metrics, n)
+    others = {
+        "tuned_policy": "the tuned model as the policy",
+        "rft": "the agent fine-tuned on its trees' best episodes (RFT)",
+        "best_of_n": "head-room: the best of several whole episodes, as the environment judges",
+        "oracle_n5": "head-room: of the same five the best, as the environment judges",
+    }
+    for arm, words in others.items():
+        if arm in gains:
+            yield gain(words, gains[arm], "one sample")
+    yield _second(metrics)
+    yield _search(metrics)
+    one, five, ten = (success(arms[arm]) for arm in ("sample", "q_n5", "q_n10"))
+    yield (
+        f"**Success** (reward 1): {one} of tasks with one sample, {five} reranked with n = 5, "
+        f"{ten} with n = 10."
+    )
+    if len(metrics.get("by_seed", ())) > 1:
+        each = "; ".join(
+            f"seed {row['seed']} "
+            + " and ".join(relative(row[f"{arm} relative"]) or "-" for arm in ("q_n5", "q_n10"))
+            for row in metrics["by_seed"]
+        )
+        yield (
+            f"**Seed by seed**, n = 5 and n = 10 against the same chain's sample, each one "
+            f"training and without an interval: {each}."
+        )
+
+
+def _primary(metrics: Mapping[str, Any]) -> str:
+    if not metrics.get("primary"):
+        return ""
+    found = metrics.get("primary_difference")
+    outcome = f"{change(found)}: {verdict_of(found)}" if found else "not played in this run"
+    return (
+        f"**Primary comparison**, named in the parameter file: `{metrics['primary']}`: {outcome}."
+    )
+
+
+def _rivals(metrics: Mapping[str, Any], n: int) -> str:
+    told = metrics.get("against", {}).get(f"q_n{n}", {})
+    parts = [f"{words} {change(told[r])}" for r, words in RIVALS.items() if r in told]
+    return f"**Q of n = {n} minus** {'; '.join(parts)}." if parts else ""
+
+
+def _second(metrics: Mapping[str, Any]) -> str:
+    """The second agent's gain, and what of it another instruction does not give."""
+    if "other_agent_gain" not in metrics:
+        return ""
+    words = "another agent, reranked by the same Q model"
+    said = gain(words, metrics["other_agent_gain"], "its own sample")
+    content = metrics.get("other_agent_against_foreign")
+    if not content:
+        return said
+    return (
+        f"{said} Minus Q told another task's instruction: {change(content)}: {verdict_of(content)}."
+    )
+
+
+def _search(metrics: Mapping[str, Any]) -> str:
+    """What searching with the environment earns, and how far reranking goes there.
+
+    A share of a difference that may be none says nothing, nor does one of a gain that may be none:
+    those are not given.
+    """
+    arms, gains = metrics["arms"], metrics["gains"]
+    name = next((arm for arm in ("search", "mcts") if arm in arms), "")
+    if not name or metrics.get("gap_closed") is None:
+        return ""
+    count = metrics.get("search_iterations")
+    how = f", {count} iterations a task" if count else ""
+    way = (
+        f"with the environment, which it may undo{how}: {arms[name]['reward_mean']:.3f} against "
+        f"{arms['sample']['reward_mean']:.3f} of one sample"
+    )
+    if not above_zero(gains[name]):
+        return f"**Search** {way}: no gain of its own is shown."
+    shares = [
+        f"{metrics[key]:.0%} with n = {n}"
+        if above_zero(gains[f"q_n{n}"])
+        else f"none shown with n = {n}"
+        for n, key in ((5, "gap_closed"), (10, "gap_closed_n10"))
+        if key in metrics
+    ]
+    return f"**Search** {way}; of that way reranking goes {listed(shares)}. It is no upper bound."
+
+
+def diagnosis(metrics: Mapping[str, Any]) -> str:
+    """What bounds the gain.
+
+    How deep the pairs are, what Q learnt of them, and how much the environment would find.
+    """
+    from qvlib.report.sentences.orders import of_held_out
+
+    preferences, gains = metrics["preferences"], metrics["gains"]
+    depths = {int(depth): count for depth, count in preferences["pairs_by_depth"].items()}
+    total = sum(depths.values())
+    shallow = sum(count for depth, count in depths.items() if depth < 2)
+    lines = []
+    if total:
+        lines.append(
+            f"**Pairs**: {total} in all, {shallow / total:.0%} of them about the first two actions "
+            f"of an episode, the deepest after {max(depths)} actions."
+        )
+    right, held = preferences["held_out_accuracy"], preferences["held_out_pairs"]
+    if right is not None:
+        share, outcome = of_held_out(preferences)
+        lines.append(f"**Order**: {share} of {held} held-out pairs are ordered rightly, {outcome}.")
+    rooms = [
+        f"{what} {change(gains[arm])}"
+        for arm, what in (
+            ("oracle_n5", "the best of the same five actions"),
+            ("best_of_n", "the best of several whole episodes"),
+            ("search", "a search"),
+            ("mcts", "a search"),
+        )
+        if arm in gains
+    ]
+    lines.append(
+        f"**Room**: against one sample, where the environment itself judges, "
+        f"{listed(rooms)}; by Q {change(gains['q_n5'])} with n = 5."
+    )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def one_line(metrics: Mapping[str, Any]) -> str:
+    """Levels beside gains: one sample, and Q of five and ten with their relative gains."""
+    arms, gains = metrics["arms"], metrics["gains"]
+    told = [
+        f"{arms[f'q_n{n}']['reward_mean']:.3f} reranked with n = {n} ({change(gains[f'q_n{n}'])}, "
+        f"{relative_gain(gains[f'q_n{n}']) or 'of next to nothing'})"
+        for n in (5, 10)
+    ]
+    return f"Mean reward {arms['sample']['reward_mean']:.3f} sampled once, {', '.join(told)}."
