@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from qvlib import environments
-from qvlib.agents.remembered import Remembered
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.environments import World
@@ -91,8 +90,7 @@ class Context:
         which: ``agent``, ``other_agent``, ``rft``, or ``q_model`` for the tuned policy itself.
         """
         policy = self.q_model().policy if which == "q_model" else self.model(which)
-        drawn: dict[Any, Any] = self._once(("drawn", which, temperature), dict)
-        return sampler(self, policy, greedy, temperature, drawn)
+        return sampler(self, policy, greedy, temperature)
 
     def _once(self, key: Any, load: Any) -> Any:
         if key not in self._models:
@@ -111,20 +109,11 @@ def _in_worker(params: Params) -> Context:
 
 
 def sampler(
-    context: Context,
-    lm: Any,
-    greedy: bool = False,
-    temperature: float | None = None,
-    drawn: dict[Any, Any] | None = None,
+    context: Context, lm: Any, greedy: bool = False, temperature: float | None = None
 ) -> Agent:
-    """The agent of a model: sampled as the parameters say, refused actions drawn again.
-
-    drawn: what agents of the same model and temperature have drawn, which is not drawn again.
-    """
+    """The agent of a model: sampled as the parameters say, refused actions drawn again."""
     how = context.params.sampling
     sampled = lm.agent(how.temperature if temperature is None else temperature, how.top_p)
-    if drawn is not None:
-        sampled = Remembered(sampled, drawn)
     agent = lm.agent(0.0, 1.0) if greedy else sampled
     if not how.filter_actions:
         return agent
