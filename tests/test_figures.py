@@ -97,6 +97,9 @@ FIGURES = {
     "training without steps": lambda: figures.training(another()[["error"]], another()[["error"]]),
     "calibration": lambda: figures.calibration(scored()),
     "calibration of few": lambda: figures.calibration(scored()[:2]),
+    "reads": lambda: figures.reads(
+        {"run": "one", "gains": {"q_n5": {"mean": 0.1, "ci95": [0.0, 0.2]}}}
+    ),
     "lines": lambda: figures.lines(
         arms(), "tasks", "reward", "t", "x", "y", "reward_low", "reward_high"
     ),
@@ -143,6 +146,10 @@ def test_curves_of_a_grid_share_an_axis_that_fits_them():
     table = pd.DataFrame(rows).assign(failed="")
     axes_of = {"candidates": ("n", "candidates"), "tasks": ("m", "tasks")}
     limits = {panel.get_ylim() for panel in figures.grid_curves(table, axes_of).axes}
+    assert len(limits) == 1 and limits.pop()[1] < 0.2
+    failed = table.assign(failed=["", "", "", "OOM"], m=[None, None, None, 60])
+    failed = failed[failed["axis"] != "the run"]  # a panel without a row does not widen the axis
+    limits = {panel.get_ylim() for panel in figures.grid_curves(failed, axes_of).axes}
     assert len(limits) == 1 and limits.pop()[1] < 0.2
 
 

@@ -1,6 +1,7 @@
 """The front page of the results."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from qvlib.base.errors import QvlibError
 from qvlib.cli import main
 from qvlib.pipeline.params import make
-from qvlib.report import results_index
+from qvlib.report import run_page
 from qvlib.report.front_page import _headline, write_front_page
 from qvlib.report.results_index import write_results_index
 from qvlib.runs.provenance import commits_since
@@ -52,9 +53,17 @@ def run(tmp_path):
     return folder
 
 
-def test_a_section_a_run(run, capsys):
+def page_of(run):
+    """The text of a run's own page."""
+    write_results_index(run.parent)
+    return (run / "README.md").read_text()
+
+
+def test_a_page_a_run(run, capsys):
     assert main(["index", str(run.parent)]) == 0
-    text = (run.parent / "README.md").read_text()
+    assert "[`quick`](quick/README.md)" in (run.parent / "README.md").read_text()
+    text = (run / "README.md").read_text()
+    assert text.startswith("# quick\n\n[All results](../README.md)\n")
     assert "| sample | 0.347 | [0.300, 0.400] | 10.0% |  |  |  |  | 300 | 3 |" in text
     assert (
         "| reranked | 0.476 | [0.430, 0.520] | 25.0% | +0.129 | [+0.090, +0.170] | +37.2% "
@@ -62,9 +71,9 @@ def test_a_section_a_run(run, capsys):
     )
     assert "reranked tokens 1,234,567" in text
     for link in (
-        "(quick/notebooks/07_report.ipynb)",
-        "(quick/html/07_report.html)",
-        "![gain](quick/figures/gain.png)",
+        "(notebooks/07_report.ipynb)",
+        "(html/07_report.html)",
+        "![gain](figures/gain.png)",
     ):
         assert link in text
 
@@ -80,7 +89,7 @@ def test_the_manifest_is_told(run):
             }
         )
     )
-    text = write_results_index(run.parent).read_text()
+    text = page_of(run)
     assert (
         "commit `aaaaaaaaaa` with uncommitted changes, 4 processors, cpu, notebooks took 1 min 40 s"
         ". How old that code is, this copy of qvlib does not tell."
@@ -119,7 +128,7 @@ def checkout(tmp_path):
 def test_the_age_of_code_is_counted_in_changes_of_it(checkout):
     folder, commits = checkout
     for message, count in (("first", 2), ("prose", 2), ("code", 1), ("notebook", 0)):
-        found = commits_since(commits[message], results_index.CODE, folder / "qvlib")
+        found = commits_since(commits[message], run_page.CODE, folder / "qvlib")
         assert found == (count, commits["notebook"])
     assert commits_since(commits["results"], ["qvlib"], folder / "qvlib") == (0, commits["code"])
     for unknown in ("b" * 40, "", "--all", "HEAD"):
@@ -143,13 +152,13 @@ def test_the_age_of_code_is_counted_in_changes_of_it(checkout):
     ],
 )
 def test_a_page_says_how_old_its_code_is(run, monkeypatch, name, found, said):
-    monkeypatch.setattr(results_index, "commits_since", lambda commit, paths: found)
+    monkeypatch.setattr(run_page, "commits_since", lambda commit, paths: found)
     git = {"commit": "a" * 40, "dirty": False}
     (run / "manifest.json").write_text(json.dumps({"git": git, "machine": {}}))
     run = run.rename(run.parent / name)
-    text = write_results_index(run.parent).read_text()
+    text = page_of(run)
     assert said in text and "commit `aaaaaaaaaa`" in text
-    assert write_results_index(run.parent).read_text() == text
+    assert page_of(run) == text
 
 
 def test_a_broken_manifest_is_named(run):
@@ -165,7 +174,8 @@ def test_rendered_results_are_read_without_the_runs(tmp_path, monkeypatch):
         (tmp_path / "results" / "quick" / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / "results" / "quick" / part, tmp_path / "results" / "quick" / part)
     monkeypatch.setattr(Stage, "__init__", None)  # nothing opens a stage
-    assert "## quick" in write_results_index(tmp_path / "results").read_text()
+    assert "`quick`" in write_results_index(tmp_path / "results").read_text()
+    assert (tmp_path / "results" / "quick" / "README.md").read_text().startswith("# quick\n")
     params = make({"name": "probe", "runs_dir": str(tmp_path / "runs")})
     assert needs.measured(tmp_path / "results" / "quick", params).name == "quick"
     assert not (tmp_path / "runs").exists()
@@ -173,7 +183,7 @@ def test_rendered_results_are_read_without_the_runs(tmp_path, monkeypatch):
 
 def test_only_what_the_table_needs_is_required(run):
     (run / "metrics.json").write_text(json.dumps({"run": "quick", "arms": METRICS["arms"]}))
-    assert "| reranked | 0.476 " in write_results_index(run.parent).read_text()
+    assert "| reranked | 0.476 " in page_of(run)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"run": "quick", "arms": {"sample": {}}}'])
@@ -196,18 +206,21 @@ def test_benchmarks_are_shown_where_they_were_kept(run):
     (kept / "env.png").touch()
     text = write_results_index(run.parent).read_text()
     assert text.endswith(
-        "## Benchmarks\n\n### env\n\nRandom walks.\n\n![env](bench/env.png)\n\n"
-        "### scoring\n\nFive replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n"
+        "## Benchmarks\n\n[All on one page](bench/README.md): [env](bench/env.md), "
+        "[scoring](bench/scoring.md).\n"
     )
-    assert text.index("## quick") < text.index("## Benchmarks")
+    assert (kept / "README.md").read_text() == (
+        "# Benchmarks\n\n[All results](../README.md)\n\n"
+        "## env\n\nRandom walks.\n\n![env](env.png)\n\n"
+        "## scoring\n\nFive replies.\n\n| ratio |\n| ----: |\n| 3.9 |\n"
+    )
+    assert write_results_index(run.parent).read_text() == text  # its own page is no benchmark
 
 
 def test_a_baseline_that_earned_nothing_has_no_relative_gain(run, tmp_path):
     gain = METRICS["gains"]["reranked"] | {"relative": None}
     (run / "metrics.json").write_text(json.dumps(METRICS | {"gains": {"reranked": gain}}))
-    assert (
-        "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in write_results_index(run.parent).read_text()
-    )
+    assert "| +0.129 | [+0.090, +0.170] |  | +0.100 |" in page_of(run)
     arms = METRICS["arms"] | {"q_n5": METRICS["arms"]["reranked"]}
     headline = _headline(METRICS | {"arms": arms, "gains": {"q_n5": gain}}, {}, run, tmp_path)
     assert "| `q_n5` | 0.476 | [0.430, 0.520] | +0.129 | [+0.090, +0.170] |  | 25.0% |" in headline
@@ -274,12 +287,12 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     )
 
 
-def test_the_projects_front_page_shows_the_committed_results(tmp_path):
-    root = Path(__file__).parents[1]
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """A copy of the project's pages, results and parameters, as they are committed."""
+    root, copy = Path(__file__).parents[1], tmp_path_factory.mktemp("committed")
     if not (root / "results" / "quick" / "metrics.json").exists():
         pytest.skip("results/quick is not there: `make run` makes it")
-    copy = tmp_path / "README.md"
-    copy.write_text((root / "README.md").read_text())
     changed = subprocess.run(
         ["git", "status", "--porcelain", "--", "results"], cwd=root, capture_output=True, text=True
     ).stdout
@@ -288,12 +301,33 @@ def test_the_projects_front_page_shows_the_committed_results(tmp_path):
             "results were made anew since the last commit: `qvlib index --front-page quick` "
             "writes them down"
         )
+    shutil.copy(root / "README.md", copy)
     for folder in ("results", "params"):
-        shutil.copytree(root / folder, tmp_path / folder)
-    write_front_page(copy, tmp_path / "results")
-    assert copy.read_text() == (root / "README.md").read_text(), (
-        "run `qvlib index --front-page quick`"
+        shutil.copytree(root / folder, copy / folder)
+    return copy
+
+
+def test_the_projects_front_page_shows_the_committed_results(committed):
+    was = (committed / "README.md").read_text()
+    write_front_page(committed / "README.md", committed / "results")
+    assert (committed / "README.md").read_text() == was, "run `qvlib index --front-page quick`"
+
+
+def test_the_index_and_each_runs_page_show_the_committed_results(committed):
+    """But for how old their code is, which each commit changes."""
+    age = re.compile(
+        r"\d+ commits? behind|the same today|age not known"
+        r"|\*\*Rendered by older code.*`\.$|The code is the same today.*$|How old that code is.*$",
+        re.MULTILINE,
     )
+
+    def pages():
+        found = sorted((committed / "results").glob("**/README.md"))
+        return {str(p.relative_to(committed)): age.sub("AGE", p.read_text()) for p in found}
+
+    was = pages()
+    write_results_index(committed / "results")
+    assert pages() == was, "run `qvlib index --front-page quick` and commit the pages"
 
 
 def test_a_readme_without_markers_is_told(run, tmp_path):

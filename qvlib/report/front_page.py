@@ -13,24 +13,45 @@ from qvlib.base.paths import display_path
 from qvlib.base.terminal import format_duration
 from qvlib.report import sentences
 from qvlib.report.formats import difference, interval
-from qvlib.report.results_files import PLUMBING, is_plumbing, rank, read, runs, url
-from qvlib.report.results_index import gain_cells
-
-ARMS = (
-    "sample",
-    "greedy",
-    "random_n5",
-    "likely_n5",
-    "rft",
-    "q_n5",
-    "q_n10",
-    "tuned_policy",
-    "control_q_n5",
-    "control_q_n10",
-    "mcts",
-    "best_of_n",
+from qvlib.report.numbers.against import METHOD, rivals
+from qvlib.report.results_files import (
+    PLUMBING,
+    is_plumbing,
+    rank,
+    read,
+    read_metrics,
+    runs,
+    shown_arms,
+    url,
 )
-FIGURE = "reward_by_arm"
+from qvlib.report.run_page import gain_cells, paired, table
+
+ARMS = {  # those of the table in its order -> what they execute, those that go together in one
+    ("sample",): "one sampled action",
+    ("greedy",): "the most likely",
+    ("random_n5",): "of {n} samples a random one",
+    ("likely_n5", "likely_n10"): "of {n} the likeliest",
+    ("script",): "what a fixed script of the world says, which reads hardly anything",
+    ("demonstrator",): "what the scripted agent says that small agents are cloned from",
+    ("rft",): "a sample of the agent fine-tuned on its trees' best episodes",
+    ("q_n5", "q_n10"): "of {n} the one with the highest Q, which is the method",
+    ("foreign_q_n5", "foreign_q_n10"): "of {n} the one with the highest Q under another task's "
+    "instruction",
+    ("kind_only_n5", "kind_only_n10"): "of {n} the one whose kind of action has the highest mean Q",
+    ("within_kind_n5", "within_kind_n10"): "of {n} the one with the highest Q within the kind of "
+    "the first draw",
+    ("oracle_n5", "oracle_n10"): "of {n} the one after which a demonstrator without errors earns "
+    "most, about what reranking could reach",
+    ("tuned_policy",): "a sample of the tuned model itself",
+    ("control_q_n5", "control_q_n10"): "",  # of these more is said
+    ("search",): "",
+    ("best_of_n",): "the best of several whole episodes, as the environment judges",
+}
+NUMBERS = {"5": "five", "10": "ten"}
+FIGURES = {  # the first that a run has -> what it shows
+    "reads": "Does Q read? Gains over one sample, with 95 % intervals",
+    "reward_by_arm": "Mean reward by arm, with 95 % intervals",
+}
 
 
 def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
@@ -44,16 +65,19 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     """
     readme, results = Path(readme), Path(results_dir)
     folder, root = results / run, readme.parent
-    metrics, manifest = read(folder / "metrics.json"), read(folder / "manifest.json")
+    metrics, manifest = read_metrics(folder), read(folder / "manifest.json")
     times = results / "times.json"
     others = [
-        read(other / "metrics.json")
+        (other, read_metrics(other))
         for other in runs(results)
         if other != folder and not is_plumbing(other.name) and other.name != "ablations"
     ]
     blocks = {
         "result": "\n\n".join(
-            [_headline(metrics, manifest, folder, root), *map(_one_line, others)]
+            [
+                _headline(metrics, manifest, folder, root),
+                *(_one_line(other, told, root) for other, told in others),
+            ]
         ),
         "files": _parameter_files(root, results),
         "times": _times(manifest, read(times) if times.exists() else None),
@@ -76,7 +100,8 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
 def _headline(
     metrics: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path, root: Path
 ) -> str:
-    arms = {arm: metrics["arms"][arm] for arm in ARMS if arm in metrics["arms"]}
+    played = shown_arms(metrics)
+    arms = {arm: played[arm] for names in ARMS for arm in names if arm in played}
     tasks = next(iter(arms.values()))["tasks"]
     seeds, groups = (
         metrics.get("seeds", [metrics.get("seed", 0)]),
@@ -91,7 +116,8 @@ def _headline(
         sentences.filtering(metrics.get("filter_actions", given.get("filter_actions"))),
         sentences.limits(metrics),
     ]
-    parts = [" ".join(filter(None, notes))]
+    parts = [sentences.claim(metrics)] if "preferences" in metrics else []  # as the report's
+    parts.append(" ".join(filter(None, notes)))
     second = metrics.get("other_agent_gain")
     if second and second["relative"] is not None:
         parts.append(
@@ -99,40 +125,77 @@ def _headline(
             f"model: {difference(second['mean'], *second['ci95'])} "
             f"({sentences.relative_gain(second)}) over its own sample."
         )
-    lines = [
-        "| arm | mean reward | 95 % | gain over one sample | 95 % | relative | success |",
-        "|---|---|---|---|---|---|---|",
+    picture = next(
+        (name for name in FIGURES if (folder / "figures" / f"{name}.png").exists()),
+        "reward_by_arm",
+    )
+    parts += [
+        _table(arms, metrics),
+        _explained(arms, metrics, url(folder / "README.md", root)),
+        f"![{FIGURES[picture]}]({url(folder / 'figures' / f'{picture}.png', root)})",
     ]
-    for arm, row in arms.items():
-        cells = [
+    return "\n\n".join(parts)
+
+
+def _table(arms: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """The arms with their gains over one sample and, where it was told, what Q gains over them."""
+    q_minus = _q_minus(metrics)
+    head = "arm|mean reward|95 %|gain over one sample|95 %|relative|success".split("|")
+    rows = [
+        [
             f"`{arm}`",
             f"{row['reward_mean']:.3f}",
             interval(*row["ci95"]),
             *gain_cells(metrics["gains"].get(arm), 0),
             sentences.success(row),
+            *([paired(q_minus.get(arm))] if q_minus else []),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    parts += [
-        "\n".join(lines),
-        "What is executed at each step: `sample`, one sampled action; `greedy`, the most likely; "
-        "`random_n5` and `likely_n5`, of five samples a random one and the likeliest; `q_n5` and "
-        "`q_n10`, of five or ten the one with the highest Q; `tuned_policy`, a sample of the tuned "
-        "model itself. `control` is the same Q training with winners drawn by coins, the mean of "
-        "its shuffles, every second the opposite of the one before: a single one gains or loses by "
-        "luck ([each is listed](results/README.md)). `mcts` searches with the environment at test "
-        f"time{_iterations(given)}: what undo and retry buy, and no upper bound.",
-        "![Mean reward by arm, with 95 % intervals]"
-        f"({url(folder / 'figures' / f'{FIGURE}.png', root)})",
+        for arm, row in arms.items()
     ]
-    return "\n\n".join(parts)
+    return table([*head, "Q minus it"] if q_minus else head, rows)
 
 
-def _iterations(given: Mapping[str, Any]) -> str:
-    """How long ``mcts`` searches."""
-    return f", {given['mcts_iterations']} iterations a task" if "mcts_iterations" in given else ""
+def _q_minus(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Arm -> what Q earns more, of as many candidates; of five where an arm has no number."""
+    against, q_minus = metrics.get("against") or {}, {}
+    for method in reversed(METHOD):
+        told = against.get(method) or {}
+        q_minus |= {arm: told[rival] for rival, arm in rivals(method).items() if rival in told}
+    return q_minus
 
 
-def _one_line(metrics: Mapping[str, Any]) -> str:
+def _explained(arms: Mapping[str, Any], metrics: Mapping[str, Any], page: str) -> str:
+    """What each arm of the table is; ``page``: address of the run's own."""
+    whats = []
+    for names, executes in ARMS.items():
+        there = [arm for arm in names if arm in arms]
+        if there and executes:
+            n = " or ".join(NUMBERS.get(arm.rpartition("_n")[2], "") for arm in there)
+            named = " and ".join(f"`{arm}`" for arm in there)
+            whats.append(f"{named}, {executes.format(n=n)}")
+    said = [f"What is executed at each step: {'; '.join(whats)}."]
+    if {"control_q_n5", "control_q_n10"} & arms.keys():
+        opposite = "" if metrics.get("null") else ", every second the opposite of the one before"
+        said.append(
+            "`control` is the same Q training with winners drawn by coins, the mean of its "
+            f"shuffles{opposite}: a single one gains or loses by luck ([each is listed]({page}))."
+        )
+    if "search" in arms:
+        told = metrics.get("search_iterations")
+        often = f", {told} iterations a task" if told is not None else ""
+        said.append(
+            f"`search` searches with the environment at test time{often}: what undo and retry "
+            "buy, and no upper bound."
+        )
+    if _q_minus(metrics):
+        said.append(
+            "*Q minus it*: the paired difference from Q of as many candidates, of five where an "
+            "arm has none."
+        )
+    return " ".join(said)
+
+
+def _one_line(run: Path, metrics: Mapping[str, Any], root: Path) -> str:
     arms = metrics["arms"]
     reranked = (
         f"{arms[f'q_n{n}']['reward_mean']:.3f} reranked with n = {n} "
@@ -140,7 +203,8 @@ def _one_line(metrics: Mapping[str, Any]) -> str:
         for n, gain in ((n, metrics["gains"][f"q_n{n}"]) for n in (5, 10))
     )
     return (
-        f"`{metrics['run']}` ([all results](results/README.md)): {sentences.claim(metrics)} "
+        f"`{metrics['run']}` ([all of it]({url(run / 'README.md', root)})): "
+        f"{sentences.claim(metrics)} "
         f"Mean reward {arms['sample']['reward_mean']:.3f} sampled once, {', '.join(reranked)}."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from qvlib.base.paths import display_path
 
 RANK = ("full", "quick", "ablations", "webshop-small")
 PLUMBING = "smoke"
+OLD_SEARCH, SEARCH = "mcts", "search"  # what the arm that searches was called, and is
 
 
 def runs(folder: Path) -> list[Path]:
@@ -53,3 +55,39 @@ def read(path: Path) -> dict[str, Any]:
             f"{display_path(path)} is not a mapping; run notebooks/07_report.ipynb again"
         )
     return value
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """``metrics.json`` of a run's folder, with what older runs tell under another name.
+
+    Their arm ``mcts`` is also there as ``search``, ``search_iterations`` comes from the parameters
+    that the manifest holds, and ``chains`` from the seeds. What a run does not tell is left out.
+
+    Raises:
+        QvlibError: a file is not readable, or holds no mapping.
+    """
+    metrics = read(run / "metrics.json")
+    for part in ("arms", "gains", "gains_over_greedy"):
+        entries = metrics.get(part)
+        if isinstance(entries, dict) and OLD_SEARCH in entries:
+            entries.setdefault(SEARCH, entries[OLD_SEARCH])
+    manifest = run / "manifest.json"
+    given = read(manifest).get("parameters") if manifest.exists() else None
+    if isinstance(given, dict):
+        told = given.get("search_iterations", given.get("mcts_iterations"))
+        if told is not None:
+            metrics.setdefault("search_iterations", told)
+        if "environment" in given:
+            metrics.setdefault("environment", given["environment"])
+    metrics.setdefault("chains", len(metrics.get("seeds") or [0]))
+    return metrics
+
+
+def shown_arms(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The arms of ``read_metrics`` by name, each once, in the order of the run."""
+    arms = metrics["arms"]
+    return {
+        SEARCH if name == OLD_SEARCH else name: row
+        for name, row in arms.items()
+        if name != SEARCH or OLD_SEARCH not in arms
+    }

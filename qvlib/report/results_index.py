@@ -1,4 +1,4 @@
-"""The index of the results folder: one section a run, from its metrics and manifest."""
+"""The index of the results folder: one table of all runs, and a page a run behind it."""
 
 from __future__ import annotations
 
@@ -7,202 +7,248 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
-from qvlib.base.paths import display_path
-from qvlib.base.terminal import format_duration
-from qvlib.report import sentences
-from qvlib.report.formats import interval, number, relative, signed
-from qvlib.report.results_files import PLUMBING, is_plumbing, read, runs, url
-from qvlib.runs.provenance import commits_since
+from qvlib.report.formats import interval
+from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
+from qvlib.report.run_page import CODE, Origin, misstated, origin_of, table, write_run_page
+from qvlib.report.sentences import FEW_GROUPS
 
-CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
+Metrics = Mapping[str, Any]
+COLUMNS = {  # of the first table -> the arm
+    "sample": "sample",
+    "greedy": "greedy",
+    "likeliest of 5": "likely_n5",
+    "Q of 5": "q_n5",
+    "foreign": "foreign_q_n5",
+    "null": "control_q_n5",
+    "script": "script",
+    "demonstrator": "demonstrator",
+    "search": "search",
+    "oracle of 5": "oracle_n5",
+}
+READS = {True: "yes", False: "not shown"}
+HEAD = (
+    "# Results\n\nMean terminal reward in [0, 1] on held-out tasks, its 95 % interval beneath. "
+    "Written by `qvlib index` from each run's `metrics.json`; empty is what a run did not play or "
+    "test."
+)
+TERMS = """\
+Each arm plays the same tasks once. At each step it executes
+
+- **sample**: one action that the agent samples; **greedy**: its likeliest, decoded greedily;
+- **likeliest of 5**: of five samples the one with the highest probability, which is what five draws
+  are worth without Q;
+- **Q of 5**: of five samples the one with the highest learnt Q, which is the method;
+- **foreign**: the same, with Q told the instruction of another task;
+- **null**: the same, with Q models whose winners were drawn by coins (shuffled), the mean over the
+  shuffles; no interval where opposite shuffles were averaged, as older runs did;
+- **script**: what a fixed script of the world says, which reads hardly anything; **demonstrator**:
+  what the scripted agent says that small agents are cloned from;
+- **oracle of 5**: of five samples the one after which a demonstrator without errors earns most, as
+  trying it in the environment tells: about what reranking five could reach;
+- **search**: what Monte Carlo tree search in the environment on the test task itself finds best. It
+  may undo and retry, so it is no competitor under the same rules, nor a bound.
+
+**Reads**: yes where Q of 5 earns more than *foreign*, and more than the mean Q of the kind of
+action (which knows no words), both 95 % intervals of the paired difference above 0. **Chains**:
+whole trainings, from cloning to episodes, each with its own seed."""
+NOTHING = 1e-9
+RIVALS = {  # rival of Q of 5, as `against` names it
+    "greedy": "greedy decoding",
+    "likely": "the likeliest of 5",
+    "script": "the script",
+    "demonstrator": "the demonstrator",
+}
 
 
 def write_results_index(results_dir: str | Path) -> Path:
-    """Write ``README.md`` of a results folder.
+    """Write ``README.md`` of a results folder, of each run in it, and of its benchmarks.
 
     From each ``<name>/metrics.json`` and ``manifest.json``.
 
     Raises:
-        QvlibError: a run's file is not readable, or misses what the table shows.
+        QvlibError: a run's file is not readable, or misses what the pages show.
     """
     folder = Path(results_dir)
     folders = runs(folder)
-    sections = [_section(run) for run in folders if not is_plumbing(run.name)]
-    sections += [_plumbing(run) for run in folders if is_plumbing(run.name)]
-    head = (
-        "# Results\n\nWritten by `qvlib index` from the runs' own files; rewards are terminal "
-        "rewards in [0, 1]. Numbers, notebooks and figures of a run are those of the code at the "
-        "commit that it names; how far that is behind the code with which this page was written "
-        "is told beside it."
-    )
-    parts = [head, *_first_sight(folders), *(sections or ["No runs yet."]), *_benchmarks(folder)]
+    origins = {run: origin_of(run) for run in folders}
+    for run in folders:
+        write_run_page(run, origins[run])
+    told = {run: read_metrics(run) for run in folders if not is_plumbing(run.name)}
+    parts = [HEAD]
+    if told:
+        rows = [_row(run, metrics) for run, metrics in told.items()]
+        head = ["run", *COLUMNS, "reads", "chains", "tasks"]
+        parts += [table(head, rows), TERMS, *_pictures(list(told))]
+        parts += _not_shown(told)
+    parts += _runs(told, origins) if folders else ["No runs yet."]
+    parts += _plumbing([run for run in folders if is_plumbing(run.name)])
+    parts += _benchmarks(folder)
     return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
 
 
-def _first_sight(folders: Sequence[Path]) -> list[str]:
-    """The two figures a reader must see.
+def _row(run: Path, metrics: Metrics) -> list[str]:
+    """A run in the first table."""
+    try:
+        arms = metrics["arms"]
+        cells = [_cell(arms.get(arm), _bounded(arm, metrics)) for arm in COLUMNS.values()]
+        iterations = metrics.get("search_iterations")
+        if "search" in arms and iterations is not None:
+            cells[list(COLUMNS).index("search")] += f"<br>{iterations} iterations"
+        tasks = next((row["tasks"] for row in arms.values()), "")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise misstated(run / "metrics.json", error) from None
+    told = [READS.get(metrics.get("reads"), ""), str(metrics["chains"]), str(tasks)]
+    return [f"[`{run.name}`]({quote(run.name)}/README.md)", *cells, *told]
 
-    What reranking gains beside its controls, and what the gain depends on.
+
+def _bounded(arm: str, metrics: Metrics) -> bool:
+    """Whether the interval of an arm's mean is one.
+
+    That of the null is none in older runs, which averaged opposite shuffles: their luck cancels.
     """
-    lines = []
-    for names, caption in (
-        (("gains",), "What reranking gains, beside its controls"),
-        (("grid_curves", "scoring_rules"), "What the gain depends on"),
-    ):
-        pictures = (
-            (run, run / "figures" / f"{name}.png")
-            for name in names
-            for run in folders
-            if not is_plumbing(run.name)
-        )
-        for run, picture in pictures:
-            if picture.exists():
-                address = url(picture, run.parent)
-                lines.append(f"{caption} (`{run.name}`):\n\n![{caption}]({address})")
-                break
-    return lines
+    return COLUMNS["null"] != arm or bool(metrics.get("null"))
 
 
-def _plumbing(run: Path) -> str:
-    compared = (
-        " The tests execute it again and compare what is printed." if run.name == PLUMBING else ""
-    )
-    parts = [
-        f"## {run.name}",
-        _origin(run),
-        "Every notebook once, as small as it goes: shows that all parts work, and says nothing "
-        f"about the method.{compared}",
-        _links(run),
+def _cell(row: Mapping[str, Any] | None, bounded: bool) -> str:
+    if not row:
+        return ""
+    bounds = interval(*(row["ci95"] if bounded else (None, None)), ".2f")
+    return f"{row['reward_mean']:.3f}" + (f"<br>{bounds}" if bounds else "")
+
+
+def _pictures(folders: Sequence[Path]) -> list[str]:
+    """The two pictures a reader must see: whether Q reads, and what the gain depends on.
+
+    Curves of a grid are shown of runs whose report also draws ``reads``: in those of older code one
+    axis hides the curves.
+    """
+    drawn = [run for run in folders if _picture(run, "reads").exists()]
+    wanted = [
+        ("Does Q read?", "reads", folders),
+        ("What the gain depends on", "grid_curves", drawn),
+        ("What reranking gains, beside its controls", "gains", folders),
+        ("What each scoring rule gains, beside its control", "scoring_rules", folders),
     ]
-    return "\n\n".join(filter(None, parts))
+    found = []
+    for caption, name, among in wanted:
+        run = next((run for run in among if _picture(run, name).exists()), None)
+        if run:
+            address = url(_picture(run, name), run.parent)
+            found.append(f"{caption} (`{run.name}`)\n\n![{caption}]({address})")
+    return found[:2]
 
 
-def _section(run: Path) -> str:
-    metrics = read(run / "metrics.json")
-    try:
-        parts = [f"## {metrics['run']}", _origin(run), _claims(metrics), _arms(metrics)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise QvlibError(
-            f"{display_path(run / 'metrics.json')} misses or misstates {error}; "
-            "run notebooks/07_report.ipynb again"
-        ) from None
-    if metrics.get("cost"):
-        costs = (f"{k.replace('_', ' ')} {number(v)}" for k, v in metrics["cost"].items())
-        parts.append(f"Cost: {', '.join(costs)}.")
-    parts += [_links(run), _figures(run)]
-    return "\n\n".join(filter(None, parts))
+def _picture(run: Path, name: str) -> Path:
+    return run / "figures" / f"{name}.png"
 
 
-def _origin(run: Path) -> str:
-    """When, where, by which code a run was rendered, and how old that code is."""
-    path = run / "manifest.json"
-    if not path.exists():
-        return ""
-    manifest = read(path)
-    git, machine = manifest.get("git"), manifest.get("machine", {})
-    try:
-        code = f"commit `{git['commit'][:10]}`" if git else "no commit known"
-        code += " with uncommitted changes" if git and git["dirty"] else ""
-        device = machine.get("gpu") or machine.get("device", "?")
-        took = format_duration(manifest.get("seconds", 0))
-        age = _age(git["commit"] if git else "")
-    except (AttributeError, KeyError, TypeError) as error:
-        raise QvlibError(
-            f"{display_path(path)} misses or misstates {error}; run `qvlib run` again"
-        ) from None
-    return (
-        f"{manifest.get('finished', '?')}, {code}, {machine.get('cpus', '?')} processors, "
-        f"{device}, notebooks took {took}. {age}"
-    )
-
-
-def _age(commit: str) -> str:
-    """How many changes of the code a run does not have."""
-    found = commits_since(commit, CODE)
-    if found is None:
-        return "How old that code is, this copy of qvlib does not tell."
-    count, last = found
-    if not count:
-        return f"The code is the same today (`{last[:10]}`)."
-    return (
-        f"**Rendered by older code**: {count} commit{'s' * (count != 1)} to {' or '.join(CODE)} "
-        f"came after it, up to `{last[:10]}`."
-    )
-
-
-def _claims(metrics: Mapping[str, Any]) -> str:
-    """What the run shows, as its report says it."""
-    if "preferences" not in metrics:  # not from 07_report
-        return ""
-    return "\n\n".join(
-        [
-            sentences.claim(metrics),
-            sentences.verdict(metrics),
-            sentences.accuracy(metrics["preferences"]),
-            sentences.limits(metrics),
-        ]
-    )
-
-
-def _arms(metrics: Mapping[str, Any]) -> str:
-    gains, over_greedy = metrics.get("gains", {}), metrics.get("gains_over_greedy", {})
+def _not_shown(told: Mapping[Path, Metrics]) -> list[str]:
+    """What the runs do not show, each by the numbers that would show it."""
+    held: dict[str, list[str]] = {}
+    for run, metrics in told.items():
+        try:
+            doubts = _doubts(metrics)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise misstated(run / "metrics.json", error) from None
+        for doubt, note in doubts.items():
+            names = held.setdefault(doubt, [])
+            if note is not None:
+                names.append(f"`{run.name}`{note}")
     lines = [
-        "| arm | reward | 95 % | success | gain | 95 % | relative | over greedy | tasks | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"- {doubt}: {'every run' if 1 < len(told) == len(names) else ', '.join(names)}."
+        for doubt, names in held.items()
+        if names
     ]
-    for arm, row in metrics["arms"].items():
-        gain, greedy = gains.get(arm), over_greedy.get(arm)
-        if arm.startswith("other_agent"):  # its gain is over its own sample, and stands above
-            gain = greedy = None
-        seeds = row["seeds"]
-        cells = [
-            arm,
-            f"{row['reward_mean']:.3f}",
-            interval(*row["ci95"]),
-            sentences.success(row),
-            *gain_cells(gain, 1),
-            signed(greedy["mean"]) if greedy else "",
-            str(row["tasks"]),
-            str(len(seeds) if isinstance(seeds, list) else seeds),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return ["## What is not shown", "\n".join(lines)] if lines else []
 
 
-def gain_cells(gain: Mapping[str, Any] | None, places: int) -> list[str]:
-    """A paired gain, its interval, and the gain relative to the baseline; empty where none is."""
-    if not gain:
-        return [""] * 3
-    bounds = gain.get("relative_ci95")
+def _doubts(metrics: Metrics) -> dict[str, str | None]:
+    """What might not be shown, in the order of the page -> a note where it is not, else None."""
+    gain = (metrics.get("gains") or {}).get("q_n5")
+    p = (metrics.get("null") or {}).get("rank_p")
+    reads, splits = metrics.get("reads"), metrics.get("splits")
+    holds = {
+        "**One chain**, so that no interval covers the luck of training": metrics["chains"] == 1,
+        "**No gain over one sample** is shown with Q of 5": gain and not _above(gain),
+        "**That Q reads** is not shown": reads is False,
+        "**Whether Q reads** is not tested": reads is None,
+        "**Shuffled winners** gain as much too often (rank p above 0.05)": p and p > 0.05,
+        "**Single shuffles** of the winners are not told": p is None,
+        f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
+        and splits[-1]["groups"] < FEW_GROUPS,
+    }
+    doubts: dict[str, str | None] = {doubt: "" if holds[doubt] else None for doubt in holds}
+    for rival, name in RIVALS.items():
+        entry = _against(metrics, rival)
+        less = f"**Q of 5 is not shown to earn more than {name}**"
+        doubts[less] = None
+        if entry and not _above(entry):
+            doubts[less] = " (it earns less)" if entry["ci95"][1] < -NOTHING else ""
+        doubts[f"**Q of 5 is not compared with {name}**"] = None if entry else ""
+    return doubts
+
+
+def _above(entry: Mapping[str, Any]) -> bool:
+    """Whether the interval of a difference lies above zero, sums of floats being what they are."""
+    return bool(entry["ci95"][0] > NOTHING)
+
+
+def _against(metrics: Metrics, rival: str) -> Mapping[str, Any] | None:
+    """Q of 5 minus a rival; of greedy decoding older runs tell it elsewhere."""
+    entry = ((metrics.get("against") or {}).get("q_n5") or {}).get(rival)
+    if entry is None and rival == "greedy":
+        entry = (metrics.get("gains_over_greedy") or {}).get("q_n5")
+    return entry
+
+
+def _runs(told: Mapping[Path, Metrics], origins: Mapping[Path, Origin]) -> list[str]:
+    """The runs with the links to their pages, and how old they are."""
+    rows = []
+    for run, metrics in told.items():
+        report = run / "html" / "07_report.html"
+        links = [f"[page]({quote(run.name)}/README.md)"]
+        links += [f"[report]({url(report, run.parent)})"] if report.exists() else []
+        origin = origins[run]
+        rows.append(
+            [
+                f"`{run.name}`",
+                str(metrics.get("environment", "")),
+                origin.finished[:10],
+                origin.code,
+                ", ".join(links),
+            ]
+        )
+    if not rows:
+        return []
     return [
-        signed(gain["mean"]),
-        interval(*gain["ci95"], "+.3f"),
-        relative(gain["relative"], places)
-        + (f" {interval(*bounds, f'+.{places}%')}" if bounds else ""),
+        "## Runs",
+        table(["run", "world", "rendered", "code", "more"], rows),
+        "Numbers, notebooks and figures of a run are those of the code at its commit; commits to "
+        f"{' and '.join(CODE)} since are counted.",
     ]
 
 
-def _links(run: Path) -> str:
-    links = []
-    for path in sorted((run / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        html = run / "html" / f"{path.stem}.html"
-        extra = f" ([HTML]({url(html, run.parent)}))" if html.exists() else ""
-        links.append(f"[{path.stem}]({url(path, run.parent)}){extra}")
-    return "Notebooks: " + ", ".join(links) if links else ""
-
-
-def _figures(run: Path) -> str:
-    pictures = sorted((run / "figures").glob("*.png"))
-    return "\n".join(f"![{path.stem}]({url(path, run.parent)})" for path in pictures)
+def _plumbing(folders: Sequence[Path]) -> list[str]:
+    if not folders:
+        return []
+    links = ", ".join(f"[`{run.name}`]({quote(run.name)}/README.md)" for run in folders)
+    return [
+        "## That all parts work",
+        f"Every notebook once, as small as it goes, which says nothing about the method: {links}.",
+    ]
 
 
 def _benchmarks(folder: Path) -> list[str]:
-    """What ``qvlib bench NAME --save`` kept; nothing where it kept nothing."""
-    parts = []
-    for path in sorted((folder / "bench").glob("*.md")):
-        parts += [f"### {path.stem}", path.read_text().strip()]
+    """Links to what ``qvlib bench NAME --save`` kept, which gets a page; nothing without any."""
+    pages = [path for path in sorted((folder / "bench").glob("*.md")) if path.stem != "README"]
+    if not pages:
+        return []
+    parts = ["# Benchmarks", "[All results](../README.md)"]
+    for path in pages:
+        parts += [f"## {path.stem}", path.read_text().strip()]
         if path.with_suffix(".png").exists():
-            parts.append(f"![{path.stem}](bench/{quote(path.stem)}.png)")
-    return ["## Benchmarks", *parts] if parts else []
+            parts.append(f"![{path.stem}]({quote(path.stem)}.png)")
+    write_atomic(folder / "bench" / "README.md", "\n\n".join(parts) + "\n")
+    names = ", ".join(f"[{path.stem}](bench/{quote(path.name)})" for path in pages)
+    return ["## Benchmarks", f"[All on one page](bench/README.md): {names}."]

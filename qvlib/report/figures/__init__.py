@@ -7,6 +7,7 @@ from qvlib.report.figures.arms import gains, reward_by_arm
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
 from qvlib.report.figures.examples import pair_loss, root_value
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
+from qvlib.report.figures.reads import reads
 from qvlib.report.figures.search import nodes_by_depth, pairs_by_depth
 from qvlib.report.figures.training import calibration, cloning, training
 
@@ -28,6 +29,7 @@ __all__ = [
     "pairs_by_depth",
     "panels",
     "png",
+    "reads",
     "reward_by_arm",
     "root_value",
     "rule_gains",

@@ -109,21 +109,25 @@ def grid_curves(table: pd.DataFrame, axes_of: Mapping[str, tuple[str, str]]) -> 
     axes_of: ``axis -> (column, label)``.
     """
     figure, axes = panels(1, len(axes_of), (3.1 * len(axes_of) + 0.6, 2.9))
+    low, high = 0.0, 0.0  # of what is drawn: an empty panel's own limits would hide the curves
     for panel, (axis, (column, name)) in zip(axes, axes_of.items(), strict=True):
         rows = table[
             ((table["axis"] == axis) | (table["axis"] == "the run")) & (table["failed"] == "")
         ].drop_duplicates(column)
         rows = rows.sort_values(column)
+        panel.axhline(0, color=DARK, linewidth=0.8)
+        unit = "gain over one sample,\nterminal reward, 95 % interval" if panel is axes[0] else ""
+        label(panel, f"Gain by {axis}", name, unit)
+        if rows.empty:
+            continue
         panel.errorbar(
             rows[column], rows["gain"], yerr=spread(rows, "gain", "gain_low", "gain_high"), **LINE
         )
-        panel.axhline(0, color=DARK, linewidth=0.8)
+        low, high = min(low, rows["gain_low"].min()), max(high, rows["gain_high"].max())
         panel.set_xscale("log")
         panel.set_xticks(rows[column], [f"{v:g}" for v in rows[column]])
         panel.minorticks_off()
-        unit = "gain over one sample, 95 %" if panel is axes[0] else ""
-        label(panel, f"Gain by {axis}", name, unit)
-    low, high = zip(*(panel.get_ylim() for panel in axes), strict=True)
+    room = 0.05 * (high - low) or 0.02
     for panel in axes:
-        panel.set_ylim(min(-0.02, *low), max(high))
+        panel.set_ylim(low - room, high + room)
     return figure
