@@ -34,10 +34,10 @@ def arm(reward, success=0.0, bounds=(0.0, 0.0126)):
 @pytest.fixture
 def metrics():
     """A run in which the method works."""
-    gains = {"q_n5": GAIN, "q_n10": GAIN, "mcts": entry(0.2, 0.15, 0.25)}
+    gains = {"q_n5": GAIN, "q_n10": GAIN, "search": entry(0.2, 0.15, 0.25)}
     gains |= {"control_q_n5": NULL, "control_q_n10": NULL}
     return {
-        "arms": {"sample": arm(0.3), "q_n5": arm(0.4), "q_n10": arm(0.4), "mcts": arm(0.5)},
+        "arms": {"sample": arm(0.3), "q_n5": arm(0.4), "q_n10": arm(0.4), "search": arm(0.5)},
         "gains": copy.deepcopy(gains),
         "gains_over_greedy": copy.deepcopy(gains),
         "control_shuffles": {"control_q_n5": [0.25, 0.35], "control_q_n10": [0.25, 0.35]},
@@ -91,9 +91,9 @@ def test_no_share_of_the_gap_is_given_of_a_gain_that_is_not_shown(metrics):
         said = sentences.verdict(metrics)
         assert "**Gap closed**: none shown with n = 5 and 50% with n = 10 of the way" in said
     for nothing in (NULL, LOSS):
-        metrics["gains"]["mcts"] = nothing
+        metrics["gains"]["search"] = nothing
         said = sentences.verdict(metrics)
-        assert "50%" not in said and "a gain of MCTS itself is not shown" in said
+        assert "50%" not in said and "a gain of search itself is not shown" in said
 
 
 def test_no_success_is_not_told_as_certain(metrics):
@@ -121,7 +121,7 @@ def test_chains_whose_sample_earned_nothing_have_no_relative_gain(metrics):
 
 
 def test_room_is_told_with_intervals_and_without_a_promise(metrics):
-    metrics["gains"] |= {"mcts": LOSS, "q_n5": NULL}
+    metrics["gains"] |= {"search": LOSS, "q_n5": NULL}
     said = sentences.diagnosis(metrics)
     assert "improved" not in said
     assert "a search -0.100 [-0.150, -0.050]; by Q +0.000 [-0.100, +0.100] with n = 5" in said
@@ -186,7 +186,7 @@ DEPENDS = (  # what a paragraph says -> what it must name, since a parameter can
     (r"no-effect\s+actions", r"filter_actions"),
     (r"log π − log π_ref|\b[Bb]eta\b|\bratio\b", r"DPO|estimator|tuned\s+model"),
     (r"summed\s+over\s+the\s+action", r"log_prob"),
-    (r"without\s+undo", r"mcts"),
+    (r"without\s+undo", r"search"),
     (r"highest\s+`V \+ c", r"uct"),
     (r"in\s+nats", r"DPO|tuned\s+model|log-probab"),
     (r"few\s+hundred", r"test_tasks|trial_tasks"),

@@ -60,7 +60,7 @@ def results(tmp_path):
             "q_n10": arm(5, 9, 60),
             "control_q_n5": arm(5, 8, 30),
             "control_q_n10": arm(5, 9, 60),
-            "mcts": arm(30, 20, 35),
+            "search": arm(30, 20, 35),
         },
         "preferences": {"trees": 10, "pairs": 30, "held_out_pairs": 10},
         "cost": {
@@ -75,7 +75,7 @@ def results(tmp_path):
         "environment": "webshop",
         "agent": "small",
         "iterations": 30,
-        "mcts_iterations": 10,
+        "search_iterations": 10,
         "expand_n": 5,
         "pairs": "all_nodes",
     }
@@ -126,7 +126,7 @@ def test_tokens_follow_by_hand(results):
         "arm oracle_n5",
         "arm oracle_n10",
         "arm tuned_policy",
-        "arm mcts",
+        "arm search",
         "arm control_q_n5",
         "arm control_q_n10",
     ]
@@ -143,8 +143,8 @@ def test_tokens_follow_by_hand(results):
         rows["arm control_q_n5"].tasks == 3 * 20
         and rows["arm control_q_n5"].q == 3 * rows["arm q_n5"].q
     )
-    assert rows["arm mcts"].prompts == pytest.approx(20 * (20 - 7)) and rows[
-        "arm mcts"
+    assert rows["arm search"].prompts == pytest.approx(20 * (20 - 7)) and rows[
+        "arm search"
     ].completion == pytest.approx(20 * (35 - 7) * 50)
     assert (
         rows["arm tuned_policy"].q == 20 * (4 * 1000 + 4 * 50)
@@ -418,11 +418,11 @@ def test_results_that_are_not_there_or_lack_an_arm_are_told(results, tmp_path):
         needs.measured(tmp_path / "nowhere", make(FILE))
     run = needs.measured(results, make(FILE))
     with pytest.raises(
-        QvlibError, match="results 'tiny' have no arm 'mcts'; give other results with --from"
+        QvlibError, match="results 'tiny' have no arm 'search'; give other results with --from"
     ):
         needs.tokens(
             make(FILE),
-            replace(run, arms={k: v for k, v in run.arms.items() if k != "mcts"}),
+            replace(run, arms={k: v for k, v in run.arms.items() if k != "search"}),
             LENGTHS,
         )
     (results / "metrics.json").write_text("{}")

@@ -338,7 +338,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(rerank_temperature=0.5) == {"trial", *episodes(RERANKED)}
     assert changed(prior_weight=0.5) == {"trial", *episodes(RERANKED)}
     assert changed(score_rule="mean") == {"rules", "trial", *episodes(RERANKED)}
-    assert changed(mcts_iterations=7) == episodes({"mcts"})
+    assert changed(search_iterations=7) == episodes({"search"})
     assert changed(best_of=5) == episodes({"best_of_n"})
     every_arm = episodes(arm.name for arm in arms_of())
     assert changed(test_skip=7) == every_arm
@@ -357,7 +357,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
         "final_backup": True,
     }
     for steering in ({name: value} for name, value in steerings.items()):
-        assert changed(**steering) == after_trees | episodes({"mcts"})
+        assert changed(**steering) == after_trees | episodes({"search"})
 
 
 class ThinkingSettings(Settings):
@@ -462,7 +462,7 @@ def test_the_command_line_lists_every_parameter_under_its_section(capsys):
         elif listed and line and not line.startswith(" "):
             section.append(line.split()[0])
     assert listed == {section: list(values.names()) for section, values in make({}).sections}
-    assert {"run", "world", "search", "estimator", "mcts", "best_of_n", "rft"} <= set(listed)
+    assert {"run", "world", "search", "estimator", "best_of_n", "rft"} <= set(listed)
 
 
 def test_the_command_line_reports_an_error_in_one_line(capsys):

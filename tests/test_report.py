@@ -33,7 +33,7 @@ REWARDS = {
     "oracle_n5": 0.7,
     "oracle_n10": 0.75,
     "tuned_policy": 0.4,
-    "mcts": 0.8,
+    "search": 0.8,
     "other_agent_sample": 0.4,
     "other_agent_q_n5": 0.5,
     "control_q_n5/0": 0.1,
@@ -57,7 +57,7 @@ ARMS = {
         for n in (5, 10)
     ),
     "tuned_policy",
-    "mcts",
+    "search",
     "other_agent_q_n5",
     "control_q_n5",
     "control_q_n10",
@@ -69,12 +69,12 @@ def episodes(rewards=REWARDS, tasks=20):
     """Tasks two a product.
 
     Every reward is the arm's mean plus a task's own part in [-0.1, 0.1], the first a success under
-    mcts.
+    search.
     """
     rows = []
     for arm, mean in rewards.items():
         for t in range(tasks):
-            reward = 1.0 if (arm, t) == ("mcts", 0) else mean + (0.1 if t % 2 else -0.1)
+            reward = 1.0 if (arm, t) == ("search", 0) else mean + (0.1 if t % 2 else -0.1)
             rows.append(
                 {
                     "arm": arm,
@@ -214,8 +214,8 @@ def test_unparsable_replies_are_a_share_where_there_are_any():
 
 
 def test_gap_closed():
-    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
-    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "search": 0.8}) == pytest.approx(0.5)
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "search": 0.2}) is None
 
 
 def test_the_layout_of_metrics(stages):
@@ -232,7 +232,7 @@ def test_the_layout_of_metrics(stages):
     assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"][
         "mean"
     ] == pytest.approx(0.1)
-    assert found["arms"]["mcts"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
+    assert found["arms"]["search"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
     assert found["preferences"]["held_out_accuracy"] == 0.75 and (
         found["environment"],
         found["groups"],

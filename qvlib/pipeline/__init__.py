@@ -12,6 +12,7 @@ from qvlib.pipeline.pairs import load_pairs, load_trees, make_pairs
 from qvlib.pipeline.params import Params, load, make
 from qvlib.pipeline.q import train_q
 from qvlib.pipeline.rft import train_rft
+from qvlib.pipeline.scored import score_pairs
 from qvlib.pipeline.trees import collect
 from qvlib.pipeline.trials import RULES, rule_names, rules_of, try_cell, try_rules
 from qvlib.pipeline.until import Run, until
@@ -35,6 +36,7 @@ __all__ = [
     "prepare_data",
     "rule_names",
     "rules_of",
+    "score_pairs",
     "split_row",
     "train_agents",
     "train_q",

@@ -27,7 +27,7 @@ ARMS = (
     "tuned_policy",
     "control_q_n5",
     "control_q_n10",
-    "mcts",
+    "search",
     "best_of_n",
 )
 FIGURE = "reward_by_arm"
@@ -119,8 +119,8 @@ def _headline(
         "`q_n10`, of five or ten the one with the highest Q; `tuned_policy`, a sample of the tuned "
         "model itself. `control` is the same Q training with winners drawn by coins, the mean of "
         "its shuffles, every second the opposite of the one before: a single one gains or loses by "
-        "luck ([each is listed](results/README.md)). `mcts` searches with the environment at test "
-        f"time{_iterations(given)}: what undo and retry buy, and no upper bound.",
+        "luck ([each is listed](results/README.md)). `search` searches with the environment at "
+        f"test time{_iterations(given)}: what undo and retry buy, and no upper bound.",
         "![Mean reward by arm, with 95 % intervals]"
         f"({url(folder / 'figures' / f'{FIGURE}.png', root)})",
     ]
@@ -128,8 +128,9 @@ def _headline(
 
 
 def _iterations(given: Mapping[str, Any]) -> str:
-    """How long ``mcts`` searches."""
-    return f", {given['mcts_iterations']} iterations a task" if "mcts_iterations" in given else ""
+    """How long ``search`` searches."""
+    iterations = given.get("search_iterations", given.get("mcts_iterations"))
+    return f", {iterations} iterations a task" if iterations else ""
 
 
 def _one_line(metrics: Mapping[str, Any]) -> str:

@@ -129,19 +129,20 @@ def success(arm: Mapping[str, Any]) -> str:
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
-    """How far reranking goes towards MCTS.
+    """How far reranking goes towards search.
 
     A share of a difference that may be none says nothing, nor does one of a gain that may be none:
     those are not given.
     """
     arms, gains = metrics["arms"], metrics["gains"]
     way = (
-        f"of the way from one sample to MCTS with the environment "
-        f"({arms['sample']['reward_mean']:.3f} to {arms['mcts']['reward_mean']:.3f})"
+        f"of the way from one sample to search with the environment "
+        f"({arms['sample']['reward_mean']:.3f} to {arms['search']['reward_mean']:.3f})"
     )
-    if not _above_zero(gains["mcts"]):
+    if not _above_zero(gains["search"]):
         return (
-            f"**Gap closed**: not given as a share {way}, since a gain of MCTS itself is not shown."
+            f"**Gap closed**: not given as a share {way}, since a gain of search itself is not "
+            "shown."
         )
     shares = [
         f"{metrics[key]:.0%} with n = {n}"
@@ -227,7 +228,10 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
         lines.append(f"**Order**: {share} of {held} held-out pairs are ordered rightly, {verdict}.")
     rooms = [
         f"{what} {_change(gains[arm])}"
-        for arm, what in (("best_of_n", "the best of several whole episodes"), ("mcts", "a search"))
+        for arm, what in (
+            ("best_of_n", "the best of several whole episodes"),
+            ("search", "a search"),
+        )
         if arm in gains
     ]
     lines.append(

@@ -23,13 +23,17 @@ from qvlib.report.numbers.gains import (
     gap_closed,
     seed_table,
 )
+from qvlib.report.numbers.kinds import accuracy_by_kind, by_kind, kind_table
 from qvlib.report.numbers.metrics_json import metrics, write_metrics
 from qvlib.report.numbers.origins import split_table, stage_table, uses_table
 from qvlib.report.numbers.pairs import held_out, preferences, sources
+from qvlib.report.numbers.parts import parts, parts_table
 
 __all__ = [
+    "accuracy_by_kind",
     "arm_rows",
     "arm_table",
+    "by_kind",
     "by_task",
     "cost",
     "failures",
@@ -37,9 +41,12 @@ __all__ = [
     "gain_table",
     "gap_closed",
     "held_out",
+    "kind_table",
     "load_by_task",
     "load_episodes",
     "metrics",
+    "parts",
+    "parts_table",
     "preferences",
     "refused_share",
     "seed_table",

@@ -22,8 +22,10 @@ from qvlib.report.numbers.episodes import (
     shuffle_means,
 )
 from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_table
+from qvlib.report.numbers.kinds import accuracy_by_kind
 from qvlib.report.numbers.origins import split_table
 from qvlib.report.numbers.pairs import preferences
+from qvlib.report.numbers.parts import parts
 
 
 def metrics(params: Params) -> dict[str, Any]:
@@ -31,9 +33,11 @@ def metrics(params: Params) -> dict[str, Any]:
 
     ``arms`` (reward_mean, ci95, success_rate, success_ci95, tasks, seeds and means a task of the
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
-    that agent's own sample; ``against`` (the method minus each
-    rival) and ``reads``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
-    preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    that agent's own sample; ``against`` (the method minus each rival) and ``reads``;
+    ``control_shuffles`` (mean reward of each shuffle); ``search_iterations`` of the arm ``search``
+    and ``gap_closed`` towards it; ``accuracy_by_kind`` on pairs of test tasks, and preference
+    accuracy on held-out pairs; ``parts`` of the reward, where it has any; splits; ``cost`` in
+    totals.
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.run.bootstrap)
@@ -57,11 +61,14 @@ def metrics(params: Params) -> dict[str, Any]:
         "against": (differences := against(rows, params.run.bootstrap)),
         "reads": reads(differences),
         "control_shuffles": shuffle_means(params),
+        "search_iterations": params.search.search_iterations,
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),
         "by_seed": seed_table(params).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
         "preferences": preferences(params),
+        "accuracy_by_kind": accuracy_by_kind(params),
+        **({"parts": reached} if (reached := parts(params)) else {}),
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }

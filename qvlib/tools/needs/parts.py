@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from qvlib.agents.arm import CONTROL, RERANKED, Arm
 from qvlib.agents.best_of_n import BEST_OF_N
-from qvlib.agents.mcts import MCTS
 from qvlib.agents.reading import SCORED
 from qvlib.agents.reranking import TUNED_POLICY
 from qvlib.agents.scripted import SCRIPTED
+from qvlib.agents.search import SEARCH
 from qvlib.base.errors import QvlibError
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
@@ -79,8 +79,8 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
             f"results {run.name!r} have no arm {name!r}; give other results with --from"
         )
     work = run.arms.get(name) or run.arms[other[name]]
-    if arm is MCTS:
-        return _scaled(work, run, params, run.arm_iterations, params.mcts.mcts_iterations)
+    if arm is SEARCH:
+        return _scaled(work, run, params, run.arm_iterations, params.search.search_iterations)
     if arm is BEST_OF_N:  # whole episodes, each as long as those of the run
         redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
         longer = (

@@ -105,8 +105,9 @@ def _notes(
         "framework itself takes is not counted",
         f"steps, prompts and replies a task: results {run.name} ({run.environment}, agent "
         f"{run.agent}{other}), its searches of {run.iterations} and {run.arm_iterations} "
-        f"iterations stretched to {params.search.iterations} and {params.mcts.mcts_iterations}, "
-        "as often ended by a success; a prompt and a reply there are as long as in its arm greedy",
+        f"iterations stretched to {params.search.iterations} and "
+        f"{params.search.search_iterations}, as often ended by a success; "
+        "a prompt and a reply there are as long as in its arm greedy",
         *length.origin,
         f"{run.pairs:.2f} pairs a tree, in that run by the rule {run.rule}"
         + ("" if run.rule == params.pairs.pairs else f" (this file: {params.pairs.pairs})"),
