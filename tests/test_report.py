@@ -65,6 +65,15 @@ ARMS = {
 }
 
 
+SCORED = pd.DataFrame(
+    [
+        {"task": f"t{i % 10:02}", "chosen_kind": "buy", "rejected_kind": "option"}
+        | {"own": 1.0 if i % 4 else -1.0, "foreign": 0.0, "log_pi": None}
+        for i in range(40)
+    ]
+)
+
+
 def episodes(rewards=REWARDS, tasks=20):
     """Tasks two a product.
 
@@ -144,9 +153,10 @@ def stages(monkeypatch, tmp_path):
             facts=facts.get(stage.partition("/")[0], {}),
             manifest=manifest,
             each=lambda name, sort: iter([tree, tree]),
+            table=lambda name: SCORED,
         )
 
-    for module in (numbers.episodes, numbers.origins, numbers.pairs, pipeline.pairs):
+    for module in (numbers.episodes, numbers.kinds, numbers.origins, numbers.pairs, pipeline.pairs):
         monkeypatch.setattr(module, "read_stage", read)
     monkeypatch.setattr(numbers.costs, "seconds_of", lambda stages: 1.5)  # side by side, once
     monkeypatch.setattr(
@@ -254,6 +264,10 @@ def test_the_layout_of_metrics(stages):
         "Reward of each shuffle: 0.100, 0.300; all less than with Q (0.500)."
         in sentences.verdict(found)
     )
+    assert found["search_iterations"] == 30 and "parts" not in found  # no actions were kept
+    told = found["accuracy_by_kind"]["buy against option"]
+    assert told == found["accuracy_by_kind"]["all"] and (told["own"], told["pairs"]) == (0.75, 40)
+    assert (told["foreign"], told["log_pi"], told["own_minus_log_pi"]) == (0.5, None, None)
     assert found["splits"][-1] == {
         "split": "test played",
         "tasks": 20,
@@ -264,7 +278,7 @@ def test_the_layout_of_metrics(stages):
     assert (
         cost["collecting_tokens"] == 6
         and cost["tokens"] == 6 + 10 * 20 * len(REWARDS)
-        and cost["seconds"] == 1.5 * 8
+        and cost["seconds"] == 1.5 * 9
     )
 
 
@@ -293,8 +307,9 @@ def test_tables_and_metrics_are_written(stages):
     assert (pd.read_csv(folder / "tables" / "arms.csv")["test_tasks_hash"] == "abcd1234").all()
     lines = (folder / "tables" / "summary.md").read_text().splitlines()
     assert len({len(line) for line in lines[:-2]}) == 1  # lines up
-    assert [cell.strip() for cell in lines[6].split("|")[1:3]] == ["q_n5", "0.500"]
-    assert "+150.0%" in lines[6] and "95 % of relative" in lines[0]
+    (line,) = [line for line in lines if line.startswith("| q_n5 ")]
+    assert [cell.strip() for cell in line.split("|")[1:3]] == ["q_n5", "0.500"]
+    assert "+150.0%" in line and "95 % of relative" in lines[0]
     assert "Intervals: 95 %, bootstrap over 10 products, 200 resamples" in lines[-1]
     assert "With 10 products the intervals are too narrow" in lines[-1]
 

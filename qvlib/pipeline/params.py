@@ -55,8 +55,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 EPISODES = "episodes/"
 PER_ROUND = ("trees", "pairs", "q_model")
 """The stages that each round of collecting has."""
-AFTER_EPISODES = ("rules", "trial", "scored")
-"""The stages that come last: ablations on dev tasks, and what the Q model says of test tasks."""
+ON_DEV = ("rules", "trial")
+"""The stages that play dev tasks: ablations."""
+AFTER_EPISODES = (*ON_DEV, "scored")
+"""The stages that come last: ablations, and what the Q model says of pairs of test tasks."""
 DEFAULT_ENVIRONMENT = "webshop"
 COLDEST = 1e-6
 """The lowest temperature that scores are divided by."""
@@ -532,6 +534,8 @@ class Params:
         if stage.startswith(EPISODES) and arm.origin:
             # Another module's arm of the same name is another arm, and so is one that was edited.
             fields |= {"arm": arm.origin, "arm sha256": arm.sha256}
+        if stage == "scored":  # by what an estimator's settings change in its scores
+            fields |= self.estimator.deciding("rerank")
         if stage == "q_model":
             sources = estimators.estimator_of(self.q_model.estimator).sources
             fields |= {f"{file} sha256": sha256 for file, sha256 in sources.items()}

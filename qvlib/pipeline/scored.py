@@ -96,10 +96,14 @@ def scorers(context: Context) -> dict[str, QModel | None]:
     from qvlib.estimators.log_ratio import LogProb
 
     params, q_model = context.params, context.q_model()
+    served = is_remote(params.agent.agent)
+    # The reference of a Q model is the agent's own model where no other is named, in the Q model's
+    # precision, and remembers what it has scored.
+    agent = context.model if params.q_model.q_base else context.reference
     return {
         "own": q_model,
         "foreign": Foreign(q_model, context.uses.test, params.run.seed),
-        "log_pi": None if is_remote(params.agent.agent) else LogProb(context.model()),
+        "log_pi": None if served else LogProb(agent()),
     }
 
 

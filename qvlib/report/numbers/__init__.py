@@ -4,6 +4,7 @@ Every number of the report is made here, from the stages' own files. Rewards are
 [0, 1]; intervals are 95 %, over the groups (products, games) of the test tasks and over chains.
 """
 
+from qvlib.report.numbers.by_part import parts, parts_table
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     by_task,
@@ -23,11 +24,10 @@ from qvlib.report.numbers.gains import (
     gap_closed,
     seed_table,
 )
-from qvlib.report.numbers.kinds import accuracy_by_kind, by_kind, kind_table
+from qvlib.report.numbers.kinds import accuracy_by_kind, by_kind, kind_table, pair_kind
 from qvlib.report.numbers.metrics_json import metrics, write_metrics
 from qvlib.report.numbers.origins import split_table, stage_table, uses_table
 from qvlib.report.numbers.pairs import held_out, preferences, sources
-from qvlib.report.numbers.parts import parts, parts_table
 
 __all__ = [
     "accuracy_by_kind",
@@ -45,6 +45,7 @@ __all__ = [
     "load_by_task",
     "load_episodes",
     "metrics",
+    "pair_kind",
     "parts",
     "parts_table",
     "preferences",

@@ -15,6 +15,7 @@ from qvlib.environments import names_of
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
 from qvlib.report.numbers.against import against, reads
+from qvlib.report.numbers.by_part import parts
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     load_by_task,
@@ -25,7 +26,6 @@ from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_tab
 from qvlib.report.numbers.kinds import accuracy_by_kind
 from qvlib.report.numbers.origins import split_table
 from qvlib.report.numbers.pairs import preferences
-from qvlib.report.numbers.parts import parts
 
 
 def metrics(params: Params) -> dict[str, Any]:

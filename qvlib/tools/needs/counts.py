@@ -30,9 +30,9 @@ class Measured:
 
     search: collecting a tree. arms: by name as they are called now, ``search`` among them.
     iterations, arm_iterations: of the two searches. best_of: episodes of ``best_of_n``. refused:
-    share of the draws that were dropped and drawn again, where it ``filtered`` them. pairs: a tree, by the rule ``rule``.
-    prompt, reply: tokens of a prompt and of a reply in arm ``greedy``. speed: tokens a second of
-    its agent in collecting.
+    share of the draws that were dropped and drawn again, where it ``filtered`` them. pairs: a
+    tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm ``greedy``.
+    speed: tokens a second of its agent in collecting.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qvlib.pipeline.params import Params
+from qvlib.pipeline.scored import MOST
 from qvlib.report.formats import millions
 from qvlib.tools.needs import gpu_memory
 from qvlib.tools.needs.counts import Measured
@@ -112,7 +113,8 @@ def _notes(
         f"{run.pairs:.2f} pairs a tree, in that run by the rule {run.rule}"
         + ("" if run.rule == params.pairs.pairs else f" (this file: {params.pairs.pairs})"),
         "Q's tokens: what the Q model and its reference read; in training, a pass forward, twice "
-        "that backward, and the reference once",
+        "that backward, and the reference once; in scoring pairs of test tasks, at most "
+        f"{MOST:,} a chain, both under each of two instructions, and the agent's own model once",
     ]
     if run.filtered and not params.sampling.filter_actions:
         notes.insert(
