@@ -416,7 +416,10 @@ def test_no_module_asks_which_arm_world_or_estimator_it_is():
         f"{path.relative_to(root)}:{line}: {name}"
         for path in sorted(root.rglob("*.py"))
         for line, name in compared(ast.parse(path.read_text()))
-        if name in own and not path.is_relative_to(own[name])
+        if name in own
+        and not path.is_relative_to(own[name])
+        # `search` is an action of worlds too, which know no arms
+        and not (name == "search" and path.is_relative_to(root / "environments"))
     ]
     assert asked == []
 

@@ -1,6 +1,7 @@
 """The stages of a run: each reads the stages before it, works in its own folder, and resumes.
 
-data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes, a folder an arm.
+data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes, a folder an arm ->
+scored pairs of the test tasks.
 A notebook calls ``until`` and looks.
 """
 

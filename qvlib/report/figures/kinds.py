@@ -23,7 +23,7 @@ def accuracy_by_kind(found: Mapping[str, Mapping[str, Any]], run: str = "") -> F
 
     A way to score that is not known is left out. run: its name, for the title.
     """
-    figure, (axes,) = panels(1, 1, (6.8, 0.62 * max(1, len(found)) + 1.6))
+    figure, (axes,) = panels(1, 1, (6.8, 0.5 * max(1, len(found)) + 1.5))
     rows = list(zip(range(len(found), 0, -1), found.items(), strict=True))
     for i, (way, name, colour, marker, filled) in enumerate(WAYS):
         known = [(y, told) for y, (_, told) in rows if told[way] is not None]
@@ -69,7 +69,7 @@ def accuracy_by_kind(found: Mapping[str, Mapping[str, Any]], run: str = "") -> F
     label(
         axes,
         f"What Q orders rightly, by kind of pair{f': {run}' * bool(run)}",
-        "share of pairs of test tasks ordered as the search did, 95 % over tasks; 0.5 = a coin",
+        "share of pairs ordered as the search did, 95 % over tasks (0.5: a coin)",
         "kind of pair (count)",
     )
     if rows:

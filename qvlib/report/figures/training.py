@@ -107,7 +107,7 @@ def calibration(siblings: pd.DataFrame, unit: str = "") -> Figure:
     Each kind of action has a colour and a marker of its own, where the table tells ``kind``; those
     beyond the ``KINDS`` commonest share one. Takes ``siblings.score``. unit: of Q.
     """
-    figure, (axes,) = panels(1, 1, (5.2, 3.4))
+    figure, (axes,) = panels(1, 1, (6.8 if "kind" in siblings else 5.2, 3.4))
     value = siblings["value_centred"]
     _actions(axes, siblings)
     if value.nunique() > BINS:
@@ -123,7 +123,7 @@ def calibration(siblings: pd.DataFrame, unit: str = "") -> Figure:
         )
     if value.nunique() > BINS or "kind" in siblings:
         axes.legend(
-            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.6
+            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.2
         )
     axes.axhline(0, color=DARK, linewidth=0.6)
     axes.axvline(0, color=DARK, linewidth=0.6)
@@ -153,7 +153,7 @@ def _actions(axes: Axes, siblings: pd.DataFrame) -> None:
                 s=12 if "kind" in siblings else 7,
                 color=colour,
                 marker=marker,
-                alpha=0.45,
+                alpha=0.6,
                 linewidths=0,
                 label=f"{name} ({len(part):,})",
             )
