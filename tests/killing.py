@@ -55,7 +55,7 @@ TINY = {
     "dpo_epochs": 3,
     "control_shuffles": 1,
     "test_tasks": 10,
-    "mcts_iterations": 3,
+    "search_iterations": 3,
     "bootstrap": 100,
     "batch_size": 3,
     "processes": 1,

@@ -39,7 +39,7 @@ def test_every_stage_runs(tmp_path, capsys):
     )
     assert main(["run", str(file), "--dry", "-p", "test_tasks", "500"]) == 0
     printed = capsys.readouterr().out
-    assert "| q_n10" in printed and "| mcts" in printed and "all stages done" in printed
+    assert "| q_n10" in printed and "| search" in printed and "all stages done" in printed
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ SMALL = {
     "heldout_share": 0.3,
     "control_shuffles": 1,
     "test_tasks": 8,
-    "mcts_iterations": 3,
+    "search_iterations": 3,
     "bootstrap": 100,
     "processes": 1,
     "wandb_mode": "disabled",
@@ -370,7 +370,7 @@ def test_an_estimator_of_ones_own(in_the_world):
             best = max(candidate["q"] for candidate in step["candidates"])
             chosen = [c["q"] for c in step["candidates"] if c["action"] == step["action"]]
             assert chosen[0] == best
-    unchanged = ("data", "agent", "trees", "pairs", "episodes/sample", "episodes/mcts")
+    unchanged = ("data", "agent", "trees", "pairs", "episodes/sample", "episodes/search")
     assert all(params.digest(stage) == base.digest(stage) for stage in unchanged)
     assert before.items() <= folders(params).items()
     assert read_stage(params, "q_model").facts["held_out_accuracy"] is not None
@@ -416,7 +416,10 @@ def test_no_module_asks_which_arm_world_or_estimator_it_is():
         f"{path.relative_to(root)}:{line}: {name}"
         for path in sorted(root.rglob("*.py"))
         for line, name in compared(ast.parse(path.read_text()))
-        if name in own and not path.is_relative_to(own[name])
+        if name in own
+        and not path.is_relative_to(own[name])
+        # `search` is an action of worlds too, which know no arms
+        and not (name == "search" and path.is_relative_to(root / "environments"))
     ]
     assert asked == []
 

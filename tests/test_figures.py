@@ -20,7 +20,7 @@ def params(tmp_path):
 
 
 def arms():
-    names = ["sample", "q_n5", "control_q_n5", "mcts", "mine"]
+    names = ["sample", "q_n5", "control_q_n5", "search", "mine"]
     kinds = [NO_Q, RERANKED, CONTROL, OTHER, RERANKED]
     return pd.DataFrame(
         {

@@ -38,7 +38,7 @@ GIVEN = {
     "min_margin": 0.0,
     "control_shuffles": 1,
     "test_tasks": 2,
-    "mcts_iterations": 2,
+    "search_iterations": 2,
     "bootstrap": 100,
 }
 LIVE = {"script", "img", "iframe", "object", "embed", "link", "base", "form", "input", "a"}

@@ -97,7 +97,7 @@ def test_a_table_by_arm(hotpot, write):
         {"arm": "sample", "task": one, "actions": ["finish[in 1999]"]},
         {"arm": "control/0", "task": one, "actions": [BELL]},
         {"arm": "control/1", "task": one, "actions": ["finish[x]"]},
-        {"arm": "mcts", "task": one, "actions": []},
+        {"arm": "search", "task": one, "actions": []},
     ]
     made = table(world, records).set_index("arm")
     assert list(made.index) == ["sample", "control"] and list(made["episodes"]) == [2, 2]

@@ -23,7 +23,7 @@ from killing import (
     tiny,
 )
 
-TARGETS = ("agent", "trees", "trees", "q_model", "episodes/greedy", "episodes/mcts")
+TARGETS = ("agent", "trees", "trees", "q_model", "episodes/greedy", "episodes/search")
 
 
 @pytest.mark.slow

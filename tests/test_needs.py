@@ -60,7 +60,7 @@ def results(tmp_path):
             "q_n10": arm(5, 9, 60),
             "control_q_n5": arm(5, 8, 30),
             "control_q_n10": arm(5, 9, 60),
-            "mcts": arm(30, 20, 35),
+            "search": arm(30, 20, 35),
         },
         "preferences": {"trees": 10, "pairs": 30, "held_out_pairs": 10},
         "cost": {
@@ -75,7 +75,7 @@ def results(tmp_path):
         "environment": "webshop",
         "agent": "small",
         "iterations": 30,
-        "mcts_iterations": 10,
+        "search_iterations": 10,
         "expand_n": 5,
         "pairs": "all_nodes",
     }
@@ -108,7 +108,8 @@ def test_tokens_follow_by_hand(results):
     40 - 14 prompts and 70 - 14 replies a tree, in 7.5 expansions of 5.
     """
     params = make(FILE)
-    rows = {row.part: row for row in needs.tokens(params, needs.measured(results, params), LENGTHS)}
+    run = needs.measured(results, params)
+    rows = {row.part: row for row in needs.tokens(params, run, LENGTHS)}
     assert list(rows) == [
         "collecting",
         "training Q and controls",
@@ -126,9 +127,10 @@ def test_tokens_follow_by_hand(results):
         "arm oracle_n5",
         "arm oracle_n10",
         "arm tuned_policy",
-        "arm mcts",
+        "arm search",
         "arm control_q_n5",
         "arm control_q_n10",
+        "scoring pairs",
     ]
     assert rows["collecting"] == Tokens(
         "collecting", "agent", 200, 200 * 26, 200 * 26 * 1000, 200 * 56 * 50, 0
@@ -143,9 +145,13 @@ def test_tokens_follow_by_hand(results):
         rows["arm control_q_n5"].tasks == 3 * 20
         and rows["arm control_q_n5"].q == 3 * rows["arm q_n5"].q
     )
-    assert rows["arm mcts"].prompts == pytest.approx(20 * (20 - 7)) and rows[
-        "arm mcts"
-    ].completion == pytest.approx(20 * (35 - 7) * 50)
+    searching = rows["arm search"]  # thrice the iterations of that run
+    assert searching.prompts == pytest.approx(3 * 20 * (20 - 7))
+    assert searching.completion == pytest.approx(3 * 20 * (35 - 7) * 50)
+    # 2,000 pairs, each read by the Q model and its reference under two instructions
+    assert rows["scoring pairs"].q == 2000 * 4 * (1000 + 2 * 10)
+    few = needs.tokens(params.replace(search_iterations=1, seeds=2, agent=PHI), run, LENGTHS)[-1]
+    assert (few.part, few.tasks, few.q) == ("scoring pairs", 40, 40 * 10 * 5 * (1000 + 2 * 10))
     assert (
         rows["arm tuned_policy"].q == 20 * (4 * 1000 + 4 * 50)
         and rows["arm tuned_policy"].prompt == 0
@@ -418,11 +424,11 @@ def test_results_that_are_not_there_or_lack_an_arm_are_told(results, tmp_path):
         needs.measured(tmp_path / "nowhere", make(FILE))
     run = needs.measured(results, make(FILE))
     with pytest.raises(
-        QvlibError, match="results 'tiny' have no arm 'mcts'; give other results with --from"
+        QvlibError, match="results 'tiny' have no arm 'search'; give other results with --from"
     ):
         needs.tokens(
             make(FILE),
-            replace(run, arms={k: v for k, v in run.arms.items() if k != "mcts"}),
+            replace(run, arms={k: v for k, v in run.arms.items() if k != "search"}),
             LENGTHS,
         )
     (results / "metrics.json").write_text("{}")

@@ -46,7 +46,7 @@ ARMS = {
     "q_n5",
     "q_n10",
     "tuned_policy",
-    "mcts",
+    "search",
     "other_agent_sample",
     "other_agent_q_n5",
     "control_q_n5",
@@ -450,7 +450,7 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
         "test_tasks": 5,
         "test_share": 0.2,
         "dev_share": 0.2,
-        "mcts_iterations": 2,
+        "search_iterations": 2,
         "bootstrap": 100,
         "rule_tasks": 0,
     }

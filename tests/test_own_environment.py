@@ -11,7 +11,7 @@ import pytest
 from toy import Fixed
 
 from qvlib import environments, pipeline
-from qvlib.agents.mcts import search_config
+from qvlib.agents.search import search_config
 from qvlib.base import imports
 from qvlib.base.errors import QvlibError
 from qvlib.core.lockstep import lockstep
@@ -260,7 +260,7 @@ def test_the_notebook_runs(tmp_path):
         "train_tasks": 8,
         "iterations": 6,
         "test_tasks": 6,
-        "mcts_iterations": 2,
+        "search_iterations": 2,
         "bootstrap": 100,
     }
     given = [word for name, value in small.items() for word in ("-p", name, str(value))]
@@ -293,7 +293,7 @@ def test_the_notebook_runs(tmp_path):
         r"rewards: .* 0.5 before the end", shown
     )
     assert "no module 'kitchn'" in shown and "no function 'build'" in shown
-    assert all(f"| {arm} " in shown for arm in ("sample", "q_n5", "control_q_n5", "mcts"))
+    assert all(f"| {arm} " in shown for arm in ("sample", "q_n5", "control_q_n5", "search"))
     assert (
         len([line for line in (tmp_path / "kitchen.py").read_text().splitlines() if line.strip()])
         <= 65

@@ -312,7 +312,7 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
         assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial"}
+AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial", "scored"}
 RERANKED = {
     *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
     *(f"{name}_n{n}" for name in ("foreign_q", "kind_only", "within_kind") for n in (5, 10)),
@@ -326,7 +326,7 @@ def episodes(names) -> set[str]:
 def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     after_pairs = episodes({*RERANKED, "tuned_policy"})
     assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *episodes({"rft"})}
-    assert changed(dpo_epochs=7) == {"q_model", "control", "rules", "trial", *after_pairs}
+    assert changed(dpo_epochs=7) == {"q_model", "control", "rules", "trial", "scored", *after_pairs}
     assert not changed(batch_size=3, runs_dir="x", device="cuda", bootstrap=200, processes=3)
     other = episodes({"other_agent_sample", "other_agent_q_n5"})
     assert changed(other_width=64) == {"other_agent", *other}
@@ -337,11 +337,12 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
 def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(rerank_temperature=0.5) == {"trial", *episodes(RERANKED)}
     assert changed(prior_weight=0.5) == {"trial", *episodes(RERANKED)}
-    assert changed(score_rule="mean") == {"rules", "trial", *episodes(RERANKED)}
-    assert changed(mcts_iterations=7) == episodes({"mcts"})
+    assert changed(score_rule="mean") == {"rules", "trial", "scored", *episodes(RERANKED)}
+    assert changed(search_iterations=7) == {"scored", *episodes({"search"})}
+    assert episodes({"search"}) <= changed(min_margin=0.3)  # its record holds pairs
     assert changed(best_of=5) == episodes({"best_of_n"})
     every_arm = episodes(arm.name for arm in arms_of())
-    assert changed(test_skip=7) == every_arm
+    assert changed(test_skip=7) == {"scored", *every_arm}
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
     after_trees = AFTER_TREES | episodes({"rft", "tuned_policy", *RERANKED})
@@ -357,7 +358,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
         "final_backup": True,
     }
     for steering in ({name: value} for name, value in steerings.items()):
-        assert changed(**steering) == after_trees | episodes({"mcts"})
+        assert changed(**steering) == after_trees | episodes({"search"})
 
 
 class ThinkingSettings(Settings):
@@ -462,7 +463,7 @@ def test_the_command_line_lists_every_parameter_under_its_section(capsys):
         elif listed and line and not line.startswith(" "):
             section.append(line.split()[0])
     assert listed == {section: list(values.names()) for section, values in make({}).sections}
-    assert {"run", "world", "search", "estimator", "mcts", "best_of_n", "rft"} <= set(listed)
+    assert {"run", "world", "search", "estimator", "best_of_n", "rft"} <= set(listed)
 
 
 def test_the_command_line_reports_an_error_in_one_line(capsys):

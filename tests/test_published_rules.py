@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import REFUSED, Fixed, Maze, Scripted
 
-from qvlib.agents.mcts import search_config, selection
+from qvlib.agents.search import search_config, selection
 from qvlib.agents.search_rules import published_select, published_uct, select_once
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import replay

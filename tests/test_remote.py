@@ -35,7 +35,7 @@ SMALL = {
     "wandb_mode": "disabled",
     "agent": "api:shop-1",
     "iterations": 8,
-    "mcts_iterations": 6,
+    "search_iterations": 6,
     "control_shuffles": 1,
     "max_steps": 6,
     "heldout_share": 0.3,
@@ -137,7 +137,7 @@ def test_a_run_is_repeated_without_the_server(reference, tmp_path, monkeypatch):
         "q_n10",
         "tuned_policy",
         "control_q_n5",
-        "mcts",
+        "search",
     } <= arms and "likely_n5" not in arms
     assert first["arms"]["reward"].max() > 0 and asked > 50
     played, shares = first["episodes"], first["arms"].set_index("arm")["unparsable_share"]

@@ -33,7 +33,7 @@ REWARDS = {
     "oracle_n5": 0.7,
     "oracle_n10": 0.75,
     "tuned_policy": 0.4,
-    "mcts": 0.8,
+    "search": 0.8,
     "other_agent_sample": 0.4,
     "other_agent_q_n5": 0.5,
     "control_q_n5/0": 0.1,
@@ -57,7 +57,7 @@ ARMS = {
         for n in (5, 10)
     ),
     "tuned_policy",
-    "mcts",
+    "search",
     "other_agent_q_n5",
     "control_q_n5",
     "control_q_n10",
@@ -65,16 +65,25 @@ ARMS = {
 }
 
 
+SCORED = pd.DataFrame(
+    [
+        {"task": f"t{i % 10:02}", "chosen_kind": "buy", "rejected_kind": "option"}
+        | {"own": 1.0 if i % 4 else -1.0, "foreign": 0.0, "log_pi": None}
+        for i in range(40)
+    ]
+)
+
+
 def episodes(rewards=REWARDS, tasks=20):
     """Tasks two a product.
 
     Every reward is the arm's mean plus a task's own part in [-0.1, 0.1], the first a success under
-    mcts.
+    search.
     """
     rows = []
     for arm, mean in rewards.items():
         for t in range(tasks):
-            reward = 1.0 if (arm, t) == ("mcts", 0) else mean + (0.1 if t % 2 else -0.1)
+            reward = 1.0 if (arm, t) == ("search", 0) else mean + (0.1 if t % 2 else -0.1)
             rows.append(
                 {
                     "arm": arm,
@@ -144,9 +153,10 @@ def stages(monkeypatch, tmp_path):
             facts=facts.get(stage.partition("/")[0], {}),
             manifest=manifest,
             each=lambda name, sort: iter([tree, tree]),
+            table=lambda name: SCORED,
         )
 
-    for module in (numbers.episodes, numbers.origins, numbers.pairs, pipeline.pairs):
+    for module in (numbers.episodes, numbers.kinds, numbers.origins, numbers.pairs, pipeline.pairs):
         monkeypatch.setattr(module, "read_stage", read)
     monkeypatch.setattr(numbers.costs, "seconds_of", lambda stages: 1.5)  # side by side, once
     monkeypatch.setattr(
@@ -214,8 +224,8 @@ def test_unparsable_replies_are_a_share_where_there_are_any():
 
 
 def test_gap_closed():
-    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.8}) == pytest.approx(0.5)
-    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "mcts": 0.2}) is None
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "search": 0.8}) == pytest.approx(0.5)
+    assert numbers.gap_closed({"sample": 0.2, "q_n5": 0.5, "search": 0.2}) is None
 
 
 def test_the_layout_of_metrics(stages):
@@ -232,7 +242,7 @@ def test_the_layout_of_metrics(stages):
     assert found["gap_closed"] == pytest.approx(0.3 / 0.615) and found["other_agent_gain"][
         "mean"
     ] == pytest.approx(0.1)
-    assert found["arms"]["mcts"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
+    assert found["arms"]["search"]["success_rate"] == 1 / 20 and found["refused_share"] == 0.5
     assert found["preferences"]["held_out_accuracy"] == 0.75 and (
         found["environment"],
         found["groups"],
@@ -254,6 +264,10 @@ def test_the_layout_of_metrics(stages):
         "Reward of each shuffle: 0.100, 0.300; all less than with Q (0.500)."
         in sentences.verdict(found)
     )
+    assert found["search_iterations"] == 30 and "parts" not in found  # no actions were kept
+    told = found["accuracy_by_kind"]["buy against option"]
+    assert told == found["accuracy_by_kind"]["all"] and (told["own"], told["pairs"]) == (0.75, 40)
+    assert (told["foreign"], told["log_pi"], told["own_minus_log_pi"]) == (0.5, None, None)
     assert found["splits"][-1] == {
         "split": "test played",
         "tasks": 20,
@@ -264,7 +278,7 @@ def test_the_layout_of_metrics(stages):
     assert (
         cost["collecting_tokens"] == 6
         and cost["tokens"] == 6 + 10 * 20 * len(REWARDS)
-        and cost["seconds"] == 1.5 * 8
+        and cost["seconds"] == 1.5 * 9
     )
 
 
@@ -293,8 +307,9 @@ def test_tables_and_metrics_are_written(stages):
     assert (pd.read_csv(folder / "tables" / "arms.csv")["test_tasks_hash"] == "abcd1234").all()
     lines = (folder / "tables" / "summary.md").read_text().splitlines()
     assert len({len(line) for line in lines[:-2]}) == 1  # lines up
-    assert [cell.strip() for cell in lines[6].split("|")[1:3]] == ["q_n5", "0.500"]
-    assert "+150.0%" in lines[6] and "95 % of relative" in lines[0]
+    (line,) = [line for line in lines if line.startswith("| q_n5 ")]
+    assert [cell.strip() for cell in line.split("|")[1:3]] == ["q_n5", "0.500"]
+    assert "+150.0%" in line and "95 % of relative" in lines[0]
     assert "Intervals: 95 %, bootstrap over 10 products, 200 resamples" in lines[-1]
     assert "With 10 products the intervals are too narrow" in lines[-1]
 

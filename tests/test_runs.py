@@ -90,7 +90,7 @@ def test_every_stage_names_its_notebook():
     assert set(MADE_BY) == {*STAGES, "episodes"}
     for stage in make({"rule_tasks": 1, "grid": "a.yml", "rft": True}).stages():
         assert re.fullmatch(r"0[1-6]_\w+", notebook_of(stage))
-    assert notebook_of("episodes/q_n5") == notebook_of("episodes/mcts") == "05_evaluate"
+    assert notebook_of("episodes/q_n5") == notebook_of("episodes/search") == "05_evaluate"
 
 
 def test_each_arm_has_a_folder_of_its_own(params):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from qvlib.agents.mcts import selection
+from qvlib.agents.search import selection
 from qvlib.pipeline.params import make
 from qvlib.tools.bench import search_rules
 

@@ -35,7 +35,7 @@ SMALL = {
     "train_tasks": 3,
     "test_tasks": 2,
     "iterations": 6,
-    "mcts_iterations": 1,
+    "search_iterations": 1,
     "control_shuffles": 1,
     "expand_n": 3,
     "heldout_share": 0.0,
@@ -94,7 +94,7 @@ def test_a_run_with_a_real_server_is_repeated_when_the_server_is_gone(folder, tm
         first = run(make({**given, "runs_dir": str(tmp_path / "one")}))
     assert not listens(urlsplit(base_url).port)
     arms = first["arms"].set_index("arm")
-    assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "mcts"} <= set(
+    assert {"sample", "greedy", "q_n5", "q_n10", "tuned_policy", "control_q_n5", "search"} <= set(
         arms.index
     )
     assert (

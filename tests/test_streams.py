@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from toy import Maze, Scripted
 
-from qvlib.agents import mcts, sampling
+from qvlib.agents import sampling
 from qvlib.agents.best_of_n import BEST_OF_N
+from qvlib.agents.search import SEARCH
 from qvlib.core.episodes import best_episode, episode
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
@@ -36,15 +37,15 @@ def test_a_search_and_an_episode_of_a_task_share_no_draw():
 
 
 def test_the_arm_that_searches_shares_no_draw_with_the_arms_that_play():
-    params = make({"best_of": 3, "mcts_iterations": 20})
+    params = make({"best_of": 3, "search_iterations": 20})
     cast = SimpleNamespace(params=params, environment=MAZE, sampler=lambda **_: Scripted())
     drawn = {
         arm.name: keys(player.play(MAZE, TASK, 0))
-        for arm in (mcts.MCTS, sampling.SAMPLE, BEST_OF_N)
+        for arm in (SEARCH, sampling.SAMPLE, BEST_OF_N)
         for player in arm.players(cast).values()
     }
     assert drawn["sample"] < drawn["best_of_n"]  # common random numbers: its first trial
-    assert not drawn["mcts"] & drawn["best_of_n"]
+    assert not drawn["search"] & drawn["best_of_n"]
 
 
 @pytest.mark.parametrize("seed", [0, 7])

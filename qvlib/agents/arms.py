@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qvlib.agents import best_of_n, mcts, oracle, reading, reranking, rft, sampling, scripted
+from qvlib.agents import best_of_n, oracle, reading, reranking, rft, sampling, scripted, search
 from qvlib.agents.arm import KINDS, Arm, Player
 from qvlib.base.errors import QvlibError
 from qvlib.base.imports import attribute, module
@@ -36,7 +36,7 @@ ARMS: tuple[Arm, ...] = (
     oracle.ORACLE_N5,
     oracle.ORACLE_N10,
     reranking.TUNED_POLICY,
-    mcts.MCTS,
+    search.SEARCH,
     best_of_n.BEST_OF_N,
     reranking.OTHER_SAMPLE,
     reranking.OTHER_Q_N5,
@@ -44,8 +44,11 @@ ARMS: tuple[Arm, ...] = (
     reranking.CONTROL_N5,
     reranking.CONTROL_N10,
 )
-BASE, GREEDY, BOUND, MAIN = "sample", "greedy", "mcts", "q_n5"
+BASE, GREEDY, SEARCH, MAIN = "sample", "greedy", "search", "q_n5"
 """The arms that sentences compare: one sample, greedy decoding, search, the method."""
+
+FORMER = {"mcts": "search"}
+"""Names of arms in older results -> what they are called now."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,59}")
 
@@ -91,4 +94,4 @@ def _after(arms: Sequence[Arm], own: Arm) -> int:
     return max(near or kin) + 1
 
 
-__all__ = ["ARMS", "BASE", "BOUND", "GREEDY", "MAIN", "Arm", "Player", "arms_of"]
+__all__ = ["ARMS", "BASE", "FORMER", "GREEDY", "MAIN", "SEARCH", "Arm", "Player", "arms_of"]

@@ -92,8 +92,9 @@ def _choice(state: State, best: Proposal) -> dict[str, Any]:
 
 
 def tree_episode(tree: Tree) -> dict[str, Any]:
-    """The record of a searched task: the best terminal reward found, with all the search's cost."""
-    return Episode(tree.task, tree.root.best_reward, True, (), tree.cost).record()
+    """The record of a searched task: the best episode found, with all the search's cost."""
+    best = tree.best_actions
+    return Episode(tree.task, tree.root.best_reward, True, best, tree.cost).record()
 
 
 def replay(environment: Environment, task: Task, actions: Iterable[str]) -> State:

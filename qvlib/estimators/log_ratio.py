@@ -57,3 +57,18 @@ class LogRatio:
                 row: math.exp(values.mean()) for row, values in zip(batch, tokens, strict=True)
             }
         return [[scores[p, r] for r in rs] for p, rs in zip(prompts, replies, strict=True)]
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """What an agent knows without Q: its own log-probability of the action as a reply, nats."""
+
+    model: LocalModel
+
+    def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
+        prompts = self.model.prompts(states)
+        replies = [
+            [self.model.action_ids(prompt, action) for action in candidates]
+            for (prompt, _), candidates in zip(prompts, actions, strict=True)
+        ]
+        return self.model.log_probs([ids for _, ids in prompts], replies)

@@ -1,6 +1,7 @@
 """The stages of a run: each reads the stages before it, works in its own folder, and resumes.
 
-data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes, a folder an arm.
+data -> agent -> trees -> pairs -> Q model (and controls), RFT agent -> episodes, a folder an arm ->
+scored pairs of the test tasks.
 A notebook calls ``until`` and looks.
 """
 
@@ -12,6 +13,7 @@ from qvlib.pipeline.pairs import load_pairs, load_trees, make_pairs
 from qvlib.pipeline.params import Params, load, make
 from qvlib.pipeline.q import train_q
 from qvlib.pipeline.rft import train_rft
+from qvlib.pipeline.scored import score_pairs
 from qvlib.pipeline.trees import collect
 from qvlib.pipeline.trials import RULES, rule_names, rules_of, try_cell, try_rules
 from qvlib.pipeline.until import Run, until
@@ -35,6 +37,7 @@ __all__ = [
     "prepare_data",
     "rule_names",
     "rules_of",
+    "score_pairs",
     "split_row",
     "train_agents",
     "train_q",

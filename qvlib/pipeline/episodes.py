@@ -16,6 +16,7 @@ from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders, split_row
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.rft import train_rft
+from qvlib.pipeline.scored import score_pairs
 from qvlib.pipeline.work import part_count, workers
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
@@ -27,13 +28,15 @@ def play(run: Params | Context) -> list[Stage]:
     """Play every arm of each chain on the test tasks; gives the first chain's folders, one an arm.
 
     ``episodes/<arm>`` holds ``episodes.jsonl``, a line an episode, then ``episodes.parquet``. What
-    an arm builds on and only it needs, such as the agent of ``rft``, is made first.
+    an arm builds on and only it needs, such as the agent of ``rft``, is made first. Last the pairs
+    that the arm ``search`` found are scored, see ``score_pairs``.
     """
     context = context_of(run)
     if any("rft" in arm.needs for arm in context.params.arms()):
         train_rft(context)
     for chain in chains(context):
         play_arms(chain, chain.params.arms())
+    score_pairs(context)
     first = context.params.each_seed()[0]
     return [read_stage(first, f"{EPISODES}{arm.name}") for arm in first.arms()]
 

@@ -50,12 +50,15 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rft": ("trees",),
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
+    "scored": ("q_model", "episodes/search"),
 }
 EPISODES = "episodes/"
 PER_ROUND = ("trees", "pairs", "q_model")
 """The stages that each round of collecting has."""
 ON_DEV = ("rules", "trial")
 """The stages that play dev tasks: ablations."""
+AFTER_EPISODES = (*ON_DEV, "scored")
+"""The stages that come last: ablations, and what the Q model says of pairs of test tasks."""
 DEFAULT_ENVIRONMENT = "webshop"
 COLDEST = 1e-6
 """The lowest temperature that scores are divided by."""
@@ -264,6 +267,12 @@ class SearchSettings(Settings):
 
     train_tasks: int = setting(120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
     iterations: int = setting(30, "MCTS iterations per task (paper: 30)", ge=1)
+    search_iterations: int = setting(
+        30,
+        "iterations of the arm search at test time, with the environment",
+        decides="episodes/search",
+        ge=1,
+    )
     rounds: int = setting(
         1,
         "rounds of collecting; from the second on by the agent reranked with the Q model of "
@@ -345,10 +354,13 @@ class PairSettings(Settings):
         "best_value_path = along the highest values; all_nodes = at every node; all_siblings = "
         "every two siblings",
     )
-    min_margin: float = setting(0.05, "least difference of the two values", ge=0)
+    min_margin: float = setting(
+        0.05, "least difference of the two values", decides=("pairs", "siblings"), ge=0
+    )
     min_visits: int = setting(
         1,
         "least visits of both siblings; 0 = along best_path unvisited ones too (paper's code)",
+        decides=("pairs", "siblings"),
         ge=0,
     )
     heldout_share: float = setting(
@@ -529,6 +541,8 @@ class Params:
         if stage.startswith(EPISODES) and arm.origin:
             # Another module's arm of the same name is another arm, and so is one that was edited.
             fields |= {"arm": arm.origin, "arm sha256": arm.sha256}
+        if stage == "scored":  # by what an estimator's settings change in its scores
+            fields |= self.estimator.deciding("rerank")
         if stage == "q_model":
             sources = estimators.estimator_of(self.q_model.estimator).sources
             fields |= {f"{file} sha256": sha256 for file, sha256 in sources.items()}
@@ -566,7 +580,7 @@ class Params:
         }
         played = [f"{EPISODES}{arm.name}" for arm in self.arms()]
         fixed = [stage for stage in STAGES if optional.get(stage, True)]
-        last = [stage for stage in fixed if stage in ON_DEV]
+        last = [stage for stage in fixed if stage in AFTER_EPISODES]
         return (*(stage for stage in fixed if stage not in last), *played, *last)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:

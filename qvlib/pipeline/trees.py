@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from qvlib.agents.mcts import search_config, selection
+from qvlib.agents.search import search_config, selection
 from qvlib.base.executors.processes import slices
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import search

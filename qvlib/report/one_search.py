@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from qvlib.agents.mcts import search_config, selection
+from qvlib.agents.search import search_config, selection
 from qvlib.base import markup
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import Node, Select, search

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from qvlib.agents.arms import FORMER
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
 
@@ -38,7 +39,7 @@ def url(path: Path, base: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON file of a run.
+    """A JSON file of a run; arms are called as they are now, whatever older ones were.
 
     Raises:
         QvlibError: it is not readable, or holds no mapping.
@@ -54,6 +55,9 @@ def read(path: Path) -> dict[str, Any]:
         raise QvlibError(
             f"{display_path(path)} is not a mapping; run notebooks/07_report.ipynb again"
         )
+    for table in {"arms", "gains", "gains_over_greedy"} & value.keys():
+        if isinstance(value[table], dict):
+            value[table] = {FORMER.get(arm, arm): row for arm, row in value[table].items()}
     return value
 
 

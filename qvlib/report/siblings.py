@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from qvlib import pipeline
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import is_held_out
 from qvlib.core.trees import children_by_parent, paths
-from qvlib.core.types import Environment, QModel
+from qvlib.core.types import Environment, QModel, State
+from qvlib.environments.world import verb
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 from qvlib.report.intervals import share_interval
@@ -31,11 +32,13 @@ def score(
     q_model: QModel,
     trees: Sequence[Mapping[str, Any]],
     min_visits: int,
+    kind: Callable[[State, str], str] = verb,
 ) -> pd.DataFrame:
     """Sibling actions with at least ``min_visits`` visits: their value and Q.
 
     Each also less their state's mean, since Q compares actions of one state only. One row an
-    action: task, node (the parent), depth, action, visits, value, q, value_centred, q_centred.
+    action: task, node (the parent), depth, action, kind, visits, value, q, value_centred,
+    q_centred. kind: what the world calls an action in its state.
     """
     tasks = {t.id: t for split in ("train", "dev", "test") for t in environment.tasks(split)}
     states, groups = [], []
@@ -47,11 +50,11 @@ def score(
                 states.append(replay(environment, tasks[tree["task"]], path[parent]))
                 groups.append((tree["task"], parent, siblings))
     scores = q_model.score(states, [[s["action"] for s in siblings] for _, _, siblings in groups])
-    columns = ["task", "node", "depth", "action", "visits", "value", "q"]
+    columns = ["task", "node", "depth", "action", "kind", "visits", "value", "q"]
     table = pd.DataFrame(
         [
-            (task, parent, s["depth"], s["action"], s["visits"], s["value"], q)
-            for (task, parent, siblings), qs in zip(groups, scores, strict=True)
+            (*of, s["depth"], s["action"], kind(state, s["action"]), s["visits"], s["value"], q)
+            for (*of, siblings), state, qs in zip(groups, states, scores, strict=True)
             for s, q in zip(siblings, qs, strict=True)
         ],
         columns=columns,
@@ -88,4 +91,4 @@ def score_held_out(context: Context) -> pd.DataFrame:
     """``score`` of the run's Q model on the trees that were held out of its training."""
     trees = held_out_trees(context.params)
     least = context.params.pairs.min_visits
-    return score(context.environment, context.q_model(), trees, least)
+    return score(context.environment, context.q_model(), trees, least, context.world.kind)

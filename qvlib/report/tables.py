@@ -43,8 +43,12 @@ def write_tables(context: Context, params: Params | None = None) -> dict[str, pd
     failed = numbers.failures(context, params)
     if failed:
         written["failures"] = failed[0]
+    reached = numbers.parts(params, context)
+    if reached:
+        written["parts"] = numbers.parts_table(reached)
     display = {
         "arms": display_arms,
+        "parts": display_parts,
         "gains": display_gains,
         "gains_over_greedy": display_gains,
         "failures": display_failures,
@@ -210,6 +214,31 @@ def display_failures(table: pd.DataFrame) -> pd.DataFrame:
         if name not in ("arm", "episodes", *scores)
     }
     return pd.DataFrame({"arm": table["arm"], "episodes": table["episodes"], **scores, **shares})
+
+
+def display_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """``numbers.parts_table`` rounded, for reading: mean shares of the parts of the reward."""
+    shares = {name: table[name].map(SHARE) for name in table.columns if name != "arm"}
+    return pd.DataFrame({"arm": table["arm"], **shares})
+
+
+def display_kinds(table: pd.DataFrame) -> pd.DataFrame:
+    """``numbers.kind_table`` rounded, for reading; what a server does not tell is empty."""
+    display = table[["kind", "pairs", "tasks"]].copy()
+    names = {"own": "Q", "foreign": "foreign instruction", "log_pi": "log π"}
+    for way, name in names.items():
+        display[name] = _with_bounds(table, way, ".2f")
+    for rival in ("foreign", "log_pi"):
+        display[f"Q less {names[rival]}"] = _with_bounds(table, f"minus_{rival}", "+.2f")
+    return display
+
+
+def _with_bounds(table: pd.DataFrame, name: str, form: str) -> list[str]:
+    columns = (table[column] for column in (name, f"{name}_low", f"{name}_high"))
+    return [
+        "" if pd.isna(value) else f"{value:{form}} {interval(low, high, form)}"
+        for value, low, high in zip(*columns, strict=True)
+    ]
 
 
 def caption(params: Params) -> str:

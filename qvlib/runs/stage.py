@@ -64,6 +64,7 @@ MADE_BY = {
     "episodes": ("episodes are not played", "05_evaluate"),
     "rules": ("the scoring rules are not tried", "06_ablations"),
     "trial": ("the cell of the grid is not tried", "06_ablations"),
+    "scored": ("the pairs of the test tasks are not scored", "05_evaluate"),
 }
 
 

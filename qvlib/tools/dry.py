@@ -70,7 +70,7 @@ CHANGES = {
     "rounds": 1,
     "test_tasks": 2,
     "test_skip": 0,
-    "mcts_iterations": 2,
+    "search_iterations": 2,
     "control_shuffles": 1,
     "heldout_share": 0.4,
     # Random models earn nothing: what is refused is told from what is cut off.

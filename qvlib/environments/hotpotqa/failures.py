@@ -74,7 +74,7 @@ def table(environment: HotPotQA, records: Iterable[Mapping[str, Any]]) -> pd.Dat
     """One row an arm, in the records' order: exact match, F1 and the share of each kind of end.
 
     records: ``arm``, ``task`` and ``actions`` of test episodes; the part of an arm's name after a
-    slash does not count. An arm whose actions were not kept (``mcts``) is left out.
+    slash does not count. An arm whose actions were not kept (``search`` of older runs) is left out.
     """
     import pandas as pd
 

@@ -6,6 +6,7 @@ What they compare is told apart by shape and shade, not by colour alone.
 from qvlib.report.figures.arms import gains, reward_by_arm
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
 from qvlib.report.figures.examples import pair_loss, root_value
+from qvlib.report.figures.kinds import accuracy_by_kind
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
 from qvlib.report.figures.reads import reads
 from qvlib.report.figures.search import nodes_by_depth, pairs_by_depth
@@ -17,6 +18,7 @@ __all__ = [
     "DPI",
     "GREY",
     "ORANGE",
+    "accuracy_by_kind",
     "calibration",
     "cloning",
     "gains",

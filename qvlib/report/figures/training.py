@@ -13,6 +13,15 @@ from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, pane
 from qvlib.report.formats import with_unit
 
 BINS = 8  # of equally many sibling actions
+KINDS = (
+    (BLUE, "o"),
+    (ORANGE, "^"),
+    ("#009E73", "s"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+)
+"""Colour and marker of each kind of action, the commonest first."""
 OF_DPO = {"loss", "margin", "accuracy", "log_prob_chosen", "log_prob_rejected"}
 
 
@@ -95,19 +104,27 @@ def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
 def calibration(siblings: pd.DataFrame, unit: str = "") -> Figure:
     """Q against the MCTS value of sibling actions, both less their state's mean.
 
-    Takes ``siblings.score``. unit: of Q.
+    Each kind of action has a colour and a marker of its own, where the table tells ``kind``; those
+    beyond the ``KINDS`` commonest share one. Takes ``siblings.score``. unit: of Q.
     """
-    figure, (axes,) = panels(1, 1, (5.2, 3.4))
-    value, q = siblings["value_centred"], siblings["q_centred"]
-    axes.scatter(value, q, s=7, color=GREY, alpha=0.35, linewidths=0, label="an action")
+    figure, (axes,) = panels(1, 1, (6.8 if "kind" in siblings else 5.2, 3.4))
+    value = siblings["value_centred"]
+    _actions(axes, siblings)
     if value.nunique() > BINS:
         cut = pd.qcut(value, BINS, duplicates="drop")
         grouped = siblings.groupby(cut, observed=True)
         mean, error = grouped["q_centred"].mean(), 1.96 * grouped["q_centred"].sem()
         axes.errorbar(
-            grouped["value_centred"].mean(), mean, yerr=error, label="mean of a bin, 95 %", **LINE
+            grouped["value_centred"].mean(),
+            mean,
+            yerr=error,
+            label="mean of a bin, 95 %",
+            **LINE | {"color": DARK},
         )
-        axes.legend(frameon=False, fontsize=8)
+    if value.nunique() > BINS or "kind" in siblings:
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), markerscale=1.2
+        )
     axes.axhline(0, color=DARK, linewidth=0.6)
     axes.axvline(0, color=DARK, linewidth=0.6)
     label(
@@ -117,6 +134,29 @@ def calibration(siblings: pd.DataFrame, unit: str = "") -> Figure:
         with_unit("Q less the siblings' mean", unit),
     )
     return figure
+
+
+def _actions(axes: Axes, siblings: pd.DataFrame) -> None:
+    """Each action as a dot, by its kind where that is told."""
+    if "kind" not in siblings:
+        parts = [("an action", siblings)]
+    else:
+        common = list(siblings["kind"].value_counts().index[: len(KINDS)])
+        parts = [(kind, siblings[siblings["kind"] == kind]) for kind in common]
+        parts += [("other kinds", siblings[~siblings["kind"].isin(common)])]
+    styles = [*KINDS[: len(parts) - 1], (GREY, "o")]
+    for (name, part), (colour, marker) in zip(parts, styles, strict=True):
+        if len(part):
+            axes.scatter(
+                part["value_centred"],
+                part["q_centred"],
+                s=12 if "kind" in siblings else 7,
+                color=colour,
+                marker=marker,
+                alpha=0.6,
+                linewidths=0,
+                label=f"{name} ({len(part):,})",
+            )
 
 
 def _curve(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from qvlib.agents.arms import BASE, BOUND, GREEDY, MAIN
+from qvlib.agents.arms import BASE, GREEDY, MAIN, SEARCH
 from qvlib.core.statistics import compare, mean_interval
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
@@ -48,14 +48,14 @@ def others(params: Params) -> dict[str, str]:
 
 
 def seed_table(params: Params) -> pd.DataFrame:
-    """One row a chain: mean reward of the main arms, its controls and bound.
+    """One row a chain: mean reward of the main arms, its controls and search.
 
     And the gains relative to the chain's own sample.
     """
     rows = load_by_task(params)
     arms = [
         arm
-        for arm in (BASE, GREEDY, MAIN, "q_n10", "control_q_n5", "control_q_n10", BOUND)
+        for arm in (BASE, GREEDY, MAIN, "q_n10", "control_q_n5", "control_q_n10", SEARCH)
         if arm in set(rows["arm"])
     ]
     table = rows.pivot_table(index="seed", columns="arm", values="reward")[arms]
@@ -132,11 +132,11 @@ def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.Dat
 
 
 def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
-    """(Q-reranked - sample) / (MCTS - sample).
+    """(Q-reranked - sample) / (search - sample).
 
     The share of the way to searching with the environment; None where there is no way.
     """
-    gap = means[BOUND] - means[BASE]
+    gap = means[SEARCH] - means[BASE]
     return float((means[arm] - means[BASE]) / gap) if gap > 0 else None
 
 

@@ -16,6 +16,7 @@ from qvlib.environments import names_of
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
 from qvlib.report.numbers.against import against, difference, reads
+from qvlib.report.numbers.by_part import parts
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     load_by_task,
@@ -23,6 +24,7 @@ from qvlib.report.numbers.episodes import (
     shuffle_means,
 )
 from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_table
+from qvlib.report.numbers.kinds import accuracy_by_kind
 from qvlib.report.numbers.null import null
 from qvlib.report.numbers.origins import split_table
 from qvlib.report.numbers.pairs import preferences
@@ -35,8 +37,10 @@ def metrics(params: Params) -> dict[str, Any]:
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
     that agent's own sample, ``other_agent_against_foreign``; ``primary``, the comparison named
     beforehand, and its ``primary_difference``; ``against`` (the method minus each rival) and
-    ``reads``; ``null``; ``control_shuffles`` (mean reward of each shuffle); ``gap_closed``;
-    preference accuracy on held-out pairs; splits; ``cost`` in totals.
+    ``reads``; ``null``; ``control_shuffles`` (mean reward of each shuffle); ``search_iterations``
+    of the arm ``search`` and ``gap_closed`` towards it; ``accuracy_by_kind`` on pairs of test
+    tasks, and preference accuracy on held-out pairs; ``parts`` of the reward, where it has any;
+    splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
     arms = arm_rows(rows, params.run.bootstrap)
@@ -64,11 +68,14 @@ def metrics(params: Params) -> dict[str, Any]:
         "reads": reads(differences),
         "null": null(rows, params.run.bootstrap),
         "control_shuffles": shuffle_means(params),
+        "search_iterations": params.search.search_iterations,
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),
         "by_seed": seed_table(params).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
         "preferences": preferences(params),
+        "accuracy_by_kind": accuracy_by_kind(params),
+        **({"parts": reached} if (reached := parts(params)) else {}),
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }

@@ -142,7 +142,7 @@ def steady(start: float, workers: list[list[Part]]) -> Measured:
 
 def search_part(params: Any, number: int) -> Iterator[tuple[int, Any]]:
     """The work: yields (number, tree) for each tree, and last (number, what was spent)."""
-    from qvlib.agents.mcts import search_config, selection
+    from qvlib.agents.search import search_config, selection
     from qvlib.core.lockstep import lockstep
     from qvlib.core.mcts import search
     from qvlib.core.trees import tree_record

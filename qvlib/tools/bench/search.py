@@ -114,7 +114,7 @@ class Bench:
     """The agent, environment and search of ``params/quick.yml``, and all prompts that were met."""
 
     def __init__(self) -> None:
-        from qvlib.agents.mcts import search_config, selection
+        from qvlib.agents.search import search_config, selection
         from qvlib.pipeline import context_of, make
 
         self.params = make({})

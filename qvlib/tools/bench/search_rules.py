@@ -98,7 +98,7 @@ def searched(
     seed: int,
 ) -> list[Searched]:
     """Search every task with some settings changed."""
-    from qvlib.agents.mcts import search_config, selection
+    from qvlib.agents.search import search_config, selection
     from qvlib.core.lockstep import lockstep
     from qvlib.core.mcts import search
     from qvlib.core.preferences import build_pairs

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qvlib.agents.arms import FORMER
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path, resolve
 from qvlib.core.preferences import least_visits
@@ -27,11 +28,11 @@ class Work:
 class Measured:
     """What a finished run has counted.
 
-    search: collecting a tree. arms: by name, ``mcts`` among them. iterations, arm_iterations: of
-    the two searches. best_of: episodes of ``best_of_n``. refused: share of the draws that were
-    dropped and drawn again, where it ``filtered`` them. pairs: a tree, by the rule ``rule``.
-    prompt, reply: tokens of a prompt and of a reply in arm ``greedy``. speed: tokens a second of
-    its agent in collecting.
+    search: collecting a tree. arms: by name as they are called now, ``search`` among them.
+    iterations, arm_iterations: of the two searches. best_of: episodes of ``best_of_n``. refused:
+    share of the draws that were dropped and drawn again, where it ``filtered`` them. pairs: a
+    tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm ``greedy``.
+    speed: tokens a second of its agent in collecting.
     """
 
     name: str
@@ -87,9 +88,11 @@ def measured(folder: str | Path, params: Params) -> Measured:
             environment=given["environment"],
             agent=given["agent"],
             search=work(collecting),
-            arms={name: work(row) for name, row in arms.items()},
+            arms={FORMER.get(name, name): work(row) for name, row in arms.items()},
             iterations=given["iterations"],
-            arm_iterations=given["mcts_iterations"],
+            arm_iterations=given[
+                "search_iterations" if "search_iterations" in given else "mcts_iterations"
+            ],
             expand_n=given["expand_n"],
             refused=arms["sample"]["refused_share"],
             pairs=pairs,

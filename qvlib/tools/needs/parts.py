@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import comb
 
 from qvlib.agents.arm import CONTROL, RERANKED, Arm
 from qvlib.agents.best_of_n import BEST_OF_N
-from qvlib.agents.mcts import MCTS
 from qvlib.agents.reading import SCORED
 from qvlib.agents.reranking import TUNED_POLICY
 from qvlib.agents.scripted import SCRIPTED
+from qvlib.agents.search import SEARCH
 from qvlib.base.errors import QvlibError
 from qvlib.models.names import is_remote
 from qvlib.pipeline.params import Params
+from qvlib.pipeline.scored import MOST
 from qvlib.tools.needs.counts import Measured, Work
 from qvlib.tools.needs.gpu_memory import training
 from qvlib.tools.needs.prompts import Lengths
@@ -60,7 +62,22 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
             continue
         scored = arm.kind in (RERANKED, CONTROL) or arm in SCORED
         rows.append(_part(part, arm.sampled or "agent", tasks, work, length, params, scored))
+    rows.append(_scoring(params, length))
     return rows
+
+
+def _scoring(params: Params, length: Lengths) -> Tokens:
+    """Scoring pairs of test tasks: at most as many as the trees of the arm ``search`` can give.
+
+    The Q model and its reference read each state and both actions under its own and under another
+    task's instruction, and the agent once, where no server hides what it finds likely.
+    """
+    tasks = params.evaluation.test_tasks * params.run.seeds
+    grown = comb(params.search.expand_n, 2) * params.search.search_iterations  # pairs of a tree
+    pairs = min(MOST * params.run.seeds, tasks * grown)
+    passes = 4 if is_remote(params.agent.agent) else 5
+    read = pairs * passes * (length.prompt + 2 * length.action)
+    return Tokens("scoring pairs", "q_base", tasks, q=read)
 
 
 def _arm(arm: Arm, run: Measured, params: Params) -> Work:
@@ -80,8 +97,8 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
             f"results {run.name!r} have no arm {name!r}; give other results with --from"
         )
     work = run.arms.get(name) or run.arms[other[name]]
-    if arm is MCTS:
-        return _scaled(work, run, params, run.arm_iterations, params.mcts.mcts_iterations)
+    if arm is SEARCH:
+        return _scaled(work, run, params, run.arm_iterations, params.search.search_iterations)
     if arm is BEST_OF_N:  # whole episodes, each as long as those of the run
         redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
         longer = (

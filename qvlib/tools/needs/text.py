@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qvlib.pipeline.params import Params
+from qvlib.pipeline.scored import MOST
 from qvlib.report.formats import millions
 from qvlib.tools.needs import gpu_memory
 from qvlib.tools.needs.counts import Measured
@@ -105,13 +106,15 @@ def _notes(
         "framework itself takes is not counted",
         f"steps, prompts and replies a task: results {run.name} ({run.environment}, agent "
         f"{run.agent}{other}), its searches of {run.iterations} and {run.arm_iterations} "
-        f"iterations stretched to {params.search.iterations} and {params.mcts.mcts_iterations}, "
-        "as often ended by a success; a prompt and a reply there are as long as in its arm greedy",
+        f"iterations stretched to {params.search.iterations} and "
+        f"{params.search.search_iterations}, as often ended by a success; "
+        "a prompt and a reply there are as long as in its arm greedy",
         *length.origin,
         f"{run.pairs:.2f} pairs a tree, in that run by the rule {run.rule}"
         + ("" if run.rule == params.pairs.pairs else f" (this file: {params.pairs.pairs})"),
         "Q's tokens: what the Q model and its reference read; in training, a pass forward, twice "
-        "that backward, and the reference once",
+        "that backward, and the reference once; in scoring pairs of test tasks, at most "
+        f"{MOST:,} a chain, both under each of two instructions, and the agent's own model once",
     ]
     if run.filtered and not params.sampling.filter_actions:
         notes.insert(

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
 from qvlib.agents.arm import OTHER, Cast, Player, arm
 from qvlib.agents.search_rules import published_select, published_uct, select_once
-from qvlib.base.settings import Settings, setting
 from qvlib.core.episodes import tree_episode
-from qvlib.core.mcts import SearchConfig, Select, search, uct, uct_select
+from qvlib.core.mcts import SearchConfig, Select, Tree, search, uct, uct_select
+from qvlib.core.preferences import build_pairs
+from qvlib.core.trees import tree_record
 from qvlib.core.types import Environment, Job, Task
-
-
-class MctsSettings(Settings):
-    """Search at test time."""
-
-    stage: ClassVar[str | None] = "episodes/mcts"
-
-    mcts_iterations: int = setting(10, "iterations of search at test time", ge=1)
 
 
 def search_config(settings: Any, iterations: int | None = None) -> SearchConfig:
@@ -36,20 +29,32 @@ def selection(settings: Any) -> Select:
 
 def _player(cast: Cast) -> Player:
     settings = cast.params.search
-    config = search_config(settings, cast.params.mcts.mcts_iterations)
+    config = search_config(settings, settings.search_iterations)
     select = selection(settings)
 
     def play(environment: Environment, task: Task, seed: int) -> Job[dict[str, Any]]:
-        return tree_episode((yield from search(environment, task, config, seed, select=select)))
+        tree = yield from search(environment, task, config, seed, select=select)
+        return tree_episode(tree) | {"pairs": siblings(tree, cast.params.pairs)}
 
     return Player(cast.sampler(), play)
 
 
-MCTS = arm(
-    "mcts",
+def siblings(tree: Tree, rule: Any) -> list[dict[str, Any]]:
+    """Every two siblings of a tree whose margin and visits a run's pairs must have, as records.
+
+    rule: its ``min_margin`` and ``min_visits``. Of a test task they are pairs that no Q model was
+    trained on.
+    """
+    found = build_pairs([tree_record(tree)], "all_siblings", rule.min_margin, rule.min_visits)
+    records = (pair.record() for pair in found)
+    return [{k: v for k, v in record.items() if k not in ("task", "node")} for record in records]
+
+
+SEARCH = arm(
+    "search",
     OTHER,
-    "search with the environment at test time, best episode found: it may undo, so it is no agent",
+    "search with the environment, search_iterations iterations a task, best episode found: it may "
+    "undo, so it is no agent",
     _player,
-    decided_by=("search",),
-    settings=MctsSettings,
+    decided_by=("search", "siblings"),
 )

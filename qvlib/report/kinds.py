@@ -1,0 +1,48 @@
+"""Sentences about what Q orders rightly, computed from ``numbers.accuracy_by_kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qvlib.report.formats import interval
+
+NONE = "The searches of the test tasks give no pairs in a run this small."
+
+
+def said(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line a kind of pair, Markdown: how often Q is right, and what of it is reading.
+
+    A verdict stands only where its interval tells: Q against a coin, against another task's
+    instruction, against the agent's own log-probability.
+    """
+    if not found:
+        return NONE
+    return "\n".join(f"- **{kind}**: {_line(told)}" for kind, told in found.items())
+
+
+def _line(told: Mapping[str, Any]) -> str:
+    pairs, tasks = f"{told['pairs']:,} pairs", f"{told['tasks']:,} task{'s' * (told['tasks'] != 1)}"
+    if told["own"] is None:
+        return f"{pairs} of {tasks}; not every one has a Q."
+    low, high = told["ci95"]
+    coin = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else ""
+    parts = [
+        f"of {pairs} ({tasks}) Q orders {told['own']:.0%} {interval(low, high, '.0%')} rightly, "
+        f"{coin or 'not shown to be other than a coin'}",
+        _less("another task's instruction", told["own_minus_foreign"], "the instruction is read"),
+        _less("the agent's own log π", told["own_minus_log_pi"], "it adds to what the agent knew"),
+    ]
+    return "; ".join(filter(None, parts)) + "."
+
+
+def _less(rival: str, difference: Mapping[str, Any] | None, where_more: str) -> str:
+    """Q less a rival, and what follows; "" where the rival is not known."""
+    if difference is None:
+        return ""
+    low, high = difference["ci95"]
+    if low > 0:
+        verdict = where_more
+    else:
+        verdict = "it is worse" if high < 0 else "no difference is shown"
+    return f"less {rival} {difference['mean']:+.2f} {interval(low, high, '+.2f')}, {verdict}"
