@@ -21,7 +21,6 @@ from qvlib.report.results_files import (
     read,
     read_metrics,
     runs,
-    shown_arms,
     url,
 )
 from qvlib.report.run_page import gain_cells, paired, table
@@ -100,7 +99,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
 def _headline(
     metrics: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path, root: Path
 ) -> str:
-    played = shown_arms(metrics)
+    played = metrics["arms"]
     arms = {arm: played[arm] for names in ARMS for arm in names if arm in played}
     tasks = next(iter(arms.values()))["tasks"]
     seeds, groups = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +13,6 @@ from qvlib.base.paths import display_path
 
 RANK = ("full", "quick", "ablations", "webshop-small")
 PLUMBING = "smoke"
-OLD_SEARCH, SEARCH = "mcts", "search"  # what the arm that searches was called, and is
 
 
 def runs(folder: Path) -> list[Path]:
@@ -64,17 +62,13 @@ def read(path: Path) -> dict[str, Any]:
 def read_metrics(run: Path) -> dict[str, Any]:
     """``metrics.json`` of a run's folder, with what older runs tell under another name.
 
-    Their arm ``mcts`` is also there as ``search``, ``search_iterations`` comes from the parameters
-    that the manifest holds, and ``chains`` from the seeds. What a run does not tell is left out.
+    ``search_iterations`` comes from the parameters that the manifest holds, and ``chains`` from
+    the seeds. What a run does not tell is left out.
 
     Raises:
         QvlibError: a file is not readable, or holds no mapping.
     """
     metrics = read(run / "metrics.json")
-    for part in ("arms", "gains", "gains_over_greedy"):
-        entries = metrics.get(part)
-        if isinstance(entries, dict) and OLD_SEARCH in entries:
-            entries.setdefault(SEARCH, entries[OLD_SEARCH])
     manifest = run / "manifest.json"
     given = read(manifest).get("parameters") if manifest.exists() else None
     if isinstance(given, dict):
@@ -85,13 +79,3 @@ def read_metrics(run: Path) -> dict[str, Any]:
             metrics.setdefault("environment", given["environment"])
     metrics.setdefault("chains", len(metrics.get("seeds") or [0]))
     return metrics
-
-
-def shown_arms(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The arms of ``read_metrics`` by name, each once, in the order of the run."""
-    arms = metrics["arms"]
-    return {
-        SEARCH if name == OLD_SEARCH else name: row
-        for name, row in arms.items()
-        if name != SEARCH or OLD_SEARCH not in arms
-    }

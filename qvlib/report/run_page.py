@@ -13,7 +13,7 @@ from qvlib.base.paths import display_path
 from qvlib.base.terminal import format_duration
 from qvlib.report import sentences
 from qvlib.report.formats import difference, interval, number, relative, signed
-from qvlib.report.results_files import PLUMBING, is_plumbing, read, read_metrics, shown_arms, url
+from qvlib.report.results_files import PLUMBING, is_plumbing, read, read_metrics, url
 from qvlib.runs.provenance import commits_since
 
 CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
@@ -150,7 +150,7 @@ def _claims(metrics: Mapping[str, Any]) -> list[str]:
 def _arms(metrics: Mapping[str, Any]) -> str:
     gains, over_greedy = metrics.get("gains", {}), metrics.get("gains_over_greedy", {})
     rows = []
-    for arm, row in shown_arms(metrics).items():
+    for arm, row in metrics["arms"].items():
         gain, greedy = gains.get(arm), over_greedy.get(arm)
         if arm.startswith("other_agent"):  # its gain is over its own sample, and stands above
             gain = greedy = None
