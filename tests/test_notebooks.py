@@ -49,6 +49,7 @@ ARMS = {
     "search",
     "other_agent_sample",
     "other_agent_q_n5",
+    "other_agent_foreign_q_n5",
     "control_q_n5",
     "control_q_n10",
 }

@@ -315,6 +315,7 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
 AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial", "scored"}
 RERANKED = {
     *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
+    "other_agent_foreign_q_n5",
     *(f"{name}_n{n}" for name in ("foreign_q", "kind_only", "within_kind") for n in (5, 10)),
 }
 
@@ -328,7 +329,7 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *episodes({"rft"})}
     assert changed(dpo_epochs=7) == {"q_model", "control", "rules", "trial", "scored", *after_pairs}
     assert not changed(batch_size=3, runs_dir="x", device="cuda", bootstrap=200, processes=3)
-    other = episodes({"other_agent_sample", "other_agent_q_n5"})
+    other = episodes({"other_agent_sample", "other_agent_q_n5", "other_agent_foreign_q_n5"})
     assert changed(other_width=64) == {"other_agent", *other}
     assert "other_agent" in changed(agent_layers=1)
     assert changed(seed=1) == changed(max_steps=3) - {"data"} == set(digests(make({}))) - {"data"}

@@ -82,7 +82,14 @@ def test_the_oracle_tries_in_the_environment():
 def rows(**rewards):
     return pd.DataFrame(
         [
-            {"arm": arm, "seed": 0, "task": f"t{i}", "group": f"g{i}", "reward": reward(i)}
+            {
+                "arm": arm,
+                "seed": 0,
+                "chain": 0,
+                "task": f"t{i}",
+                "group": f"g{i}",
+                "reward": reward(i),
+            }
             for arm, reward in rewards.items()
             for i in range(40)
         ]

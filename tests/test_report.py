@@ -36,6 +36,7 @@ REWARDS = {
     "search": 0.8,
     "other_agent_sample": 0.4,
     "other_agent_q_n5": 0.5,
+    "other_agent_foreign_q_n5": 0.45,
     "control_q_n5/0": 0.1,
     "control_q_n5/1": 0.3,
     "control_q_n10/0": 0.2,
@@ -59,6 +60,7 @@ ARMS = {
     "tuned_policy",
     "search",
     "other_agent_q_n5",
+    "other_agent_foreign_q_n5",
     "control_q_n5",
     "control_q_n10",
     "other_agent_sample",
@@ -167,14 +169,13 @@ def stages(monkeypatch, tmp_path):
     return make({"name": "known", "results_dir": str(tmp_path / "results"), "bootstrap": 200})
 
 
-def test_shuffles_are_averaged_before_tasks():
-    rows = numbers.by_task(episodes()).set_index(["arm", "task"])
-    assert rows.loc[("control_q_n5", "t01"), "reward"] == pytest.approx((0.2 + 0.4) / 2)
-    assert (
-        rows.loc[("control_q_n5", "t01"), "shuffles"] == 2
-        and rows.loc[("q_n5", "t01"), "shuffles"] == 1
-    )
-    table = numbers.arm_rows(rows.reset_index(), 200).set_index("arm")
+def test_shuffles_are_kept_apart():
+    rows = numbers.by_task(episodes())
+    of = rows.set_index(["arm", "task", "shuffle"])["reward"]
+    assert list(of.loc[("control_q_n5", "t01")]) == [0.2, 0.4]
+    assert list(of.loc[("q_n5", "t01")].index) == [0]
+    table = numbers.arm_rows(rows, 200).set_index("arm")
+    assert list(table.loc[["control_q_n5", "q_n5"], "shuffles"]) == [2, 1]
     assert table.loc["control_q_n5", "tasks"] == 20 and set(table.index) == ARMS
     assert list(table.index)[:3] == ["sample", "greedy", "random_n5"]
 
@@ -260,10 +261,9 @@ def test_the_layout_of_metrics(stages):
         "control_q_n5": pytest.approx([0.1, 0.3]),
         "control_q_n10": pytest.approx([0.2, 0.2]),
     }
-    assert (
-        "Reward of each shuffle: 0.100, 0.300; all less than with Q (0.500)."
-        in sentences.verdict(found)
-    )
+    assert found["null"]["shuffles"] == pytest.approx([-0.1, 0.1])
+    assert found["null"]["rank_p"] == pytest.approx(1 / 3)
+    assert "none gain as much as Q (-0.100 to +0.100; rank p = 0.33" in sentences.verdict(found)
     assert found["search_iterations"] == 30 and "parts" not in found  # no actions were kept
     told = found["accuracy_by_kind"]["buy against option"]
     assert told == found["accuracy_by_kind"]["all"] and (told["own"], told["pairs"]) == (0.75, 40)
@@ -292,7 +292,11 @@ def test_what_bounds_the_gain_is_told(stages):
         "75.0% [1.0%, 99.9%] of 4 held-out pairs are ordered rightly, not distinguishable from "
         "chance (95 % interval contains 50 %), the interval over 2 tasks" in text
     )
-    assert re.search(r"judges, a search \+0.615 \[.*\]; by Q \+0.300 \[.*\] with n = 5", text)
+    assert re.search(
+        r"judges, the best of the same five actions \+.*\] and a search \+0.615 \[.*\]; "
+        r"by Q \+0.300 \[.*\] with n = 5",
+        text,
+    )
 
 
 def test_tables_and_metrics_are_written(stages):
@@ -329,33 +333,17 @@ def test_tables_of_a_run_are_of_all_its_chains(stages):
 
 def test_sentences_follow_the_intervals(stages):
     found = numbers.metrics(stages)
-    assert "is better than one sample and than greedy decoding" in sentences.claim(found)
-    assert sentences.claim(found).endswith("shuffled winners no gain over one sample is shown.")
-    over_greedy = found["gains_over_greedy"]["control_q_n5"]
-    found["gains_over_greedy"]["control_q_n5"] = {
-        "mean": 0.05,
-        "ci95": [0.01, 0.09],
-        "relative": 0.2,
-    }
-    assert (
-        "no gain over one sample is shown; over greedy decoding the control gains +0.050"
-        in sentences.claim(found)
-    )
-    found["gains_over_greedy"]["control_q_n5"] = over_greedy
+    said = sentences.claim(found)
+    assert "five earns more than one sample, greedy decoding, the likeliest of them" in said
+    assert "shuffled winners gain" not in said
+    found["gains_over_greedy"]["control_q_n5"] = {"mean": 0.05, "ci95": [0.01, 0.09]}
+    assert "gain too, +0.050 [+0.010, +0.090] over greedy decoding" in sentences.claim(found)
     found["gains"]["q_n5"]["ci95"] = [-0.1, 0.5]
-    found["gains"]["control_q_n5"] = {"mean": 0.15, "ci95": [0.1, 0.2], "relative": 0.5}
-    assert "better than greedy decoding; than one sample it is not shown" in sentences.claim(
-        found
-    ) and "gains over one sample too" in sentences.claim(found)
+    assert "it is not shown to earn more than one sample" in sentences.claim(found)
     assert re.search(
         r"\+150% \[.*\]: not significant \(95 % interval contains 0\)\.", sentences.verdict(found)
     )
     assert "significantly above 0" in sentences.verdict(found)
-    assert "look for a leak" in sentences.verdict(found)
-    found["gains"]["control_q_n5"] = {"mean": -0.15, "ci95": [-0.2, -0.1], "relative": -0.5}
-    assert "no gain over one sample is shown" in sentences.claim(
-        found
-    ) and "significantly below 0. Reward" in sentences.verdict(found)
     assert "75.0%" in sentences.accuracy(found["preferences"])
 
 
