@@ -14,7 +14,6 @@ from qvlib import pipeline
 from qvlib.agents.arms import MAIN
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import accuracy, build_pairs
-from qvlib.core.statistics import mean_interval
 from qvlib.estimators import estimator_of
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import EPISODES, Params
@@ -78,28 +77,27 @@ def rule_table(params: Params) -> pd.DataFrame:
     """One row a scoring rule: mean reward with Q, and three paired gains over one sample.
 
     Of Q, of its control and of its twin. The control is the same rule with Q models of shuffled
-    winners, its shuffles averaged task by task; the twin the same rule without Q. Columns
-    ``<q|control|twin>_gain``, ``_low``, ``_high`` with 95 % intervals over groups (and chains),
-    ``relative`` and ``verdict`` (``sentences.rule_verdict``). Tasks are dev tasks.
+    winners; the twin the same rule without Q. Columns ``<q|control|twin>_gain``, ``_low``,
+    ``_high`` with 95 % intervals over groups and chains (a control's of a single chain over its
+    shuffles), ``relative`` and ``verdict`` (``sentences.rule_verdict``). Tasks are dev tasks.
     """
     pipeline.try_rules(params)
     rows = numbers.by_task(numbers.load_episodes(params, "rules"))
-    wide = rows.pivot(index=["group", "seed", "task"], columns="arm", values="reward")
-    groups, chains = wide.index.get_level_values("group"), wide.index.get_level_values("seed")
+    means = rows.groupby("arm")["reward"].mean()
+    gains = numbers.gain_rows(rows, params.run.bootstrap, "sample").set_index("arm")
     table = []
     for rule in pipeline.rules_of(params):
         row = {
             "rule": rule.name,
             "candidates": params.ablations.rule_n,
-            "tasks": wide.index.get_level_values("task").nunique(),
-            "groups": groups.nunique(),
-            "reward": wide[f"{rule.name}:q"].mean(),
+            "tasks": rows["task"].nunique(),
+            "groups": rows["group"].nunique(),
+            "reward": means[f"{rule.name}:q"],
         }
         for scorer in SCORERS:
-            change = wide[f"{rule.name}:{scorer}"] - wide["sample"]
-            gain, low, high = mean_interval(change, groups, params.run.bootstrap, chains)
-            row |= {f"{scorer}_gain": gain, f"{scorer}_low": low, f"{scorer}_high": high}
-        row["relative"] = row["q_gain"] / (wide["sample"].mean() or float("nan"))
+            told = gains.loc[f"{rule.name}:{scorer}"]
+            row |= {f"{scorer}_{part}": float(told[part]) for part in ("gain", "low", "high")}
+        row["relative"] = row["q_gain"] / (means["sample"] or float("nan"))
         row["verdict"] = rule_verdict(row)
         table.append(row)
     return pd.DataFrame(table)

@@ -33,14 +33,14 @@ class Habits:
     wander: that it does anything else that the page offers.
     """
 
-    loose_query: float = 0.25
+    loose_query: float = 0.125
     attribute_query: float = 0.25
-    compare: float = 0.3
-    hasty: float = 0.35
-    wrong_option: float = 0.1
+    compare: float = 0.65
+    hasty: float = 0.175
+    wrong_option: float = 0.05
     inspect: float = 0.1
     leave: float = 0.15
-    wander: float = 0.06
+    wander: float = 0.03
 
     def scaled(self, errors: float) -> Habits:
         """What is an error so many times as probable, at most 1; not comparing is one."""
