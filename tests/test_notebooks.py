@@ -43,6 +43,14 @@ ARMS = {
     "greedy",
     "random_n5",
     "likely_n5",
+    "likely_n10",
+    "demonstrator",
+    "script",
+    *(
+        f"{name}_n{n}"
+        for name in ("foreign_q", "kind_only", "within_kind", "oracle")
+        for n in (5, 10)
+    ),
     "q_n5",
     "q_n10",
     "tuned_policy",

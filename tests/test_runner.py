@@ -97,7 +97,7 @@ def test_rendered_results_do_not_stand_for_a_run_that_never_was(project):
     assert len(ran(project)) == 2
     project("06_ablations", LOOK)  # needs no stage for what is not asked for: scoring rules, a grid
     played = [f"episodes/{arm.name}" for arm in params.arms()]
-    for stage in ("trees", "pairs", "q_model", "control", *played):
+    for stage in ("trees", "pairs", "q_model", "control", *played, "scored"):
         with open_stage(params, stage) as opened:
             opened.finish()
     for _ in range(2):

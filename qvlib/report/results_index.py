@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from qvlib.agents.arms import GREEDY
 from qvlib.base.files import write_atomic
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
@@ -197,7 +198,7 @@ def _above(entry: Mapping[str, Any]) -> bool:
 def _against(metrics: Metrics, rival: str) -> Mapping[str, Any] | None:
     """Q of 5 minus a rival; of greedy decoding older runs tell it elsewhere."""
     entry = ((metrics.get("against") or {}).get("q_n5") or {}).get(rival)
-    if entry is None and rival == "greedy":
+    if entry is None and rival == GREEDY:
         entry = (metrics.get("gains_over_greedy") or {}).get("q_n5")
     return entry
 

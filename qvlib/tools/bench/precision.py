@@ -59,7 +59,7 @@ def run(repeats: int, model: str = SMOLLM2) -> tuple[Rows, dict[str, Any]]:
     from qvlib.pipeline.params import make
 
     with tempfile.TemporaryDirectory() as folder:
-        params = make({**WORLD, "runs_dir": folder})
+        params = make({**WORLD, "dtype": "float32", "runs_dir": folder})
         context = context_of(params)
         lm, shop = models.load(context, model), context.environment
         pairs = list(
