@@ -11,8 +11,9 @@ what the page shows of it (`` click #2 $9.0 easy clean harness``): what is score
 Words of the instruction that stood on the pages of the item that was opened last are kept, since a
 small model that left such a page has else forgotten what it read.
 
-An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions
-and what each showed, since what was read earlier is not on the page. Nothing is cut or marked
+An environment whose pages are not cut into segments by [SEP] gets a transcript instead: what was
+seen first (``State.opening``), all actions and what each showed, since what was read earlier is not
+on the page. Nothing is cut or marked
 there, and a prompt starts with the prompt and the reply of the step before, what that quotes
 included. Where actions take free text, proper names are aliases as identifiers are.
 """
@@ -189,12 +190,17 @@ def described(state: State, words: int) -> dict[str, str]:
 
 
 def _transcript(state: State, words: int) -> Prompt:
-    """Instruction, then each action and what it showed; names where an argument is free text."""
+    """Instruction, what was seen first, then each action and what it showed.
+
+    Proper names are aliases where an argument is free text.
+    """
     free = frozenset(a.partition("[")[0] for a in state.admissible or () if _is_free(a))
     verbatim = state.admissible is None
     names = Names()
     read, hide = (names.read, names.hide) if free else (str, str)
     text = f"{TASK}{plain(read(state.task.instruction))}"
+    if state.opening:
+        text += f"{PAGE}{plain(read(state.opening))}"
     for step in state.history:
         action = step.action if verbatim else _as_words(hide(step.action))
         quote = plain(hide(cut(step.described, words)))
