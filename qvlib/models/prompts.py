@@ -8,6 +8,7 @@ Words of the page that the instruction has too are marked, and a reply that the 
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
 is slowest to learn to see and to copy. An identifier says nothing, so a reply that names one quotes
 what the page shows of it (`` click #2 $9.0 easy clean harness``): what is scored says what it does.
+Where that is longer than what may be quoted, the words that fit the instruction stay.
 Words of the instruction that stood on the pages of the item that was opened last are kept, since a
 small model that left such a page has else forgotten what it read.
 
@@ -138,8 +139,8 @@ def compact(state: State, words: int = 0, remember: bool = True) -> Prompt:
         f"{PAGE}{_aliased(seen, names)}{ACT}"
     )
     quotes = {
-        action: _aliased(_marked(plain(said), wanted), names)
-        for action, said in described(state, words).items()
+        action: _aliased(_marked(_fitting(plain(said), words, wanted), wanted), names)
+        for action, said in described(state, max(words, SEGMENT_WORDS) if words else 0).items()
     }
     prompt = Prompt(text, plain(instruction), names, quotes=quotes)
     replies = {
@@ -176,6 +177,19 @@ def _runs(segment: str, wanted: frozenset[str]) -> list[str]:
     """The runs of words that the instruction has too."""
     marked = _marked(segment, wanted).split(FITS)[1:]
     return [" ".join(itertools.takewhile(wanted.__contains__, part.split())) for part in marked]
+
+
+def _fitting(said: str, words: int, wanted: frozenset[str]) -> str:
+    """A description of more than ``words`` words as its first word and those that are wanted.
+
+    The first is a product's price. What nobody asked for is longest in a real title, and crowds out
+    what decides.
+    """
+    told = said.split()
+    if len(told) <= words:
+        return said
+    kept = [word for word in told[1:] if word in wanted and len(word) > SHORT]
+    return "".join(f" {word}" for word in (told[0], *kept)[:words])
 
 
 def cut(text: str, words: int) -> str:
