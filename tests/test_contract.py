@@ -250,6 +250,16 @@ class ReplaysTheHistory(Stairs):
             self.work(calls - 1)
 
 
+class ForgetsItsOpening(Stairs):
+    def reset(self, task):
+        return replace(super().reset(task), opening="floor 0")
+
+
+class OpensWithSomethingElse(Stairs):
+    def reset(self, task):
+        return replace(super().reset(task), opening="a cellar")
+
+
 class AcceptsAnything(Stairs):
     def step(self, state, action):
         return super().step(state, "up") if not state.done else super().step(state, action)
@@ -326,6 +336,8 @@ def test_a_world_that_keeps_every_rule():
         (CutsAGroup, "disjoint splits"),
         (ShufflesTasks, "order of tasks"),
         (StartsDifferently, "reset"),
+        (ForgetsItsOpening, "opening: .* but it began with 'floor 0'"),
+        (OpensWithSomethingElse, "opening: .* is not what is observed"),
         (PaysTooMuch, "rewards: .* 2.0 is not in"),
         (PaysOnTheWay, "rewards: .* 0.5 before the end"),
         (PaysNothingThatIsANumber, "rewards: .* nan"),

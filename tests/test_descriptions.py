@@ -151,6 +151,18 @@ def test_a_small_agents_reply_says_what_the_page_shows_of_an_item():
     assert compact(RESULTS).encode(f"click[{A}]") == " click #1"
 
 
+def test_of_a_long_title_a_small_agents_reply_quotes_what_fits():
+    title = "Acme 2 Pack for Dogs, Easy-Fit Red Harness, Clean and Soft, an easy one"
+    product = SimpleNamespace(asin=A, title=title, price_tag="$9.0")
+    state = on(pages.view(pages.results([product], 1, 1)), START, "search[harness]")
+    said = {words: compact(state, words).encode(f"click[{A}]") for words in (1, 2, 5, 10)}
+    assert said[1] == " click #1 $9.0"
+    assert said[2] == f" click #1 $9.0{FITS} harness"
+    # What the page's cut does not show cannot be copied from it.
+    assert said[5] == f" click #1 $9.0{FITS} harness clean"
+    assert said[10] == f" click #1 $9.0 acme 2 pack for dogs easy-fit red{FITS} harness clean"
+
+
 @pytest.mark.parametrize(
     ("reply", "action"),
     [

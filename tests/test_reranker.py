@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from toy import REFUSED, Fixed, Maze, Scripted, Table
 
-from qvlib.agents.listed import Listed
+from qvlib.agents.listed import Choosing, Listed
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import episode, tree_episode
 from qvlib.core.filtering import Filtered
@@ -257,6 +257,9 @@ class Flat:
     def prompt(self, state):
         return None, (1, 2)
 
+    def prompts(self, states):
+        return [self.prompt(state) for state in states]
+
     def action_ids(self, prompt, action):
         return tuple(action.encode())
 
@@ -297,3 +300,40 @@ def test_listed_where_the_environment_lists_nothing():
         p.action
         for p in Listed(Fixed(["b"]), MAZE, Flat()).propose([Request(state, 1, (0, "t", "0"))])[0]
     ] == ["b"]
+
+
+class Steep(Flat):
+    """A model that finds later letters less likely."""
+
+    def log_probs(self, prompts, replies):
+        return [[96.0 - r[0] for r in row] for row in replies]
+
+
+def test_choosing_draws_what_is_listed_and_accepted_as_often_as_the_model_says():
+    state = replace(STATE, admissible=("a", "b", REFUSED, "c"))
+    requests = [Request(state, 5, (0, f"t{i}", "0")) for i in range(300)]
+    agent = Choosing(Scripted(("x",)), MAZE, Steep())
+    answers = agent.propose(requests)
+    drawn = Counter(p.action for row in answers for p in row)
+    shares = np.exp([-1.0, -2.0, -3.0])
+    expected = 1500 * shares / shares.sum()
+    assert set(drawn) == {"a", "b", "c"}
+    assert stats.chisquare([drawn[a] for a in ("a", "b", "c")], expected).pvalue > 0.01
+    assert all(p.log_prob == 96.0 - ord(p.action) for row in answers for p in row)
+    assert answers[7] == agent.propose([requests[7]])[0]
+    assert [p.cost for p in answers[0]][1:] == [Cost(tokens=len(p.action)) for p in answers[0][1:]]
+    assert answers[0][0].cost.prompt_tokens == 2
+    held = replace(agent, top_p=0.8).propose(requests)
+    assert {p.action for row in held for p in row} == {"a", "b"}
+    (likeliest,) = replace(agent, temperature=0.0).propose(requests[:1])
+    assert [p.action for p in likeliest] == ["a"] * 5
+
+
+def test_choosing_leaves_free_text_and_what_is_not_listed_to_the_agent():
+    states = [
+        replace(STATE, admissible=listed)
+        for listed in (None, ("a",), ("a", "search[<words>]"), (REFUSED,))
+    ]
+    agent = Choosing(Fixed(["b"]), MAZE, Flat())
+    answers = agent.propose([Request(state, 1, (0, "t", "0")) for state in states])
+    assert [row[0].action for row in answers] == ["b", "a", "b", "b"]

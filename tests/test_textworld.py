@@ -1,5 +1,6 @@
 """TextWorld: games from seeds, states to go on from, a player to clone. Needs the extra."""
 
+import itertools
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from qvlib.base.seeding import generator
 from qvlib.core.episodes import visited
 from qvlib.environments import contract
 from qvlib.environments.textworld import TextWorld, build, games
+from qvlib.models.prompts import compact, plain
 from qvlib.pipeline.params import make
 
 textworld = pytest.importorskip(
@@ -170,6 +172,17 @@ def test_looking_again_is_not_accepted(world_of_games):
     assert accepts(opened, "examine cookbook") and accepts(opened, "look")
     assert not accepts(opened, "fly") and not world_of_games.step(opened, "fly").valid
     assert looks("look") and looks("examine oven") and not looks("look for trouble")
+
+
+def test_a_prompt_tells_the_room_that_a_game_began_in(world_of_games):
+    for task in world_of_games.tasks("train"):
+        states = walk(world_of_games, task)
+        assert "fridge" in states[0].observation
+        for state in (*states, world_of_games.step(states[0], "fly")):
+            assert f"<page>{plain(states[0].observation)}<act>" in compact(state).text
+        for before, after in itertools.pairwise(states):
+            reply = compact(before).encode(after.history[-1].action)
+            assert compact(after).text.startswith(f"{compact(before).text}{reply}<end>")
 
 
 def test_an_unfinished_game_is_worth_its_score(folder):

@@ -47,6 +47,8 @@ class State:
     world: the environment's own immutable part.
     descriptions: beside each of ``admissible`` what the page shows of it, where the action is an
         identifier that says nothing, else ""; empty where every action says what it does.
+    opening: the first observation where later ones do not repeat it and the task does not tell it,
+        such as the room in which a game begins; the same in every state of an episode.
     """
 
     task: Task
@@ -58,6 +60,7 @@ class State:
     valid: bool = True
     world: Any = None
     descriptions: tuple[str, ...] = ()
+    opening: str = ""
 
     def describe(self, action: str) -> str:
         """What an action does, where it does not say so itself; "" where it does."""

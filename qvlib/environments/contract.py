@@ -59,6 +59,7 @@ def check_environment(
             check_replay(environment, actions, states)
             check_fork(environment, task, actions)
             check_descriptions(states)
+            check_opening(states)
             check_refusal(environment, states, refused)
             check_accepts(environment, actions, states)
             check_no_limit(environment, task, refused)
@@ -233,6 +234,22 @@ def check_descriptions(states: Sequence[State]) -> None:
             step.described == before.describe(step.action),
             "descriptions",
             f"{_where(after)}: its last step is described as {step.described!r:.60}",
+        )
+
+
+def check_opening(states: Sequence[State]) -> None:
+    """An opening is the first observation, and every later state still tells it."""
+    opening = states[0].opening
+    _require(
+        opening in ("", states[0].observation),
+        "opening",
+        f"{_where(states[0])}: {opening!r:.60} is not what is observed there",
+    )
+    for state in states:
+        _require(
+            state.opening == opening,
+            "opening",
+            f"{_where(state)}: {state.opening!r:.60}, but it began with {opening!r:.60}",
         )
 
 

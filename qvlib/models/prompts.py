@@ -8,11 +8,13 @@ Words of the page that the instruction has too are marked, and a reply that the 
 quotes it with the word before it (`` click color red``): what fits the task is what a small model
 is slowest to learn to see and to copy. An identifier says nothing, so a reply that names one quotes
 what the page shows of it (`` click #2 $9.0 easy clean harness``): what is scored says what it does.
+Where that is longer than what may be quoted, the words that fit the instruction stay.
 Words of the instruction that stood on the pages of the item that was opened last are kept, since a
 small model that left such a page has else forgotten what it read.
 
-An environment whose pages are not cut into segments by [SEP] gets a transcript instead: all actions
-and what each showed, since what was read earlier is not on the page. Nothing is cut or marked
+An environment whose pages are not cut into segments by [SEP] gets a transcript instead: what was
+seen first (``State.opening``), all actions and what each showed, since what was read earlier is not
+on the page. Nothing is cut or marked
 there, and a prompt starts with the prompt and the reply of the step before, what that quotes
 included. Where actions take free text, proper names are aliases as identifiers are.
 """
@@ -137,8 +139,8 @@ def compact(state: State, words: int = 0, remember: bool = True) -> Prompt:
         f"{PAGE}{_aliased(seen, names)}{ACT}"
     )
     quotes = {
-        action: _aliased(_marked(plain(said), wanted), names)
-        for action, said in described(state, words).items()
+        action: _aliased(_marked(_fitting(plain(said), words, wanted), wanted), names)
+        for action, said in described(state, max(words, SEGMENT_WORDS) if words else 0).items()
     }
     prompt = Prompt(text, plain(instruction), names, quotes=quotes)
     replies = {
@@ -177,6 +179,19 @@ def _runs(segment: str, wanted: frozenset[str]) -> list[str]:
     return [" ".join(itertools.takewhile(wanted.__contains__, part.split())) for part in marked]
 
 
+def _fitting(said: str, words: int, wanted: frozenset[str]) -> str:
+    """A description of more than ``words`` words as its first word and those that are wanted.
+
+    The first is a product's price. What nobody asked for is longest in a real title, and crowds out
+    what decides.
+    """
+    told = said.split()
+    if len(told) <= words:
+        return said
+    kept = [word for word in told[1:] if word in wanted and len(word) > SHORT]
+    return "".join(f" {word}" for word in (told[0], *kept)[:words])
+
+
 def cut(text: str, words: int) -> str:
     """The first words of a text."""
     return " ".join(text.split()[:words])
@@ -189,12 +204,17 @@ def described(state: State, words: int) -> dict[str, str]:
 
 
 def _transcript(state: State, words: int) -> Prompt:
-    """Instruction, then each action and what it showed; names where an argument is free text."""
+    """Instruction, what was seen first, then each action and what it showed.
+
+    Proper names are aliases where an argument is free text.
+    """
     free = frozenset(a.partition("[")[0] for a in state.admissible or () if _is_free(a))
     verbatim = state.admissible is None
     names = Names()
     read, hide = (names.read, names.hide) if free else (str, str)
     text = f"{TASK}{plain(read(state.task.instruction))}"
+    if state.opening:
+        text += f"{PAGE}{plain(read(state.opening))}"
     for step in state.history:
         action = step.action if verbatim else _as_words(hide(step.action))
         quote = plain(hide(cut(step.described, words)))

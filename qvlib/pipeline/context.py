@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from qvlib import environments
+from qvlib.agents.listed import Choosing
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.environments import World
@@ -112,13 +113,16 @@ def sampler(
     context: Context, lm: Any, greedy: bool = False, temperature: float | None = None
 ) -> Agent:
     """The agent of a model: sampled as the parameters say, refused actions drawn again."""
-    how = context.params.sampling
-    sampled = lm.agent(how.temperature if temperature is None else temperature, how.top_p)
+    how, environment = context.params.sampling, context.environment
+    warmth = how.temperature if temperature is None else temperature
+    sampled = lm.agent(warmth, how.top_p)
     agent = lm.agent(0.0, 1.0) if greedy else sampled
-    if not how.filter_actions:
-        return agent
-    # What greedy decoding would refuse again and again is drawn from the distribution instead.
-    return Filtered(agent, context.environment, fallback=sampled if greedy else None)
+    if how.filter_actions:
+        # What greedy decoding would refuse again and again is drawn from the distribution instead.
+        agent = Filtered(agent, environment, fallback=sampled if greedy else None)
+    if how.listed_actions:
+        return Choosing(agent, environment, lm, 0.0 if greedy else warmth, how.top_p)
+    return agent
 
 
 def guide(context: Context) -> Agent:

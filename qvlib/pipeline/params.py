@@ -258,6 +258,12 @@ class SamplingSettings(Settings):
     filter_actions: bool = setting(
         True, "draw again what is refused or has no effect, in every arm", decides=SAMPLED
     )
+    listed_actions: bool = setting(
+        False,
+        "where the environment lists every action, draw from those alone, by the agent's "
+        "probability of each, in every arm",
+        decides=SAMPLED,
+    )
 
 
 class SearchSettings(Settings):

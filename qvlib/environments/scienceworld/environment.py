@@ -47,7 +47,8 @@ class ScienceWorld:
 
     def reset(self, task: Task) -> State:
         """The first look around."""
-        return State(task, simulator().start(*task.goal[:2]).text, world=())
+        text = simulator().start(*task.goal[:2]).text
+        return State(task, text, world=(), opening=text)
 
     def step(self, state: State, action: str) -> State:
         """The state after an action (case and white space do not matter); ``world`` = commands."""
@@ -63,7 +64,17 @@ class ScienceWorld:
         commands = (*state.world, command)
         done = seen.over or len(commands) >= self.max_steps
         reward = min(1.0, max(0.0, seen.score)) if done else 0.0
-        return State(state.task, seen.text, history, None, reward, done, True, commands)
+        return State(
+            state.task,
+            seen.text,
+            history,
+            None,
+            reward,
+            done,
+            True,
+            commands,
+            opening=state.opening,
+        )
 
     def accepts(self, state: State, action: str) -> bool | None:
         """False for nothing and for looking once more in the same place; else only trying tells."""

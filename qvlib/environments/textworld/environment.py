@@ -63,7 +63,8 @@ class TextWorld:
     def reset(self, task: Task) -> State:
         """The first room, without title and objective, which is the instruction."""
         now = self.machines.after(task.goal, ())
-        return State(task, now.text, admissible=now.admissible, world=Played((), now.score))
+        world = Played((), now.score)
+        return State(task, now.text, admissible=now.admissible, world=world, opening=now.text)
 
     def step(self, state: State, action: str) -> State:
         """The state after a command."""
@@ -87,6 +88,7 @@ class TextWorld:
             done,
             True,
             Played(commands, now.score),
+            opening=state.opening,
         )
 
     def accepts(self, state: State, action: str) -> bool:
