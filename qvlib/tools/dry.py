@@ -94,7 +94,7 @@ CHANGES = {
     "api_deadline": 600.0,
 }
 # Batches of decisions that a random model is taught, decisions of each, learning rate.
-LESSONS, CLASS, RATE = 40, 4, 5e-3
+LESSONS, CLASS, RATE = 25, 4, 5e-3
 
 
 def dry(params: Params, folder: Path) -> Params:
