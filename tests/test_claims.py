@@ -135,6 +135,14 @@ def test_reads_is_said_by_the_rule_alone(metrics, rival):
     assert "reads" not in sentences.claim(metrics)
 
 
+def test_one_instruction_for_all_tasks_tests_no_reading(metrics):
+    metrics["reads"] = None
+    assert "reads" not in sentences.claim(metrics)
+    metrics["splits"][-1]["instructions"] = 1
+    told = "**Whether Q reads is not tested**: all test tasks have the same instruction."
+    assert told in sentences.claim(metrics) and "**Q reads**" not in everything(metrics)
+
+
 def test_few_chains_are_a_lead(metrics):
     assert "One chain of training: a lead, no headline." in sentences.claim(metrics)
     metrics["seeds"] = [0, 1]

@@ -13,6 +13,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import make
 from qvlib.report import formats, numbers, sentences, tables
+from qvlib.report.numbers.against import against, reads
 
 REWARDS = {
     "sample": 0.2,
@@ -109,7 +110,7 @@ def stages(monkeypatch, tmp_path):
     for arm, part in played.groupby(played["arm"].str.partition("/")[0]):
         (tmp_path / "episodes" / arm).mkdir(parents=True)
         part.to_parquet(tmp_path / "episodes" / arm / "episodes.parquet")
-    test = {"split": "test", "tasks": 20, "groups": 10, "ids": "abcd1234"}
+    test = {"split": "test", "tasks": 20, "groups": 10, "instructions": 20, "ids": "abcd1234"}
     facts = {
         "data": {"splits": [{"split": "train", "tasks": 90, "groups": 9, "ids": "00000000"}]},
         "episodes": {"test": test},
@@ -178,6 +179,15 @@ def test_shuffles_are_kept_apart():
     assert list(table.loc[["control_q_n5", "q_n5"], "shuffles"]) == [2, 1]
     assert table.loc["control_q_n5", "tasks"] == 20 and set(table.index) == ARMS
     assert list(table.index)[:3] == ["sample", "greedy", "random_n5"]
+
+
+def test_an_instruction_that_all_tasks_have_is_no_foreign_one():
+    rows = numbers.by_task(episodes())
+    for instructions, tested in ((20, True), (None, True), (1, False)):
+        found = against(rows, 200, instructions)
+        assert ("foreign" in found["q_n5"]) == ("foreign" in found["q_n10"]) == tested
+        assert "kind_only" in found["q_n5"]
+        assert reads(found) is (True if tested else None)
 
 
 def test_intervals_are_of_groups_and_gains_are_paired():
@@ -272,6 +282,7 @@ def test_the_layout_of_metrics(stages):
         "split": "test played",
         "tasks": 20,
         "groups": 10,
+        "instructions": 20,
         "ids": "abcd1234",
     }
     cost = found["cost"]

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from qvlib.agents.arm import CONTROL, NO_Q, OTHER, RERANKED, Arm, Cast, Player, arm
+from qvlib.base.settings import Settings, setting
 from qvlib.core.episodes import episode
 from qvlib.core.reranker import Reranked
 from qvlib.core.types import Agent, QModel
 from qvlib.estimators import estimator_of
+
+
+class ControlOfTenSettings(Settings):
+    """How much of the null is also played with ten candidates."""
+
+    stage: ClassVar[str | None] = "episodes/control_q_n10"
+
+    control_n10_shuffles: int = setting(
+        2, "of the controls, the most that also choose among ten", ge=1, le=1000
+    )
 
 
 def best(cast: Cast, agent: Agent, q_model: QModel, n: int) -> Reranked:
@@ -31,7 +42,7 @@ def _control(name: str, n: int) -> Callable[[Cast], Mapping[str, Player]]:
     def players(cast: Cast) -> Mapping[str, Player]:
         return {
             f"{name}/{k}": Player(best(cast, cast.sampler(), cast.control(k), n), episode)
-            for k in range(cast.params.q_model.control_shuffles)
+            for k in range(_shuffles(n)(cast.params))
         }
 
     return players
@@ -59,8 +70,12 @@ def is_policy(params: Any) -> bool:
     return estimator_of(params.q_model.estimator).policy
 
 
-def _shuffles(params: Any) -> int:
-    return params.q_model.control_shuffles
+def _shuffles(n: int) -> Callable[[Any], int]:
+    def count(params: Any) -> int:
+        every = params.q_model.control_shuffles
+        return every if n == 5 else min(every, params.control_q_n10.control_n10_shuffles)
+
+    return count
 
 
 def _q(n: int, words: str) -> Arm:
@@ -82,7 +97,8 @@ def _shuffled(n: int) -> Arm:
         _control(f"control_q_n{n}", n),
         needs=("control",),
         decided_by=("rerank",),
-        variants=_shuffles,
+        settings=ControlOfTenSettings if n == 10 else None,
+        variants=_shuffles(n),
     )
 
 

@@ -59,7 +59,7 @@ class LocalModel:
     style: Callable[[State], Prompt] = compact
     max_action_tokens: int = 24
     batch_tokens: int = 8192
-    memory: int = 30_000
+    memory: int = 100_000
     cache_tokens: int = 0
     usage: Counter = field(default_factory=Counter)
     _nuclei: OrderedDict = field(default_factory=OrderedDict, init=False, repr=False)

@@ -97,12 +97,13 @@ def check_disjoint(splits: dict[str, Sequence[Task]]) -> None:
 
 
 def split_row(split: str, tasks: Sequence[Task]) -> dict[str, Any]:
-    """Size of a split and a hash of its task ids, for tables."""
+    """Size of a split, different instructions and a hash of its task ids, for tables."""
     ids = "\n".join(sorted(t.id for t in tasks))
     return {
         "split": split,
         "tasks": len(tasks),
         "groups": len({t.group for t in tasks}),
+        "instructions": len({t.instruction for t in tasks}),
         "ids": hashlib.blake2b(ids.encode(), digest_size=4).hexdigest(),
     }
 

@@ -124,12 +124,12 @@ class AgentSettings(Settings):
         "small = cloned from scratch; or a causal model: smollm2, a folder, a GGUF file, a hub "
         "name, api:MODEL",
     )
-    agent_width: int = setting(128, "hidden size of the small agent", ge=16, le=2**16)
+    agent_width: int = setting(96, "hidden size of the small agent", ge=16, le=2**16)
     agent_layers: int = setting(2, "layers of the small agent", ge=1, le=1000)
     agent_heads: int = setting(4, "attention heads of the small agent", ge=1, le=2**15)
     vocabulary: int = setting(2048, "tokens of the small agent's byte-level BPE", ge=300, le=10**6)
     demonstrations: int = setting(
-        3000, "episodes of the demonstrator (a script that errs) for behaviour cloning", ge=1
+        2400, "episodes of the demonstrator (a script that errs) for behaviour cloning", ge=1
     )
     demonstrator_errors: float = setting(
         1.0, "error rate of the demonstrator, relative to its own; 0 = it never errs", ge=0
@@ -232,10 +232,10 @@ class OtherAgentSettings(Settings):
     stage: ClassVar[str | None] = "other_agent"
 
     other_agent: str = setting("small", "the second agent: small, or a model as for agent")
-    other_width: int = setting(96, "hidden size of the second agent", ge=16, le=2**16)
+    other_width: int = setting(64, "hidden size of the second agent", ge=16, le=2**16)
     other_layers: int = setting(2, "layers of the second agent", ge=1, le=1000)
     other_demonstrations: int = setting(
-        1500,
+        1200,
         "demonstrations of the second agent, others than the first's; 0 = no second agent",
         ge=0,
     )
@@ -271,7 +271,7 @@ class SearchSettings(Settings):
 
     stage: ClassVar[str | None] = "trees"
 
-    train_tasks: int = setting(120, "tasks that are searched (paper: 1,000-1,824)", ge=1)
+    train_tasks: int = setting(90, "tasks that are searched (paper: 1,000-1,824)", ge=1)
     iterations: int = setting(30, "MCTS iterations per task (paper: 30)", ge=1)
     search_iterations: int = setting(
         30,
@@ -400,7 +400,7 @@ class EvaluationSettings(Settings):
 
     stage: ClassVar[str | None] = "episodes"
 
-    test_tasks: int = setting(300, "held-out test tasks", ge=1)
+    test_tasks: int = setting(200, "held-out test tasks", ge=1)
     test_skip: int = setting(
         0,
         "test tasks left out before them, such as those that earlier choices were judged on",

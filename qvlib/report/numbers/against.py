@@ -27,12 +27,19 @@ def rivals(arm: str) -> dict[str, str]:
     }
 
 
-def against(rows: pd.DataFrame, resamples: int) -> dict[str, dict[str, dict[str, Any]]]:
+def against(
+    rows: pd.DataFrame, resamples: int, instructions: int | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Arm of the method -> rival -> ``mean`` and ``ci95`` of its reward minus the rival's.
 
-    A rival that was not played is left out. rows: of ``by_task``.
+    A rival that was not played is left out, and so is the foreign instruction where all tasks have
+    the same: what it does is what Q does. rows: of ``by_task``; instructions: how many different
+    ones the test tasks have, None where that is not known.
     """
     played = set(rows["arm"])
+    if instructions == 1:
+        played -= {rivals(arm)["foreign"] for arm in METHOD}
+        rows = rows[rows["arm"].isin(played)]
     return {
         arm: {
             rival: told

@@ -26,7 +26,7 @@ from qvlib.report.numbers.episodes import (
 from qvlib.report.numbers.gains import arm_rows, gain_rows, gap_closed, seed_table
 from qvlib.report.numbers.kinds import accuracy_by_kind
 from qvlib.report.numbers.null import null
-from qvlib.report.numbers.origins import split_table
+from qvlib.report.numbers.origins import played_tasks, split_table
 from qvlib.report.numbers.pairs import preferences
 
 
@@ -64,7 +64,11 @@ def metrics(params: Params) -> dict[str, Any]:
         },
         "gains": _gain_entries(gain_rows(rows, params.run.bootstrap, BASE)),
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.run.bootstrap, GREEDY)),
-        "against": (differences := against(rows, params.run.bootstrap)),
+        "against": (
+            differences := against(
+                rows, params.run.bootstrap, played_tasks(params).get("instructions")
+            )
+        ),
         "reads": reads(differences),
         "null": null(rows, params.run.bootstrap),
         "control_shuffles": shuffle_means(params),

@@ -30,7 +30,8 @@ def uses_table(context: Context) -> pd.DataFrame:
         if tasks and "demonstrations" in read_stage(params, stage).facts
     }
     used |= {"search": searched, "test": dealt.test}
-    table = pd.DataFrame([split_row(name, tasks) for name, tasks in used.items()])
+    rows = [split_row(name, tasks) for name, tasks in used.items()]
+    table = pd.DataFrame(rows)[["split", "tasks", "groups", "ids"]]
     groups = names_of(context.world, params.world).groups
     return table.set_axis(["used for", "tasks", groups, "hash of ids"], axis=1)
 

@@ -68,13 +68,21 @@ def reads(metrics: Mapping[str, Any]) -> str:
     """Whether Q reads, by the rule of ``numbers.against.reads``; else of what the gain is made."""
     told, known = metrics.get("against", {}).get("q_n5", {}), metrics.get("reads")
     if known is None:
-        return ""
+        return _one_instruction(metrics)
     tests = " and ".join(
         f"{change(told[rival])} over {RIVALS[rival]}" for rival in ("foreign", "kind_only")
     )
     if known:
         return f"**Q reads**: {tests}."
     return f"**That Q reads is not shown**: {tests}. {_made_of(metrics)}".strip()
+
+
+def _one_instruction(metrics: Mapping[str, Any]) -> str:
+    """Why it is not known whether Q reads, where the tasks are the reason."""
+    played = (metrics.get("splits") or [{}])[-1].get("instructions")
+    if played != 1:
+        return ""
+    return "**Whether Q reads is not tested**: all test tasks have the same instruction."
 
 
 def _made_of(metrics: Mapping[str, Any]) -> str:
