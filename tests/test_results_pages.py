@@ -227,8 +227,12 @@ def below(rival, mean=-0.1):
         ({"against": {}}, "**Q of 5 is not compared with the demonstrator**: `full`."),
         ({"null": None}, "**Single shuffles** of the winners are not told: `full`."),
         (
-            {"null": {"shuffles": [0.3], "rank_p": 0.5}},
+            {"seeds": [0], "null": {"shuffles": [0.3, 0.0], "rank_p": 2 / 3}},
             "**Shuffled winners** gain as much too often (rank p above 0.05): `full`.",
+        ),
+        (
+            {"seeds": [0], "null": {"shuffles": [0.0] * 8, "rank_p": 1 / 9}},
+            "**Too few shuffles** of the winners for a rank p of 0.05; none gains as much: `full`.",
         ),
         (
             {"splits": [{"split": "test played", "tasks": 500, "groups": 14}]},

@@ -12,7 +12,7 @@ from qvlib.base.files import write_atomic
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
 from qvlib.report.run_page import CODE, Origin, misstated, origin_of, table, write_run_page
-from qvlib.report.sentences import FEW_GROUPS
+from qvlib.report.sentences import FEW_GROUPS, least_rank
 
 Metrics = Mapping[str, Any]
 COLUMNS = {  # of the first table -> the arm
@@ -169,12 +169,16 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
     gain = (metrics.get("gains") or {}).get("q_n5")
     p = (metrics.get("null") or {}).get("rank_p")
     reads, splits = metrics.get("reads"), metrics.get("splits")
+    often = p is not None and p > 0.05
+    few = often and p <= 1.001 * least_rank(metrics)
     holds = {
         "**One chain**, so that no interval covers the luck of training": metrics["chains"] == 1,
         "**No gain over one sample** is shown with Q of 5": gain and not _above(gain),
         "**That Q reads** is not shown": reads is False,
         "**Whether Q reads** is not tested": reads is None,
-        "**Shuffled winners** gain as much too often (rank p above 0.05)": p and p > 0.05,
+        "**Shuffled winners** gain as much too often (rank p above 0.05)": often and not few,
+        "**Too few shuffles** of the winners for a rank p of 0.05; none gains as much": often
+        and few,
         "**Single shuffles** of the winners are not told": p is None,
         f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
         and splits[-1]["groups"] < FEW_GROUPS,

@@ -3,7 +3,15 @@
 So no prose holds a number typed by hand, and no verdict is printed that its numbers do not test.
 """
 
-from qvlib.report.sentences.claims import claim, diagnosis, null, one_line, reads, verdict
+from qvlib.report.sentences.claims import (
+    claim,
+    diagnosis,
+    least_rank,
+    null,
+    one_line,
+    reads,
+    verdict,
+)
 from qvlib.report.sentences.conditions import (
     FEW_GROUPS,
     agent,
@@ -46,6 +54,7 @@ __all__ = [
     "gain",
     "grid",
     "holds_zero",
+    "least_rank",
     "limits",
     "no_dpo",
     "null",

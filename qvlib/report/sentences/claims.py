@@ -115,6 +115,13 @@ def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
     return f"Q models of shuffled winners gain too, {listed(told)}, which is not the labels' doing."
 
 
+def least_rank(metrics: Mapping[str, Any], n: int = 5) -> float:
+    """The least rank p that so many shuffles can give, where none gains as much as Q."""
+    null = metrics["null"] if n == 5 else metrics["null"]["n10"]
+    chains = len(metrics.get("seeds") or [0])
+    return (len(null["shuffles"]) // chains + 1) ** -chains
+
+
 def null(metrics: Mapping[str, Any], n: int = 5) -> str:
     """How Q stands among its shuffles; an older run tells the rewards of its shuffles alone."""
     told = metrics.get("null") or {}
@@ -122,8 +129,7 @@ def null(metrics: Mapping[str, Any], n: int = 5) -> str:
     if not told:
         return _older_shuffles(metrics, n)
     shuffles, chains = told["shuffles"], len(metrics.get("seeds") or [0])
-    each = len(shuffles) // chains
-    least = (each + 1) ** -chains
+    each, least = len(shuffles) // chains, least_rank(metrics, n)
     rank, found = told["rank_p"], metrics["gains"][f"q_n{n}"]["mean"]
     limit = ", the least that so few can give" if rank <= least * 1.001 and rank > 0.05 else ""
     reached = sum(value >= found for value in shuffles)

@@ -127,6 +127,12 @@ def _notes(
             2,
             "that run drew nothing again that was refused; this file does, which is not counted",
         )
+    if params.sampling.listed_actions:
+        notes.insert(
+            2,
+            "listed_actions: to score every action that is listed, which the agent does at each "
+            "step, is not counted",
+        )
     speeds = [
         (pace["agent"], "the agent", "--tokens-per-second", same and pace["agent"] == run.speed),
         (pace["q"], "the Q model", "--q-tokens-per-second", False),
