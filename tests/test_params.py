@@ -115,7 +115,7 @@ def test_the_papers_files_are_each_agent_on_each_world():
         ("uct: median", "'uct'"),
         ("filter_actions: 1", "'filter_actions'"),
         ("device: gpu", "'device'"),
-        ("agent_heads: 3", "'agent_width': 128 is no multiple of twice agent_heads = 3"),
+        ("agent_heads: 5", "'agent_width': 96 is no multiple of twice agent_heads = 5"),
         ("other_width: 100\nother_demonstrations: 9", "'other_width'"),
         ("q_base: small", "'q_base': small cannot be tuned"),
         ("q_base: api:gpt", "'q_base': api:gpt cannot be tuned"),
@@ -330,7 +330,7 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     assert changed(dpo_epochs=7) == {"q_model", "control", "rules", "trial", "scored", *after_pairs}
     assert not changed(batch_size=3, runs_dir="x", device="cuda", bootstrap=200, processes=3)
     other = episodes({"other_agent_sample", "other_agent_q_n5", "other_agent_foreign_q_n5"})
-    assert changed(other_width=64) == {"other_agent", *other}
+    assert changed(other_width=48) == {"other_agent", *other}
     assert "other_agent" in changed(agent_layers=1)
     assert changed(seed=1) == changed(max_steps=3) - {"data"} == set(digests(make({}))) - {"data"}
 

@@ -45,6 +45,13 @@ def test_another_tasks_instruction_is_told_and_the_page_stays():
     assert under(page, "yy").task.id == TASKS[2].id
 
 
+def test_the_same_words_are_no_foreign_instruction():
+    tasks = [Task(str(i), text, str(i)) for i, text in enumerate(("x", "x", "y"))]
+    for seed in range(6):
+        assert Foreign(ByLength(), tasks, seed).instead_of(tasks[0]) == "y"
+    assert Foreign(ByLength(), tasks[:2], 0).instead_of(tasks[0]) == "x"
+
+
 def test_the_table_of_kinds_knows_nothing_but_the_kind():
     state = State(TASKS[0], "page")
     mean = mean_by_kind(ByLength(), [(state, ["buy[a]", "buy[bcd]", "go[x]"])], kind)

@@ -13,7 +13,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import make
 from qvlib.report import formats, numbers, sentences, tables
-from qvlib.report.numbers.against import against, reads
+from qvlib.report.numbers.against import against, comparable, reads
 
 REWARDS = {
     "sample": 0.2,
@@ -184,7 +184,7 @@ def test_shuffles_are_kept_apart():
 def test_an_instruction_that_all_tasks_have_is_no_foreign_one():
     rows = numbers.by_task(episodes())
     for instructions, tested in ((20, True), (None, True), (1, False)):
-        found = against(rows, 200, instructions)
+        found = against(comparable(rows, instructions), 200)
         assert ("foreign" in found["q_n5"]) == ("foreign" in found["q_n10"]) == tested
         assert "kind_only" in found["q_n5"]
         assert reads(found) is (True if tested else None)
@@ -304,7 +304,7 @@ def test_what_bounds_the_gain_is_told(stages):
         "chance (95 % interval contains 50 %), the interval over 2 tasks" in text
     )
     assert re.search(
-        r"judges, the best of the same five actions \+.*\] and a search \+0.615 \[.*\]; "
+        r"environment, of five the best, as the demonstrator without errors tries \+.*\] and a search \+0.615 \[.*\]; "
         r"by Q \+0.300 \[.*\] with n = 5",
         text,
     )

@@ -26,7 +26,8 @@ Kind = Callable[[State, str], tuple[str, str]]
 class Foreign:
     """A Q model that is told another task's instruction, and sees the page of its own task.
 
-    tasks: those it is drawn from, per task once, of another group where there is one.
+    tasks: those it is drawn from, per task once, of another group where there is one; where none
+    has another instruction, its own is told.
     """
 
     q_model: QModel
@@ -39,9 +40,8 @@ class Foreign:
 
     def instead_of(self, task: Task) -> str:
         """The instruction that is told instead of a task's."""
-        others = [t for t in self.tasks if t.group != task.group] or [
-            t for t in self.tasks if t.id != task.id
-        ]
+        foreign = [t for t in self.tasks if t.instruction != task.instruction]
+        others = [t for t in foreign if t.group != task.group] or foreign
         if not others:
             return task.instruction
         return others[

@@ -37,7 +37,7 @@ DEMONSTRATOR = arm(
 SCRIPT = arm(
     "script",
     NO_Q,
-    "a fixed script of the world, which reads hardly anything",
+    "a short fixed script of the world, which may be told parts of the goal and compares nothing",
     _script,
     active=_has_script,
     sampled="",

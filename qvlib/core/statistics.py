@@ -41,19 +41,26 @@ def mean_interval(values: Values, groups: Names, resamples: int, chains: Names) 
     return mean, mean - half, mean + half
 
 
-def clustered(values: Values, groups: Names, chains: Names | None = None) -> tuple[float, float]:
+def clustered(
+    values: Values, groups: Names, chains: Names | None = None, another: bool = False
+) -> tuple[float, float]:
     """(mean, half of its 95 % t interval): over groups or, of several chains, over chains.
 
     The means of chains differ by luck, not by the tasks, which they share: the variance that groups
-    have in common in all chains is added.
+    have in common in all chains is added. Few chains may agree by accident: what the values differ
+    by within chains and groups bounds it from below. another: the values are differences from one
+    more chain, whose own luck adds to that of the others' mean.
     """
     sums, counts = _by_chain_and_group(values, groups, chains)
     residuals = (sums - counts * sums.sum() / counts.sum()) / counts.sum()
     seeds, names = residuals.shape
     apart = float(np.square(residuals).sum()) if seeds > 1 else 0.0
     shared = (float(np.square(residuals.sum(0)).sum()) - apart) * seeds / max(1, seeds - 1)
-    over_chains = float(np.square(residuals.sum(1)).sum())
-    square = _t_squared(names) * max(0.0, shared) + _t_squared(seeds) * over_chains
+    shared = max(0.0, shared)
+    over_chains = _t_squared(seeds) * float(np.square(residuals.sum(1)).sum())
+    over_chains *= seeds + 1 if another else 1
+    apart = _t_squared(names) * max(0.0, apart - shared / seeds)
+    square = _t_squared(names) * shared + max(over_chains, apart)
     return float(sums.sum() / counts.sum()), math.sqrt(square)
 
 

@@ -889,6 +889,9 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
                 f"did you mean {near[0]!r}?" if near else f"give one of {', '.join(sorted(known))}"
             )
             yield "primary", f"there is no arm {name!r}; {hint}"
+    minus = params.evaluation.primary.rpartition(" ")[2]
+    if any(arm.name == minus and arm.variants for arm in _arms(params.given)):
+        yield "primary", f"{minus} has several shuffles: what is minus them stands under 'null'"
     base = params.q_model.q_base
     if base == "small" or is_remote(base):
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +31,10 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("greedy",): "the most likely",
     ("random_n5",): "of {n} samples a random one",
     ("likely_n5", "likely_n10"): "of {n} the likeliest",
-    ("script",): "what a fixed script of the world says, which reads hardly anything",
-    ("demonstrator",): "what the scripted agent says that small agents are cloned from",
+    ("script",): "what a short fixed script of the world says, which may be told parts of the "
+    "goal and compares nothing",
+    ("demonstrator",): "what the scripted agent says that small agents imitate: it is told "
+    "the goal, but made to err",
     ("rft",): "a sample of the agent fine-tuned on its trees' best episodes",
     ("q_n5", "q_n10"): "of {n} the one with the highest Q, which is the method",
     ("foreign_q_n5", "foreign_q_n10"): "of {n} the one with the highest Q under another task's "
@@ -156,7 +159,13 @@ def _table(arms: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _q_minus(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Arm -> what Q earns more, of as many candidates; of five where an arm has no number."""
-    against, q_minus = metrics.get("against") or {}, {}
+    against, null = metrics.get("against") or {}, metrics.get("null") or {}
+    q_minus = {
+        "sample": (metrics.get("gains") or {}).get("q_n5"),
+        "control_q_n5": null.get("mean"),
+        "control_q_n10": (null.get("n10") or {}).get("mean"),
+    }
+    q_minus = {arm: told for arm, told in q_minus.items() if told and against}
     for method in reversed(METHOD):
         told = against.get(method) or {}
         q_minus |= {arm: told[rival] for rival, arm in rivals(method).items() if rival in told}
@@ -261,7 +270,8 @@ def _times(manifest: Mapping[str, Any], measured: Mapping[str, Any] | None) -> s
         f"The notebooks of `{manifest['name']}` alone took "
         f"{format_duration(manifest['seconds'])} on {cpus} cores."
     )
-    if not measured:
+    # Those of an older run say nothing of this one.
+    if not measured or measured.get("run", math.inf) < manifest["seconds"]:
         return alone
     commands = ", ".join(
         f"`make {name}` {format_duration(measured[name])}"

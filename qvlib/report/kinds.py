@@ -18,20 +18,29 @@ def said(found: Mapping[str, Mapping[str, Any]]) -> str:
     """
     if not found:
         return NONE
-    return "\n".join(f"- **{kind}**: {_line(told)}" for kind, told in found.items())
+    return "\n".join(f"- **{kind}**: {_line(told, kind)}" for kind, told in found.items())
 
 
-def _line(told: Mapping[str, Any]) -> str:
+def _line(told: Mapping[str, Any], kind: str) -> str:
     pairs, tasks = f"{told['pairs']:,} pairs", f"{told['tasks']:,} task{'s' * (told['tasks'] != 1)}"
     if told["own"] is None:
         return f"{pairs} of {tasks}; not every one has a Q."
     low, high = told["ci95"]
     coin = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else ""
+    where = ", if not of every kind" if kind == "all" else ""
     parts = [
         f"of {pairs} ({tasks}) Q orders {told['own']:.0%} {interval(low, high, '.0%')} rightly, "
         f"{coin or 'not shown to be other than a coin'}",
-        _less("another task's instruction", told["own_minus_foreign"], "the instruction is read"),
-        _less("the agent's own log π", told["own_minus_log_pi"], "it adds to what the agent knew"),
+        _less(
+            "another task's instruction",
+            told["own_minus_foreign"],
+            f"the instruction is read{where}",
+        ),
+        _less(
+            "the agent's own log π",
+            told["own_minus_log_pi"],
+            f"it adds to what the agent knew{where}",
+        ),
     ]
     return "; ".join(filter(None, parts)) + "."
 

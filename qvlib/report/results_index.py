@@ -43,8 +43,9 @@ Each arm plays the same tasks once. At each step it executes
 - **foreign**: the same, with Q told the instruction of another task;
 - **null**: the same, with Q models whose winners were drawn by coins (shuffled), the mean over the
   shuffles; no interval where opposite shuffles were averaged, as older runs did;
-- **script**: what a fixed script of the world says, which reads hardly anything; **demonstrator**:
-  what the scripted agent says that small agents are cloned from;
+- **script**: what a short fixed script of the world says, which may be told parts of the goal and
+  compares nothing; **demonstrator**: what the scripted agent says that small agents imitate: it is
+  told the goal, but made to err;
 - **oracle of 5**: of five samples the one after which a demonstrator without errors earns most, as
   trying it in the environment tells: about what reranking five could reach;
 - **search**: what Monte Carlo tree search in the environment on the test task itself finds best. It
@@ -179,7 +180,10 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
         "**Shuffled winners** gain as much too often (rank p above 0.05)": often and not few,
         "**Too few shuffles** of the winners for a rank p of 0.05; none gains as much": often
         and few,
-        "**Single shuffles** of the winners are not told": p is None,
+        "**Single shuffles** of the winners are not told": p is None
+        and not metrics.get("control_shuffles"),
+        "**Too few shuffles** of the winners, or opposite ones, to be ranked": p is None
+        and metrics.get("control_shuffles"),
         f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
         and splits[-1]["groups"] < FEW_GROUPS,
     }

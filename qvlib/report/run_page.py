@@ -155,13 +155,15 @@ def _arms(metrics: Mapping[str, Any]) -> str:
         if arm.startswith("other_agent"):  # its gain is over its own sample, and stands above
             gain = greedy = None
         seeds = row["seeds"]
+        # Older runs averaged opposite shuffles before their interval.
+        coins = arm.startswith("control") and not metrics.get("null")
         rows.append(
             [
                 arm,
                 f"{row['reward_mean']:.3f}",
-                interval(*row["ci95"]),
+                "" if coins else interval(*row["ci95"]),
                 sentences.success(row),
-                *gain_cells(gain, 1),
+                *([signed(gain["mean"]), "", ""] if coins and gain else gain_cells(gain, 1)),
                 signed(greedy["mean"]) if greedy else "",
                 str(row["tasks"]),
                 str(len(seeds) if isinstance(seeds, list) else seeds),

@@ -102,7 +102,7 @@ READS = {
     "script": "the fixed script",
     "demonstrator": "the demonstrator",
     "search": "search with the environment",
-    "oracle_n5": "the best of five by the environment",
+    "oracle_n5": "of five the best, as an errorless demonstrator tries",
 }
 """The rows of "Does Q read?"."""
 
@@ -116,7 +116,7 @@ def reads(metrics: Mapping[str, Any]) -> pd.DataFrame:
     minus = {
         other: rivals[rival] for rival, other in against.rivals("q_n5").items() if rival in rivals
     }
-    if metrics.get("null"):
+    if (metrics.get("null") or {}).get("mean"):
         minus["control_q_n5"] = metrics["null"]["mean"]
     minus["sample"] = metrics["gains"].get("q_n5")
     rows = []

@@ -18,8 +18,8 @@ METHOD, PARTS, NO_Q, SCRIPTED, JUDGED, COINS = (
     ("Q with a part taken off", BLUE, "o", False),
     ("the agent without Q", GREY, "s", True),
     ("scripted", DARK, "^", True),
-    ("judged by the environment", DARK, "D", False),
-    ("Q of shuffled winners, each a dot, and their mean gain", ORANGE, "o", True),
+    ("tried in the environment first", DARK, "D", False),
+    ("Q of shuffled winners, each a dot (gain: their mean)", ORANGE, "o", True),
 )
 ROWS = (  # arm, as what `against` names it, label, style; first on top
     ("q_n5", "", "Q of 5", METHOD),

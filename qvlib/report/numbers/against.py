@@ -10,6 +10,7 @@ import pandas as pd
 from qvlib.report.numbers.gains import gain_rows
 
 METHOD = ("q_n5", "q_n10")
+NOTHING = 1e-9  # sums of floats being what they are
 
 
 def rivals(arm: str) -> dict[str, str]:
@@ -27,19 +28,21 @@ def rivals(arm: str) -> dict[str, str]:
     }
 
 
-def against(
-    rows: pd.DataFrame, resamples: int, instructions: int | None = None
-) -> dict[str, dict[str, dict[str, Any]]]:
+def comparable(rows: pd.DataFrame, instructions: int | None) -> pd.DataFrame:
+    """The rows less the arms of a foreign instruction, where all tasks have the same.
+
+    Those do what Q does. instructions: how many different ones the test tasks have, None where that
+    is not known.
+    """
+    return rows[~rows["arm"].str.contains("foreign")] if instructions == 1 else rows
+
+
+def against(rows: pd.DataFrame, resamples: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Arm of the method -> rival -> ``mean`` and ``ci95`` of its reward minus the rival's.
 
-    A rival that was not played is left out, and so is the foreign instruction where all tasks have
-    the same: what it does is what Q does. rows: of ``by_task``; instructions: how many different
-    ones the test tasks have, None where that is not known.
+    A rival that was not played is left out. rows: of ``by_task``.
     """
     played = set(rows["arm"])
-    if instructions == 1:
-        played -= {rivals(arm)["foreign"] for arm in METHOD}
-        rows = rows[rows["arm"].isin(played)]
     return {
         arm: {
             rival: told
@@ -59,7 +62,7 @@ def reads(differences: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> bool | 
     told = differences.get("q_n5", {})
     if not {"foreign", "kind_only"} <= told.keys():
         return None
-    return all(told[rival]["ci95"][0] > 0 for rival in ("foreign", "kind_only"))
+    return all(told[rival]["ci95"][0] > NOTHING for rival in ("foreign", "kind_only"))
 
 
 def difference(rows: pd.DataFrame, arm: str, other: str, resamples: int) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def seed_table(params: Params) -> pd.DataFrame:
     ]
     table = rows.pivot_table(index="seed", columns="arm", values="reward")[arms]
     for arm in (MAIN, "q_n10"):
-        table[f"{arm} relative"] = table[arm] / table[BASE] - 1
+        table[f"{arm} relative"] = table[arm] / table[BASE].where(table[BASE] > 0) - 1
     return table.reset_index().rename_axis(columns=None)
 
 

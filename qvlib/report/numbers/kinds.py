@@ -37,7 +37,7 @@ def by_kind(pairs: pd.DataFrame, resamples: int) -> dict[str, dict[str, Any]]:
 
     The commonest kind first, those of fewer than ``FEWEST`` pairs as "other", then "all". ``own``,
     ``foreign`` and ``log_pi`` are shares of the pairs (a tie counts one half; None where it is not
-    known), ``ci95``, ``foreign_ci95`` and ``log_pi_ci95`` their intervals over tasks and chains.
+    known), ``ci95``, ``foreign_ci95`` and ``log_pi_ci95`` their intervals over groups and chains.
     ``own_minus_foreign`` and ``own_minus_log_pi`` are paired: ``mean`` and ``ci95``.
 
     pairs: of ``pipeline.score_pairs``, with ``seed``.
@@ -54,18 +54,20 @@ def by_kind(pairs: pd.DataFrame, resamples: int) -> dict[str, dict[str, Any]]:
 
 def _told(part: pd.DataFrame, resamples: int) -> dict[str, Any]:
     own, foreign, log_pi = (_right(part[way]) for way in ("own", "foreign", "log_pi"))
-    tasks, chains = part["task"].to_numpy(), part["seed"].to_numpy()
+    # Tasks of a group are alike; tables of older code tell the task alone.
+    groups = part["group" if "group" in part else "task"].to_numpy()
+    chains = part["seed"].to_numpy()
 
     def share(right: np.ndarray | None) -> tuple[float | None, list[float] | None]:
         if right is None:
             return None, None
-        value, low, high = share_interval(right, tasks, chains)
+        value, low, high = share_interval(right, groups, chains)
         return float(value), [float(low), float(high)]
 
     def minus(right: np.ndarray | None) -> dict[str, Any] | None:
         if own is None or right is None:
             return None
-        mean, low, high = mean_interval(own - right, tasks, resamples, chains)
+        mean, low, high = mean_interval(own - right, groups, resamples, chains)
         return {"mean": float(mean), "ci95": [float(low), float(high)]}
 
     told: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from qvlib.base.paths import resolve
 from qvlib.environments import names_of
 from qvlib.pipeline.data import world_of
 from qvlib.pipeline.params import Params
-from qvlib.report.numbers.against import against, difference, reads
+from qvlib.report.numbers.against import against, comparable, difference, reads
 from qvlib.report.numbers.by_part import parts
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
@@ -43,6 +43,7 @@ def metrics(params: Params) -> dict[str, Any]:
     splits; ``cost`` in totals.
     """
     rows = load_by_task(params)
+    told = comparable(rows, played_tasks(params).get("instructions"))
     arms = arm_rows(rows, params.run.bootstrap)
     means = arms.set_index("arm")["reward"]
     seeds = [chain.run.seed for chain in params.each_seed()]
@@ -54,7 +55,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "seeds": seeds,
         "chains": len(seeds),
         "primary": (primary := params.evaluation.primary),
-        "primary_difference": difference(rows, *primary.split(" minus "), params.run.bootstrap),
+        "primary_difference": difference(told, *primary.split(" minus "), params.run.bootstrap),
         "digest": params.fingerprint(),
         "bootstrap": params.run.bootstrap,
         "intervals": "t" if len(seeds) > 1 else "bootstrap",
@@ -64,18 +65,14 @@ def metrics(params: Params) -> dict[str, Any]:
         },
         "gains": _gain_entries(gain_rows(rows, params.run.bootstrap, BASE)),
         "gains_over_greedy": _gain_entries(gain_rows(rows, params.run.bootstrap, GREEDY)),
-        "against": (
-            differences := against(
-                rows, params.run.bootstrap, played_tasks(params).get("instructions")
-            )
-        ),
+        "against": (differences := against(told, params.run.bootstrap)),
         "reads": reads(differences),
         "null": null(rows, params.run.bootstrap),
         "control_shuffles": shuffle_means(params),
         "search_iterations": params.search.search_iterations,
         "gap_closed": gap_closed(means),
         "gap_closed_n10": gap_closed(means, "q_n10"),
-        "by_seed": seed_table(params).to_dict("records"),
+        "by_seed": _known(seed_table(params)).to_dict("records"),
         "refused_share": refused_share(rows[rows["arm"] == BASE]),
         "preferences": preferences(params),
         "accuracy_by_kind": accuracy_by_kind(params),
@@ -83,7 +80,7 @@ def metrics(params: Params) -> dict[str, Any]:
         "splits": split_table(params).to_dict("records"),
         "cost": cost(params, rows),
     }
-    content = difference(rows, OTHER_Q_N5.name, OTHER_FOREIGN_N5.name, params.run.bootstrap)
+    content = difference(told, OTHER_Q_N5.name, OTHER_FOREIGN_N5.name, params.run.bootstrap)
     if content:
         report["other_agent_against_foreign"] = content
     second = rows[rows["arm"].isin([OTHER_SAMPLE.name, OTHER_Q_N5.name])]
@@ -91,6 +88,11 @@ def metrics(params: Params) -> dict[str, Any]:
         gains = _gain_entries(gain_rows(second, params.run.bootstrap, OTHER_SAMPLE.name))
         report["other_agent_gain"] = gains[OTHER_Q_N5.name]
     return report
+
+
+def _known(table: pd.DataFrame) -> pd.DataFrame:
+    """With None, which JSON has, for what is not known."""
+    return table.astype(object).where(table.notna(), None)
 
 
 def write_metrics(params: Params) -> dict[str, Any]:

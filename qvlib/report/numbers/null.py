@@ -12,7 +12,7 @@ import pandas as pd
 
 from qvlib.agents.arms import BASE
 from qvlib.base.seeding import generator
-from qvlib.core.statistics import mean_interval
+from qvlib.core.statistics import clustered, mean_interval
 
 MOST = 200_000  # choices of a model from every chain that are gone through one by one
 
@@ -20,8 +20,9 @@ MOST = 200_000  # choices of a model from every chain that are gone through one 
 def null(rows: pd.DataFrame, resamples: int) -> dict[str, Any]:
     """That of ``q_n5``, and under ``n10`` that of ``q_n10``; empty where no control was played.
 
-    ``shuffles``: gain over one sample of each, chain by chain. ``rank_p``: see there. ``mean``:
-    ``mean`` and ``ci95`` of the method minus its control, paired by task.
+    ``shuffles``: gain over one sample of each, chain by chain; ``found``: that of Q in each chain.
+    ``rank_p``: see there. ``mean``: ``mean`` and ``ci95`` of the method minus its control, paired
+    by task; not known of one shuffle in all.
     rows: of ``by_task``.
     """
     told = {n: _of(rows, f"q_n{n}", f"control_q_n{n}", resamples) for n in (5, 10)}
@@ -35,12 +36,15 @@ def _of(rows: pd.DataFrame, arm: str, control: str, resamples: int) -> dict[str,
     base = means[BASE].droplevel("shuffle")
     gains = {name: means[name].sub(base, level="seed") for name in (arm, control)}
     shuffles = [list(part) for _, part in gains[control].groupby(level="seed")]
-    mean, low, high = _difference(rows, arm, control, resamples)
-    return {
+    told = {
         "shuffles": [gain for chain in shuffles for gain in chain],
+        "found": list(gains[arm]),
         "rank_p": rank_p(list(gains[arm]), shuffles),
-        "mean": {"mean": mean, "ci95": [low, high]},
     }
+    if len(told["shuffles"]) > 1:
+        mean, low, high = _difference(rows, arm, control, resamples)
+        told["mean"] = {"mean": mean, "ci95": [low, high]}
+    return told
 
 
 def rank_p(found: Sequence[float], shuffles: Sequence[Sequence[float]]) -> float:
@@ -69,9 +73,14 @@ def _difference(
 ) -> tuple[float, float, float]:
     """The method minus its control, with the interval over groups and chains, or shuffles of one.
 
-    Of a single chain it covers the luck of the coins, not that of the method's own training.
+    Of a single chain Q's model is one more draw: its training has the luck that the shuffles differ
+    by, as the mean of theirs has.
     """
     own = rows[rows["arm"] == arm].set_index(["seed", "task"])["reward"]
     part = rows[rows["arm"] == control]
     above = own.loc[pd.MultiIndex.from_frame(part[["seed", "task"]])].to_numpy()
-    return mean_interval(above - part["reward"], part["group"], resamples, part["chain"])
+    less = above - part["reward"]
+    if part["seed"].nunique() > 1:
+        return mean_interval(less, part["group"], resamples, part["chain"])
+    mean, half = clustered(less, part["group"], part["chain"], another=True)
+    return mean, mean - half, mean + half

@@ -103,6 +103,8 @@ def _made_of(metrics: Mapping[str, Any]) -> str:
 
 def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
     """Told in the claim where the coins gain as well: then sampling or the pairs have a merit."""
+    if len((metrics.get("null") or {}).get("shuffles", ())) < 2:
+        return ""  # the luck of one set of coins, or of opposite ones
     gaining = [
         over
         for over, gains in (("one sample", "gains"), ("greedy decoding", "gains_over_greedy"))
@@ -132,14 +134,17 @@ def null(metrics: Mapping[str, Any], n: int = 5) -> str:
     each, least = len(shuffles) // chains, least_rank(metrics, n)
     rank, found = told["rank_p"], metrics["gains"][f"q_n{n}"]["mean"]
     limit = ", the least that so few can give" if rank <= least * 1.001 and rank > 0.05 else ""
-    reached = sum(value >= found for value in shuffles)
+    own = [gain for gain in told.get("found", [found] * chains) for _ in range(each)]
+    reached = sum(v >= q - 1e-12 for v, q in zip(shuffles, own, strict=True))
     of = f"{each} independent shuffle{'s' * (each != 1)} of the winners" + (
         f" in each of {chains} chains" if chains > 1 else ""
     )
+    of += " of its chain" * (chains > 1)
+    minus = told.get("mean")
     return (
         f"**Null**, n = {n}: of {of}, {reached or 'none'} gain{'s' * (reached == 1)} as much as Q "
-        f"({min(shuffles):+.3f} to {max(shuffles):+.3f}; rank p = {rank:.2g}{limit}). Q minus its "
-        f"shuffles: {change(told['mean'])}: {verdict_of(told['mean'])}."
+        f"({min(shuffles):+.3f} to {max(shuffles):+.3f}; rank p = {rank:.2g}{limit})."
+        + (f" Q minus its shuffles: {change(minus)}: {verdict_of(minus)}." if minus else "")
     )
 
 
@@ -174,7 +179,7 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         "tuned_policy": "the tuned model as the policy",
         "rft": "the agent fine-tuned on its trees' best episodes (RFT)",
         "best_of_n": "head-room: the best of several whole episodes, as the environment judges",
-        "oracle_n5": "head-room: of the same five the best, as the environment judges",
+        "oracle_n5": "head-room: of five the best, as the demonstrator without errors tries",
     }
     for arm, words in others.items():
         if arm in gains:
@@ -203,9 +208,7 @@ def _primary(metrics: Mapping[str, Any]) -> str:
         return ""
     found = metrics.get("primary_difference")
     outcome = f"{change(found)}: {verdict_of(found)}" if found else "not played in this run"
-    return (
-        f"**Primary comparison**, named in the parameter file: `{metrics['primary']}`: {outcome}."
-    )
+    return f"**Primary comparison** (parameter `primary`): `{metrics['primary']}`: {outcome}."
 
 
 def _rivals(metrics: Mapping[str, Any], n: int) -> str:
@@ -264,7 +267,9 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
     from qvlib.report.sentences.orders import of_held_out
 
     preferences, gains = metrics["preferences"], metrics["gains"]
-    depths = {int(depth): count for depth, count in preferences["pairs_by_depth"].items()}
+    depths = {
+        int(depth): count for depth, count in (preferences.get("pairs_by_depth") or {}).items()
+    }
     total = sum(depths.values())
     shallow = sum(count for depth, count in depths.items() if depth < 2)
     lines = []
@@ -280,7 +285,10 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
     rooms = [
         f"{what} {change(gains[arm])}"
         for arm, what in (
-            ("oracle_n5", "the best of the same five actions"),
+            (
+                "oracle_n5",
+                "of five the best, as the demonstrator without errors tries",
+            ),
             ("best_of_n", "the best of several whole episodes"),
             ("search", "a search"),
             ("mcts", "a search"),
@@ -288,7 +296,7 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
         if arm in gains
     ]
     lines.append(
-        f"**Room**: against one sample, where the environment itself judges, "
+        f"**Room**: against one sample, where actions are tried in the environment, "
         f"{listed(rooms)}; by Q {change(gains['q_n5'])} with n = 5."
     )
     return "\n".join(f"- {line}" for line in lines)

@@ -52,7 +52,10 @@ def filtering(filtered: bool | None) -> str:
     if filtered is None:
         return ""
     if filtered:
-        return "All arms draw through the same filter of refused and no-effect actions."
+        return (
+            "All arms that draw from a model draw through the same filter of refused and "
+            "no-effect actions."
+        )
     return "No arm has a filter: a refused action costs a step, as others do."
 
 
