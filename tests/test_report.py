@@ -304,7 +304,8 @@ def test_what_bounds_the_gain_is_told(stages):
         "chance (95 % interval contains 50 %), the interval over 2 tasks" in text
     )
     assert re.search(
-        r"environment, of five the best, as the demonstrator without errors tries \+.*\] and a search \+0.615 \[.*\]; "
+        r"of five the best, as the demonstrator without errors tries \+.*\] and a search "
+        r"\+0.615 \[.*\]; "
         r"by Q \+0.300 \[.*\] with n = 5",
         text,
     )
