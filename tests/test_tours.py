@@ -209,6 +209,6 @@ def test_what_helps_where_tasks_are_too_few(environment, change, remedy):
     )
     with pytest.raises(
         QvlibError,
-        match=f"test_tasks = 300, but the test split has 3 tasks; lower them, or {remedy}",
+        match=f"test_tasks = 200, but the test split has 3 tasks; lower them, or {remedy}",
     ):
         uses(params, World())
