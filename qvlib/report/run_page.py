@@ -123,7 +123,7 @@ def _details(run: Path) -> list[str]:
             *_claims(metrics),
             _arms(metrics),
             *_against(metrics),
-            *_null(metrics.get("null") or {}),
+            *_null(metrics),
             *_by_kind(metrics.get("accuracy_by_kind") or {}),
             *_parts(metrics.get("parts") or {}),
             *_costs(metrics.get("cost") or {}),
@@ -217,17 +217,17 @@ def _against(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _null(null: Mapping[str, Any]) -> list[str]:
+def _null(metrics: Mapping[str, Any]) -> list[str]:
     """Each Q model of shuffled winners, and where Q stands among them."""
-    lines = []
+    lines, null = [], metrics.get("null") or {}
     for n, told in ((5, null), (10, null.get("n10") or {})):
         if not told.get("shuffles"):
             continue
         line = f"n = {n}: {', '.join(map(signed, told['shuffles']))}"
         if told.get("rank_p") is not None:
             line += f"; rank p {told['rank_p']:.3f}"
-        if told.get("mean"):
-            line += f"; Q minus them {paired(told['mean'])}"
+        if minus := sentences.minus_shuffles(metrics, n):
+            line += f"; Q minus them {paired(minus)}"
         lines.append(f"- {line}.")
     if not lines:
         return []

@@ -117,11 +117,27 @@ def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
     return f"Q models of shuffled winners gain too, {listed(told)}, which is not the labels' doing."
 
 
+FEWEST_SHUFFLES = 5
+"""Of one chain, for an interval of what Q earns more than them."""
+
+
 def least_rank(metrics: Mapping[str, Any], n: int = 5) -> float:
     """The least rank p that so many shuffles can give, where none gains as much as Q."""
     null = metrics["null"] if n == 5 else metrics["null"]["n10"]
     chains = len(metrics.get("seeds") or [0])
     return (len(null["shuffles"]) // chains + 1) ** -chains
+
+
+def minus_shuffles(metrics: Mapping[str, Any], n: int = 5) -> Mapping[str, Any] | None:
+    """Q minus its shuffles with its interval; None where it is not known or they are too few.
+
+    Two shuffles of one chain may agree by accident, and their interval then says nothing.
+    """
+    null = metrics.get("null") or {}
+    told = null if n == 5 else null.get("n10") or {}
+    several = len(metrics.get("seeds") or [0]) > 1
+    enough = several or len(told.get("shuffles", ())) >= FEWEST_SHUFFLES
+    return told.get("mean") if enough else None
 
 
 def null(metrics: Mapping[str, Any], n: int = 5) -> str:
@@ -140,7 +156,7 @@ def null(metrics: Mapping[str, Any], n: int = 5) -> str:
         f" in each of {chains} chains" if chains > 1 else ""
     )
     of += " of its chain" * (chains > 1)
-    minus = told.get("mean")
+    minus = minus_shuffles(metrics, n)
     return (
         f"**Null**, n = {n}: of {of}, {reached or 'none'} gain{'s' * (reached == 1)} as much as Q "
         f"({min(shuffles):+.3f} to {max(shuffles):+.3f}; rank p = {rank:.2g}{limit})."
