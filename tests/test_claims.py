@@ -306,11 +306,3 @@ def test_no_notebook_asks_for_an_estimator_by_name(path):
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and not source.startswith("# Parameters"):
             assert "step_dpo" not in source and "(nats)" not in source
-
-
-def test_two_shuffles_of_one_chain_have_no_interval(metrics):
-    assert "Q minus its shuffles" in sentences.null(metrics)
-    metrics["null"]["shuffles"] = [0.01, 0.011]  # alike by accident
-    assert "Q minus its shuffles" not in sentences.null(metrics)
-    metrics["seeds"] = [0, 1]
-    assert sentences.minus_shuffles(metrics) == GAIN

@@ -35,7 +35,7 @@ def before(name, *own):
         ("PLAIN", "plain", "rft"),
         ("SECOND", "second", "other_agent_sample"),
         ("LUCKY", "lucky", "control_q_n10"),
-        ("ODD", "odd", "best_of_n"),
+        ("ODD", "odd", "tuned_policy"),
     ],
 )
 def test_it_stands_behind_the_last_of_its_kind_and_agent(own, name, last):

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 from qvlib.base.settings import Settings
 from qvlib.core.types import Agent, Environment, Job, QModel, Task
 
-NO_Q, RERANKED, CONTROL, OTHER = (
+NO_Q, SCRIPTED, RERANKED, PART, TRIED, OTHER, CONTROL = KINDS = (
     "no Q",
+    "scripted",
     "Q-reranked",
-    "control, shuffled winners",
+    "Q with a part taken off",
+    "tried in the environment first",
     "other use",
+    "control, shuffled winners",
 )
-KINDS = (NO_Q, RERANKED, CONTROL, OTHER)
 Play = Callable[[Environment, Task, int], Job[dict[str, Any]]]
 """(environment, task, seed) -> a job for ``lockstep`` that returns the record of an episode."""
 
@@ -60,8 +62,8 @@ def _always(params: Any) -> bool:
 class Arm:
     """One way to play the test tasks.
 
-    name: in tables, and of its folder of episodes. kind: what it is, for pictures (``NO_Q``,
-    ``RERANKED``, ``CONTROL``, ``OTHER``). says: what is executed at each step, in half a sentence.
+    name: in tables, and of its folder of episodes. kind: what it is, for pictures: one of
+    ``KINDS``. says: what is executed at each step, in half a sentence.
     players: the players of its variants by name: ``<name>`` alone, or ``<name>/0``, ``<name>/1``,
         ..., whose rewards are averaged task by task.
     needs: the stages it builds on. decided_by: further parameters that decide its episodes, by the

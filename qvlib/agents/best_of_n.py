@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-from qvlib.agents.arm import OTHER, Cast, Player, arm
+from qvlib.agents.arm import TRIED, Cast, Player, arm
 from qvlib.base.settings import Settings, setting
 from qvlib.core.episodes import best_episode
 
@@ -30,7 +30,7 @@ def _active(params: Any) -> bool:
 
 BEST_OF_N = arm(
     "best_of_n",
-    OTHER,
+    TRIED,
     "whole episodes, the best of them as the environment judges: head-room, not an agent",
     _player,
     settings=BestOfNSettings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qvlib.agents.arm import OTHER, Arm, Cast, Player, arm
+from qvlib.agents.arm import TRIED, Arm, Cast, Player, arm
 from qvlib.agents.scripted import has_demonstrator
 from qvlib.core.episodes import episode
 from qvlib.core.reranker import Reranked
@@ -47,7 +47,7 @@ def _oracle(n: int) -> Arm:
 
     return arm(
         f"oracle_n{n}",
-        OTHER,
+        TRIED,
         f"of {n} sampled actions the one after which the demonstrator without errors earns most: "
         "it tries in the environment, so it is no agent",
         player,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from qvlib.agents.arm import OTHER, Arm, Cast, Player, arm
+from qvlib.agents.arm import PART, Arm, Cast, Player, arm
 from qvlib.agents.reranking import best, has_other
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import episode
@@ -139,7 +139,7 @@ def _arm(name: str, n: int, says: str, scorer: Callable[[Cast], QModel]) -> Arm:
 
     return arm(
         f"{name}_n{n}",
-        OTHER,
+        PART,
         f"as q_n{n}, {says}",
         player,
         needs=("pairs", "q_model"),
@@ -165,7 +165,7 @@ def _other_foreign(cast: Cast) -> Player:
 
 OTHER_FOREIGN_N5 = arm(
     "other_agent_foreign_q_n5",
-    OTHER,
+    PART,
     "as other_agent_q_n5, with Q told another task's instruction",
     _other_foreign,
     needs=("other_agent", "q_model"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qvlib import environments
-from qvlib.agents.arm import NO_Q, Cast, Player, arm
+from qvlib.agents.arm import SCRIPTED, Cast, Player, arm
 from qvlib.core.episodes import episode
 
 
@@ -28,7 +28,7 @@ def _script(cast: Cast) -> Player:
 
 DEMONSTRATOR = arm(
     "demonstrator",
-    NO_Q,
+    SCRIPTED,
     "the world's scripted agent, which errs and which small agents are cloned from",
     _demonstrator,
     active=has_demonstrator,
@@ -36,10 +36,10 @@ DEMONSTRATOR = arm(
 )
 SCRIPT = arm(
     "script",
-    NO_Q,
+    SCRIPTED,
     "a short fixed script of the world, which may be told parts of the goal and compares nothing",
     _script,
     active=_has_script,
     sampled="",
 )
-SCRIPTED = (DEMONSTRATOR, SCRIPT)
+SCRIPTS = (DEMONSTRATOR, SCRIPT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from qvlib.agents.arm import OTHER, Cast, Player, arm
+from qvlib.agents.arm import TRIED, Cast, Player, arm
 from qvlib.agents.search_rules import published_select, published_uct, select_once
 from qvlib.core.episodes import tree_episode
 from qvlib.core.mcts import SearchConfig, Select, Tree, search, uct, uct_select
@@ -52,7 +52,7 @@ def siblings(tree: Tree, rule: Any) -> list[dict[str, Any]]:
 
 SEARCH = arm(
     "search",
-    OTHER,
+    TRIED,
     "search with the environment, search_iterations iterations a task, best episode found: it may "
     "undo, so it is no agent",
     _player,

@@ -17,6 +17,9 @@ from qvlib.pipeline.episodes import play_stage
 from qvlib.pipeline.params import Params
 from qvlib.runs.stage import Stage, read_stage
 
+MOST_CONTROLS = 4
+"""Of the controls, so many are tried at most: enough to see a rule that gains by itself."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -68,9 +71,13 @@ def rules_of(params: Params) -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if is_policy(params) or not rule.log_prob)
 
 
+def _controls(params: Params) -> int:
+    return min(params.q_model.control_shuffles, MOST_CONTROLS)
+
+
 def rule_names(params: Params) -> list[str]:
     """``sample``, and per rule ``<rule>:q``, ``<rule>:twin`` and ``<rule>:control/<shuffle>``."""
-    controls = [f"control/{k}" for k in range(params.q_model.control_shuffles)]
+    controls = [f"control/{k}" for k in range(_controls(params))]
     variants = ("q", "twin", *controls)
     return ["sample", *(f"{rule.name}:{what}" for rule in rules_of(params) for what in variants)]
 
@@ -88,7 +95,7 @@ def rule_players(context: Context) -> dict[str, Player]:
             f"{params.agent.agent} does not tell; set rule_tasks to 0"
         )
     n = params.ablations.rule_n
-    controls = {f"control/{k}": context.control(k) for k in range(params.q_model.control_shuffles)}
+    controls = {f"control/{k}": context.control(k) for k in range(_controls(params))}
     sample = context.sampler()
     listed = Listed(sample, context.environment, context.model())
     agents: dict[str, Agent] = {"sample": sample}

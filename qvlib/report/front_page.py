@@ -159,11 +159,11 @@ def _table(arms: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 def _q_minus(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Arm -> what Q earns more, of as many candidates; of five where an arm has no number."""
-    against = metrics.get("against") or {}
+    against, null = metrics.get("against") or {}, metrics.get("null") or {}
     q_minus = {
         "sample": (metrics.get("gains") or {}).get("q_n5"),
-        "control_q_n5": sentences.minus_shuffles(metrics),
-        "control_q_n10": sentences.minus_shuffles(metrics, 10),
+        "control_q_n5": null.get("mean"),
+        "control_q_n10": (null.get("n10") or {}).get("mean"),
     }
     q_minus = {arm: told for arm, told in q_minus.items() if told and against}
     for method in reversed(METHOD):

@@ -30,8 +30,8 @@ COLUMNS = {  # of the first table -> the arm
 READS = {True: "yes", False: "not shown"}
 HEAD = (
     "# Results\n\nMean terminal reward in [0, 1] on held-out tasks, its 95 % interval beneath. "
-    "Written by `qvlib index` from each run's `metrics.json`; empty is what a run did not play or "
-    "test."
+    "Compare within a row alone: worlds, agents, tasks and code differ between rows. Written by "
+    "`qvlib index` from each run's `metrics.json`; empty is what a run did not play or test."
 )
 TERMS = """\
 Each arm plays the same tasks once. At each step it executes

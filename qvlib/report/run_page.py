@@ -226,8 +226,8 @@ def _null(metrics: Mapping[str, Any]) -> list[str]:
         line = f"n = {n}: {', '.join(map(signed, told['shuffles']))}"
         if told.get("rank_p") is not None:
             line += f"; rank p {told['rank_p']:.3f}"
-        if minus := sentences.minus_shuffles(metrics, n):
-            line += f"; Q minus them {paired(minus)}"
+        if told.get("mean"):
+            line += f"; Q minus them {paired(told['mean'])}"
         lines.append(f"- {line}.")
     if not lines:
         return []

@@ -6,15 +6,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qvlib.agents.arm import CONTROL, NO_Q, OTHER, RERANKED
+from qvlib.agents.arm import CONTROL, NO_Q, OTHER, PART, RERANKED, SCRIPTED, TRIED
 from qvlib.agents.arms import BASE, GREEDY
 from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, label, panels
 
 STYLES = {  # what an arm is: colour, marker, filled
     RERANKED: (BLUE, "o", True),
+    PART: (BLUE, "o", False),
     NO_Q: (GREY, "s", True),
+    SCRIPTED: (DARK, "^", True),
+    TRIED: (DARK, "D", False),
+    OTHER: (DARK, "s", False),
     CONTROL: (ORANGE, "X", True),
-    OTHER: (DARK, "D", False),
 }
 
 
@@ -27,7 +30,7 @@ def reward_by_arm(arms: pd.DataFrame) -> Figure:
     axes.set_xlim(left=0)
     label(
         axes,
-        "Reward by arm",
+        "Reward by arm; dotted: one sample",
         f"mean terminal reward in [0, 1], 95 % interval, {arms['tasks'].iloc[0]} tasks",
     )
     return figure
@@ -37,9 +40,7 @@ def gains(table: pd.DataFrame) -> Figure:
     """Paired gain of each arm with its 95 % interval; takes ``numbers.gain_table``."""
     figure, axes = _dots(table, "gain", "low", "high", "{:+.3f}")
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
-    against = (
-        "greedy decoding" if table["against"].iloc[0] == GREEDY else "one sample of the same agent"
-    )
+    against = "greedy decoding" if table["against"].iloc[0] == GREEDY else "one sample"
     label(
         axes,
         f"Gain over {against}, paired by task",

@@ -14,6 +14,7 @@ from qvlib.agents.arms import BASE
 from qvlib.base.seeding import generator
 from qvlib.core.statistics import clustered, mean_interval
 
+FEWEST = 5  # shuffles of a chain that tell what their mean is worth; two may agree by accident
 MOST = 200_000  # choices of a model from every chain that are gone through one by one
 
 
@@ -22,7 +23,7 @@ def null(rows: pd.DataFrame, resamples: int) -> dict[str, Any]:
 
     ``shuffles``: gain over one sample of each, chain by chain; ``found``: that of Q in each chain.
     ``rank_p``: see there. ``mean``: ``mean`` and ``ci95`` of the method minus its control, paired
-    by task; not known of one shuffle in all.
+    by task; of one chain it takes ``FEWEST`` shuffles to be known.
     rows: of ``by_task``.
     """
     told = {n: _of(rows, f"q_n{n}", f"control_q_n{n}", resamples) for n in (5, 10)}
@@ -41,7 +42,7 @@ def _of(rows: pd.DataFrame, arm: str, control: str, resamples: int) -> dict[str,
         "found": list(gains[arm]),
         "rank_p": rank_p(list(gains[arm]), shuffles),
     }
-    if len(told["shuffles"]) > 1:
+    if len(shuffles) > 1 or len(told["shuffles"]) >= FEWEST:
         mean, low, high = _difference(rows, arm, control, resamples)
         told["mean"] = {"mean": mean, "ci95": [low, high]}
     return told

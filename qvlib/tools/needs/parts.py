@@ -10,7 +10,7 @@ from qvlib.agents.arm import CONTROL, RERANKED, Arm
 from qvlib.agents.best_of_n import BEST_OF_N
 from qvlib.agents.reading import SCORED
 from qvlib.agents.reranking import TUNED_POLICY
-from qvlib.agents.scripted import SCRIPTED
+from qvlib.agents.scripted import SCRIPTS
 from qvlib.agents.search import SEARCH
 from qvlib.base.errors import QvlibError
 from qvlib.models.names import is_remote
@@ -52,7 +52,7 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
     trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.q_model.control_shuffles)
     rows.append(Tokens("training Q and controls", "q_base", round(pairs), q=trained))
     for arm in params.arms():
-        if arm in SCRIPTED:  # no model plays it
+        if arm in SCRIPTS:  # no model plays it
             continue
         part, work = f"arm {arm.name}", _arm(arm, run, params)
         tasks = params.evaluation.test_tasks * params.run.seeds * len(arm.names(params))
