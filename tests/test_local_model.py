@@ -20,7 +20,7 @@ from qvlib.core.types import Request
 from qvlib.models import local
 from qvlib.models.loading import load_folder
 from qvlib.models.local import LocalAgent, LocalModel
-from qvlib.models.nucleus import nucleus_of
+from qvlib.models.nucleus import nuclei_on_device, nucleus_of
 
 STATES = states(6)
 
@@ -316,6 +316,43 @@ def test_nucleus_is_that_of_a_plain_sort(logits, top_p, temperature):
     )
     assert nucleus.cumulative[-1] == 1
     np.testing.assert_array_equal(nucleus.log_probs, log_probs[nucleus.tokens])
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.95, 0.3, 1e-9])
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_nuclei_that_a_gpu_sorts_are_the_same(top_p, temperature):
+    logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits[3] = logits[3].round()  # ties, which the token's id breaks
+    log_probs = torch.log_softmax(3 * logits, dim=-1)
+    for row, nucleus in zip(
+        log_probs.numpy(), nuclei_on_device(log_probs, temperature, top_p), strict=True
+    ):
+        expected = nucleus_of(row, temperature, top_p)
+        assert abs(len(nucleus.tokens) - len(expected.tokens)) <= (top_p == 1)  # rounding of a sum
+        size = min(len(nucleus.tokens), len(expected.tokens))
+        assert list(nucleus.tokens[:size]) == list(expected.tokens[:size])
+        np.testing.assert_allclose(nucleus.cumulative[:size], expected.cumulative[:size], 1e-12)
+        np.testing.assert_array_equal(nucleus.log_probs[:size], expected.log_probs[:size])
+        assert nucleus.cumulative[-1] == 1
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_reply_is_the_same_where_a_gpu_sorts(lm, monkeypatch, top_p):
+    states_ids = [ids for _, ids in lm.prompts(STATES)]
+
+    def replies() -> list:
+        draws = [[generator(i, k).random for k in range(4)] for i in range(len(states_ids))]
+        return fresh(lm).sample(states_ids, draws, 1.0, top_p)
+
+    expected = replies()
+    monkeypatch.setattr(
+        local,
+        "nucleus_of",
+        lambda row, t, p: nuclei_on_device(torch.tensor(row)[None], t, p)[0],
+    )
+    assert [[ids for ids, _ in row] for row in replies()] == [
+        [ids for ids, _ in row] for row in expected
+    ]
 
 
 # -- scoring ----------------------------------------------------------------------------------

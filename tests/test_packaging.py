@@ -51,6 +51,17 @@ def test_make_installs_exactly_the_pins_of_env_yml():
     assert made == pins() and len(set(made)) == len(made)
 
 
+def test_a_run_needs_no_more_than_make_installs_for_it():
+    planned = subprocess.run(
+        ["make", "-nB", ".venv/.installed"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    names = {canonicalize_name(word.partition("==")[0]) for word in planned if "==" in word}
+    needed = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert needed <= names
+    assert {word for word in planned if "==" in word} < set(pins())
+    assert not {"pytest", "jupyterlab", "ray", "mypy"} & names
+
+
 def test_env_yml_has_the_supported_python():
     environment = yaml.safe_load((ROOT / "env.yml").read_text())
     assert environment["name"] == "qvlib" and environment["channels"] == ["conda-forge"]

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from qvlib.base.seeding import generator
 from qvlib.core.types import Cost, Proposal, Request, State
 from qvlib.models import chat
-from qvlib.models.nucleus import Ids, Nucleus, Sample, nucleus_of
+from qvlib.models.nucleus import Ids, Nucleus, Sample, nuclei_on_device, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
 from qvlib.models.replies import parse, unparsable
@@ -38,8 +38,8 @@ CALL = 64  # tokens that take about as long as starting a forward pass
 LARGE, LARGE_CALL = 50_000_000, 24
 # Passes of a batch: prompts and then token by token, prompts and then all replies.
 PASSES = {"sample": 8, "score": 2}
-# Bytes of keys and values, and of logits, of a batch on the CPU; a GPU may take an eighth of its
-# memory for either.
+# Bytes of keys and values, and of logits, of a batch on the CPU; on a GPU an eighth of the memory
+# that this process may take of it for either.
 CACHES = 2**29
 PROMPTS = 1024  # prompts that are remembered: those of the states under way
 
@@ -84,11 +84,7 @@ class LocalModel:
         large, on_cpu = self.model.num_parameters() >= LARGE, device.type == "cpu"
         self._call = LARGE_CALL if large and on_cpu else CALL
         self._joins = large or not on_cpu
-        self._most_bytes = (
-            torch.cuda.get_device_properties(device).total_memory // 8
-            if device.type == "cuda"
-            else CACHES
-        )
+        self._most_bytes = CACHES if on_cpu else _memory_of(device) // 8
 
     @property
     def context(self) -> float:
@@ -362,20 +358,34 @@ class LocalModel:
         top_p: float,
     ) -> dict[tuple[int, Ids], Nucleus]:
         """The nuclei of the live samples' positions, remembered ones first."""
-        log_probs = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
-        made: dict[int, Nucleus] = {}
         nuclei: dict[tuple[int, Ids], Nucleus] = {}
+        new: dict[Ids, list[Sample]] = {}  # by all their tokens: prompts may be alike
         for s in live:
-            key = (prompts[s.prompt], s.ids, temperature, top_p)
-            nucleus = self._nuclei.get(key)
+            nucleus = self._nuclei.get((prompts[s.prompt], s.ids, temperature, top_p))
             if nucleus is None:
-                row = rows[prompts[s.prompt] + s.ids]
-                if row not in made:
-                    made[row] = nucleus_of(log_probs[row], temperature, top_p)
-                nucleus = made[row]
-                _put(self._nuclei, key, nucleus, self.memory)
-            nuclei[s.prompt, s.ids] = nucleus
+                new.setdefault(prompts[s.prompt] + s.ids, []).append(s)
+            else:
+                nuclei[s.prompt, s.ids] = nucleus
+        made = self._nuclei_of(logits, [rows[full] for full in new], temperature, top_p)
+        for group, nucleus in zip(new.values(), made, strict=True):
+            for s in group:
+                key = (prompts[s.prompt], s.ids, temperature, top_p)
+                if key not in self._nuclei:
+                    _put(self._nuclei, key, nucleus, self.memory)
+                nuclei[s.prompt, s.ids] = nucleus
         return nuclei
+
+    def _nuclei_of(
+        self, logits: torch.Tensor, rows: list[int], temperature: float, top_p: float
+    ) -> list[Nucleus]:
+        """The nuclei of some rows of logits [B, V]; a GPU sorts its vocabularies itself."""
+        if not rows:
+            return []
+        log_probs = torch.log_softmax(logits.double(), dim=-1)
+        if logits.device.type != "cpu":
+            return nuclei_on_device(log_probs[rows], temperature, top_p)
+        known = log_probs.numpy()
+        return [nucleus_of(known[row], temperature, top_p) for row in rows]
 
     # -- scoring ----------------------------------------------------------------------------
 
@@ -581,6 +591,12 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()
+
+
+def _memory_of(device: torch.device) -> int:
+    """Bytes of a GPU that this process may take."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    return int(total * torch.cuda.get_per_process_memory_fraction(device))
 
 
 def _listed(ids: int | list[int] | None) -> list[int]:

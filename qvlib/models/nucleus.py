@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:  # what reads nuclei alone need not wait for torch
+    import torch
 
 Ids = tuple[int, ...]
 
@@ -40,6 +44,24 @@ def nucleus_of(log_probs: np.ndarray, temperature: float, top_p: float) -> Nucle
     size = min(int(np.searchsorted(cumulative, top_p)) + 1, len(order))
     order, cumulative = order[:size], cumulative[:size]
     return Nucleus(order, cumulative / cumulative[-1], log_probs[order])
+
+
+def nuclei_on_device(log_probs: torch.Tensor, temperature: float, top_p: float) -> list[Nucleus]:
+    """``nucleus_of`` of each row of log_probs [B, V], float64, sorted where they are.
+
+    So that of a large vocabulary on a GPU only the nuclei are copied. Sums are in another order
+    than ``nucleus_of``'s: the same but for rounding.
+    """
+    scaled, order = (log_probs / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    cumulative = scaled.cumsum(-1)
+    sizes = ((cumulative < top_p).sum(-1) + 1).clamp(max=log_probs.shape[1])
+    most = int(sizes.max())
+    own = log_probs.gather(1, order[:, :most]).cpu().numpy()
+    tokens, reached = order[:, :most].cpu().numpy(), cumulative[:, :most].cpu().numpy()
+    return [
+        Nucleus(tokens[i, :k].copy(), reached[i, :k] / reached[i, k - 1], own[i, :k].copy())
+        for i, k in enumerate(sizes.tolist())
+    ]
 
 
 class Sample:

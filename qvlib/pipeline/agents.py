@@ -29,7 +29,7 @@ from qvlib.pipeline.work import (
     clear_elsewhere,
     guarded,
     is_elsewhere,
-    one_thread,
+    keep_to_share,
     processes,
     set_threads,
     workers,
@@ -150,7 +150,7 @@ def _make(context: Context, which: str, scratch: Path) -> Iterator[Progress | Ma
     """Make one agent; yields how far it is, then what was made."""
     params = context.params
     name, part = model_name(params, which), stage_path(params, which).name
-    one_thread(params)
+    keep_to_share(params)
     if params.agent.warm_start:
         must_be_tunable(name, "warm_start")
     if name == "small":
@@ -266,7 +266,7 @@ def fine_tuned(
         label=label,
         **how,
     )
-    one_thread(context.params)
+    keep_to_share(context.params)
     curve_table = [
         {"step": row["step"], "steps": len(curve), "action_loss": row["loss"]} for row in curve
     ]

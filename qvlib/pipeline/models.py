@@ -17,7 +17,7 @@ from qvlib.core.types import Agent, Environment, QModel, State, Task
 from qvlib.estimators import estimator_of
 from qvlib.models.names import SERVED, is_remote
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.work import one_thread
+from qvlib.pipeline.work import keep_to_share
 from qvlib.runs.stage import Stage, read_stage
 
 EXAMPLE_TASKS = 40  # training tasks that are demonstrated to find examples among
@@ -127,7 +127,7 @@ def load(context: Surroundings, name: str | Path, dtype: str = "") -> Any:
     params = context.params
     if is_remote(name):
         return served(context, str(name))
-    one_thread(params)
+    keep_to_share(params)
     return load_model(
         name,
         chat=functools.partial(chat, context),

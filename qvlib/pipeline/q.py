@@ -30,8 +30,8 @@ from qvlib.pipeline.work import (
     clear,
     clear_elsewhere,
     guarded,
+    keep_to_share,
     on_own_device,
-    one_thread,
     workers,
 )
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
@@ -151,7 +151,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         QvlibError: all pairs are held out, or what the estimator raises.
     """
     params = context.params
-    one_thread(params)
+    keep_to_share(params)
     train, held_out = hold_out(load_pairs(params), params.pairs.heldout_share, params.run.seed)
     if not train:
         raise QvlibError(

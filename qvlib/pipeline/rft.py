@@ -15,7 +15,7 @@ from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders
 from qvlib.pipeline.pairs import load_trees
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.work import Made, clear, one_thread, processes, workers
+from qvlib.pipeline.work import Made, clear, keep_to_share, processes, workers
 from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_path
 
 
@@ -57,7 +57,7 @@ def train_rft(run: Params | Context) -> Stage:
 
 def _tune(context: Context, scratch: Path, threads: int) -> Iterator[Made]:
     params, how = context.params, context.params.rft
-    one_thread(params)
+    keep_to_share(params)
     environment, trees = context.environment, load_trees(params)
     episodes = best_episodes(trees, how.rft_min_reward)
     tasks = {task.id: task for task in environment.tasks("train")}

@@ -192,9 +192,19 @@ def on_own_device(params: Params) -> Params:
     return params.replace(device=f"cuda:{os.environ['LOCAL_RANK']}")
 
 
-def one_thread(params: Params) -> None:
-    """On the CPU a process keeps to one core: threads that wait for each other cost more."""
+def keep_to_share(params: Params) -> None:
+    """What a process may take of the machine: one core, or its part of a GPU's memory.
+
+    Threads that wait for each other cost more. On a GPU a part is left to the driver and to what
+    each process's CUDA takes beside its tensors.
+    """
     set_threads(params, 1)
+    if params.run.device != "cpu" and (count := processes(params)) > 1:
+        import torch
+
+        torch.set_num_threads(1)
+        share = 0.9 / (count + 1)
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(params.run.device))
 
 
 def set_threads(params: Params, count: int) -> None:
