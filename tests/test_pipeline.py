@@ -17,7 +17,7 @@ from qvlib.core.types import Request, Task
 from qvlib.environments import webshop
 from qvlib.models.prompts import compact
 from qvlib.models.small import Demonstration, make_model, train_tokenizer
-from qvlib.pipeline import agents
+from qvlib.pipeline import agents, work
 from qvlib.pipeline.data import check_disjoint, uses
 from qvlib.pipeline.params import make
 from qvlib.report import numbers, sentences
@@ -247,3 +247,20 @@ def test_each_agent_that_is_cloned_has_one_bar(tmp_path, monkeypatch):
     pipeline.until("agent", tiny(tmp_path))
     assert [position for _, position in drawn] == [0, 1]
     assert len(set(drawn)) == 2
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_workers_share_a_gpu(params, monkeypatch, in_worker):
+    told = {}
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: told.update(threads=count))
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda how: told.update(how=how))
+    monkeypatch.setattr(
+        torch.cuda,
+        "set_per_process_memory_fraction",
+        lambda share, device: told.update(share=share, device=device),
+    )
+    parent = object() if in_worker else None
+    monkeypatch.setattr(work.multiprocessing, "parent_process", lambda: parent)
+    work.keep_to_share(params.replace(device="cuda:1", processes=5))
+    assert told.pop("how") == "high"
+    assert told == ({"threads": 1, "share": 0.9 / 6, "device": 1} if in_worker else {})

@@ -36,6 +36,9 @@ from qvlib.models.trainers import (
 )
 from qvlib.models.training import must_be_finite, must_compute, named, steps_in_all
 
+# Tokens of a pass that keeps little for its backward pass (gradient checkpointing), relative to one
+# that keeps all.
+CHECKPOINTED = 4
 IGNORED = -100  # the label of a token that is not learnt, as everywhere in transformers
 
 
@@ -85,8 +88,8 @@ def fine_tune(
     ``lm`` is not changed. lr falls linearly to 0 after a tenth of warm-up; batch: transcripts.
     lora_rank 0 tunes all weights. The curve has ``step`` and ``loss`` (nats a token of the agent's
     own). ``folder`` keeps checkpoints: a training that was killed goes on from its last one. A
-    batch of more tokens than ``lm.batch_tokens`` takes several passes. rate: the parameter that
-    ``lr`` comes from.
+    batch of more tokens than ``CHECKPOINTED`` times ``lm.batch_tokens`` takes several passes.
+    rate: the parameter that ``lr`` comes from.
 
     Raises:
         QvlibError: no transcript fits the model's context, training diverged, or a checkpoint
@@ -105,7 +108,7 @@ def fine_tune(
     checkpoint = last_checkpoint(work)
     # One by one there is no padding, which a CPU pays for as for text.
     longest = max(len(row.ids) for row in fit)
-    together = 1 if on_cpu else rows_of_pass(longest, batch, lm.batch_tokens)
+    together = 1 if on_cpu else rows_of_pass(longest, batch, CHECKPOINTED * lm.batch_tokens)
     with quietly():
         config = SFTConfig(
             **arguments(work, lm.model.device, lr=lr, epochs=epochs, steps=steps, seed=seed),

@@ -139,6 +139,15 @@ def packs(model: torch.nn.Module, rows: Sequence[PairIds], pad: int) -> bool:
     the rejected action reads the chosen one through a recurrent state: then another chosen action
     changes what the rejected one gets.
     """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # what ROUNDING is meant for
+    try:
+        return _packs(model, rows, pad)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _packs(model: torch.nn.Module, rows: Sequence[PairIds], pad: int) -> bool:
     most = ROUNDING.get(next(model.parameters()).dtype, COARSE_ROUNDING)
     for row in {max(rows, key=_packed), max(rows, key=attrgetter("longest"))}:
         other = replace(row, chosen=row.prompt[:1] * len(row.chosen))

@@ -118,9 +118,10 @@ def by_size(
 ) -> Iterator[Any]:
     """Small models side by side; on this machine a large one takes all cores by itself.
 
-    A part begins with the context of its chain.
+    Not on a GPU, which the small kernels of a LoRA do not fill. A part begins with the context of
+    its chain.
     """
-    if parts and is_elsewhere(parts[0][0].params):
+    if parts and (is_elsewhere(parts[0][0].params) or parts[0][0].params.run.device != "cpu"):
         large = []
     small = [part for part in parts if part not in large]
     yield from executor.stream(work, small, key=key)

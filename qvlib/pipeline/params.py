@@ -92,8 +92,8 @@ class RunSettings(Settings):
     dtype: Literal["auto", "float32", "float64", "bfloat16"] = setting(
         "auto",
         "precision of models; float64 gives equal tables for any batch size and processor; "
-        "with bfloat16 the Q model is in float32; auto = float64 for the small agent, float32 for "
-        "a named model",
+        "with bfloat16 the Q model is in float32 (a GPU multiplies it in TF32); auto = float64 for "
+        "the small agent, float32 for a named model",
         decides="agent",
     )
     executor: Literal["processes", "ray"] = setting(

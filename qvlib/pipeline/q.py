@@ -91,7 +91,9 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
                 _finish(stage, facts)
             stages[stage.path.name] = stage, facts, each.params
             parts += [(each, which, name, _scratch(stage.path, name)) for name in left]
-        executor = stack.enter_context(workers(params))
+        # Training a named model fills a GPU by itself, its memory too.
+        named = params.agent.agent != "small" or bool(params.q_model.q_base)
+        executor = stack.enter_context(workers(params, named and params.run.device != "cpu"))
         for each, _ in missing:
             made_before = ("agent", "trees", "pairs")
             executor.place(

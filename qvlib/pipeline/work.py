@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +25,17 @@ from qvlib.runs.stage import Stage
 
 
 @contextmanager
-def workers(params: Params) -> Iterator[Executor]:
-    """The run's workers. Those of Ray stay, since starting them takes long; see ``end_workers``."""
+def workers(params: Params, alone: bool = False) -> Iterator[Executor]:
+    """The run's workers. Those of Ray stay, since starting them takes long; see ``end_workers``.
+
+    alone: on this machine one part at a time.
+    """
     run = params.run
     if is_elsewhere(params):
         yield _ray(run.processes, run.device, run.ray_address, run.gpus_per_worker)
         return
-    with executors.make("processes", workers=processes(params), device=run.device) as executor:
+    count = 1 if alone else processes(params)
+    with executors.make("processes", workers=count, device=run.device) as executor:
         yield executor
 
 
@@ -193,18 +198,23 @@ def on_own_device(params: Params) -> Params:
 
 
 def keep_to_share(params: Params) -> None:
-    """What a process may take of the machine: one core, or its part of a GPU's memory.
+    """What a process may take of the machine: one core, since threads wait for each other.
 
-    Threads that wait for each other cost more. On a GPU a part is left to the driver and to what
-    each process's CUDA takes beside its tensors.
+    On a GPU float32 is multiplied in TF32, and a worker has its part of the memory; the rest is
+    for the driver, and for what each process's CUDA takes beside its tensors.
     """
     set_threads(params, 1)
-    if params.run.device != "cpu" and (count := processes(params)) > 1:
-        import torch
+    device = params.run.device
+    if device == "cpu":
+        return
+    import torch
 
+    torch.set_float32_matmul_precision("high")
+    if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)
-        share = 0.9 / (count + 1)
-        torch.cuda.set_per_process_memory_fraction(share, torch.device(params.run.device))
+        torch.cuda.set_per_process_memory_fraction(
+            0.9 / (processes(params) + 1), int(device.partition(":")[2] or 0)
+        )
 
 
 def set_threads(params: Params, count: int) -> None:
