@@ -28,16 +28,21 @@ from qvlib.base.executors.parts import ATTEMPTS, Book
 from qvlib.base.executors.processes import cores, process_count, slices
 from qvlib.pipeline import work
 from qvlib.pipeline.params import load
+from qvlib.runs.provenance import peak_memory
 
 ROOT = Path(__file__).parents[1]
 COUNT = 40  # items of a part that is killed
 
 
-@pytest.fixture(params=executors.NAMES)
+@pytest.fixture(params=[*executors.NAMES, "forked"])
 def executor(request, ray_cluster):
-    """An executor of two workers of each kind."""
-    options = {"ray_address": ray_cluster().address} if request.param == "ray" else {}
-    with make(request.param, workers=2, **options) as made:
+    """An executor of two workers of each kind; forked: from a server that has imported numpy."""
+    options = {
+        "ray": lambda: {"ray_address": ray_cluster().address},
+        "forked": lambda: {"imports": ("numpy",)},
+    }
+    name = "processes" if request.param == "forked" else request.param
+    with make(name, workers=2, **options.get(request.param, dict)()) as made:
         yield made
 
 
@@ -251,6 +256,34 @@ def test_executors_are_light():
     ).stdout.split()
     assert "multiprocessing" in loaded
     assert not {"ray", "torch", "pandas", "numpy", "transformers"} & set(loaded)
+
+
+def test_forked_workers_have_todays_environment_and_what_was_imported(monkeypatch):
+    for value in ("one", "two"):  # the second time the server is older than the variable
+        monkeypatch.setenv("QVLIB_OF_TODAY", value)
+        with make("processes", workers=2, imports=("numpy",)) as forked:
+            parts = [(("QVLIB_OF_TODAY", "numpy"),)] * 2
+            assert list(forked.stream(workings.surroundings, parts)) == [(value, True)] * 2
+    with make("processes", workers=2) as spawned:
+        parts = [(("QVLIB_OF_TODAY", "colorsys"),)] * 2
+        assert list(spawned.stream(workings.surroundings, parts)) == [("two", False)] * 2
+
+
+def test_the_memory_of_forked_workers_is_known(monkeypatch):
+    monkeypatch.setattr(module, "_peak", 0)
+    with make("processes", workers=2, imports=("numpy",)) as forked:
+        list(forked.stream(workings.takes, [(200 << 20,), (1,)]))
+    unit = 1 if sys.platform == "darwin" else 2**10
+    assert module.largest_worker() * unit > 200 << 20
+    assert peak_memory("cpu")["process"] > 0.19
+
+
+def test_without_a_fork_server_workers_are_spawned(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with make("processes", workers=2, imports=("numpy",)) as spawned:
+        found = list(spawned.stream(workings.numbers, [(0, 2), (1, 2)]))
+    assert sorted(item[:2] for item in found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert make("processes", workers=2, device="cuda", imports=("numpy",))._imports == ()
 
 
 def test_a_book_gives_each_item_once():

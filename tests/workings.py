@@ -128,6 +128,17 @@ def here(part):
     yield Path.cwd(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("TQDM_DISABLE")
 
 
+def surroundings(asked):
+    """The value of a variable, and whether a module was imported before the work began."""
+    variable, module = asked
+    yield os.environ.get(variable), module in sys.modules
+
+
+def takes(size):
+    """Work that needs so many bytes."""
+    yield len(bytearray(size))
+
+
 def _first(folder):
     """Whether nobody was here before."""
     try:

@@ -23,6 +23,9 @@ from qvlib.pipeline.params import Params
 from qvlib.runs import parquet
 from qvlib.runs.stage import Stage
 
+IMPORTS = ("torch", "transformers.modeling_utils", "qvlib.models.local")
+"""What every worker needs and takes long to import."""
+
 
 @contextmanager
 def workers(params: Params, alone: bool = False) -> Iterator[Executor]:
@@ -35,7 +38,7 @@ def workers(params: Params, alone: bool = False) -> Iterator[Executor]:
         yield _ray(run.processes, run.device, run.ray_address, run.gpus_per_worker)
         return
     count = 1 if alone else processes(params)
-    with executors.make("processes", workers=count, device=run.device) as executor:
+    with executors.make("processes", workers=count, device=run.device, imports=IMPORTS) as executor:
         yield executor
 
 

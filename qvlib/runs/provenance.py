@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib import __version__
-from qvlib.base.executors.processes import cores
+from qvlib.base.executors.processes import cores, largest_worker
 
 HERE = Path(__file__).resolve().parent
 _told: set[str] = set()  # hashes of other code that was told of
@@ -139,8 +139,11 @@ def peak_memory(device: str) -> dict[str, float]:
     """
     unit = 2**30 if sys.platform == "darwin" else 2**20  # ru_maxrss is in bytes there, else in KiB
     used = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        largest_worker(),
+        *(
+            resource.getrusage(who).ru_maxrss
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ),
     )
     peaks = {"process": round(used / unit, 2)}
     torch = sys.modules.get("torch")

@@ -77,6 +77,7 @@ def make(
     device: str = "cpu",
     ray_address: str = "",
     gpus_per_worker: float = 0.0,
+    imports: Sequence[str] = (),
 ) -> Executor:
     """An executor by its name.
 
@@ -88,6 +89,7 @@ def make(
         ray_address: ``ray``: the cluster's, ``HOST:PORT`` or ``auto``; empty = start a local one.
         gpus_per_worker: ``ray``: GPUs of a worker, a fraction or a whole number; 0 = none, and a
             whole one where ``device`` is a GPU.
+        imports: ``processes``: see ``Processes``; not on a GPU, which bears no fork.
 
     Raises:
         QvlibError: no executor has that name, Ray is not installed or not at that address, or a
@@ -96,7 +98,7 @@ def make(
     if name == "processes":
         from qvlib.base.executors.processes import Processes, process_count
 
-        return Processes(process_count(workers, device))
+        return Processes(process_count(workers, device), imports if device == "cpu" else ())
     if name == "ray":
         from qvlib.base.executors.ray import Ray
 

@@ -7,6 +7,7 @@ is an error of the work, with its traceback, and what arrives is the driver's ow
 from __future__ import annotations
 
 import pickle
+import resource
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -74,12 +75,15 @@ def message(kind: str, value: Any = None) -> bytes:
 
 
 def messages(parcel: bytes) -> Iterator[bytes]:
-    """Do a part, the pickled (work, arguments), where a worker is; yields its messages."""
+    """Do a part, the pickled (work, arguments), where a worker is; yields its messages.
+
+    The last tells the worker's peak memory, ``ru_maxrss``.
+    """
     try:
         work, arguments = pickle.loads(parcel)
         for item in work(*arguments):
             yield message(ITEM, item)
-        yield message(DONE)
+        yield message(DONE, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     except QvlibError as error:
         yield message(ERROR, error)
     except (Exception, SystemExit):  # whatever it was, the driver raises it

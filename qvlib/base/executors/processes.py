@@ -10,6 +10,7 @@ kilobytes) a worker keeps, and waits.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -17,9 +18,11 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,11 +76,24 @@ def stream(work: Callable[..., Iterable[T]], arguments: Sequence[tuple]) -> Iter
         yield from executor.stream(work, arguments)
 
 
-class Processes(Executor):
-    """Spawned processes; one part, or the parts of one worker, are done in this very process."""
+_peak = 0  # ru_maxrss of the largest worker that finished a part
 
-    def __init__(self, workers: int) -> None:
+
+def largest_worker() -> int:
+    """``ru_maxrss`` of the largest worker so far: those that a server forks are no children."""
+    return _peak
+
+
+class Processes(Executor):
+    """Processes of their own; one part, or the parts of one worker, are done in this very process.
+
+    imports: modules that the work needs and that take long to import. A server imports them once,
+    for all workers of this process, which are forked from it, and this process does meanwhile.
+    """
+
+    def __init__(self, workers: int, imports: Sequence[str] = ()) -> None:
         self.workers = max(1, workers)
+        self._imports = tuple(imports)
         self._live: set[_Worker] = set()
 
     def stream(
@@ -94,9 +110,10 @@ class Processes(Executor):
             return
         book: Book[T] = Book(len(parts), key)
         workers: list[_Worker] = []
+        context = _context(self._imports)
         try:
             while book.open:
-                self._occupy(workers, count, book, work, parts)
+                self._occupy(workers, count, book, work, parts, context)
                 _wait_for_news(workers)
                 for worker in list(workers):
                     yield from worker.items(book, work, parts)
@@ -116,7 +133,13 @@ class Processes(Executor):
         self._end(list(self._live), by_itself=False)
 
     def _occupy(
-        self, workers: list[_Worker], count: int, book: Book, work: Callable, parts: Sequence[tuple]
+        self,
+        workers: list[_Worker],
+        count: int,
+        book: Book,
+        work: Callable,
+        parts: Sequence[tuple],
+        context: BaseContext,
     ) -> None:
         """Give each part that waits to an idle worker, or to a new one.
 
@@ -127,7 +150,7 @@ class Processes(Executor):
                 worker.part = book.take()
                 worker.begin(work, parts)
         while book.waiting and len(workers) < count:
-            workers.append(_Worker(book.take()))
+            workers.append(_Worker(book.take(), context))
             self._live.add(workers[-1])
 
     def _end(self, workers: Sequence[_Worker], by_itself: bool) -> None:
@@ -144,18 +167,19 @@ class _Worker:
     ``part``: None = it waits for one; ``gone``: it died, and all that it said was heard.
     """
 
-    def __init__(self, part: int) -> None:
+    def __init__(self, part: int, context: BaseContext) -> None:
         self.part: int | None = part
         self.gone = False
         self.socket, theirs = socket.socketpair()
         with theirs:
-            context = multiprocessing.get_context("spawn")
-            self.process = context.Process(target=_run, args=(theirs,), daemon=True)
+            told = (theirs, dict(os.environ))
+            self.process = context.Process(target=_run, args=told, daemon=True)
             self.process.start()
         self._unread = bytearray()
 
     def items(self, book: Book[T], work: Callable, parts: Sequence[tuple]) -> Iterator[T]:
         """Its items that have arrived and that the caller has not yet."""
+        global _peak
         for kind, value in self._messages():
             if kind == ITEM:
                 if book.fresh(self.part, value):
@@ -165,6 +189,7 @@ class _Worker:
             elif kind == DONE:
                 book.finished(self.part)
                 self.part = None
+                _peak = max(_peak, value)
             else:
                 raise value
 
@@ -224,8 +249,25 @@ def _send(pipe: socket.socket, content: bytes) -> None:
     pipe.sendall(content)
 
 
-def _run(pipe: socket.socket) -> None:
-    """A worker: asks for parts and does them, until its pipe ends."""
+def _context(imports: Sequence[str]) -> BaseContext:
+    """How workers are started: forked from a server that has imported what they need, or anew."""
+    if not imports or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(imports))
+    forkserver.ensure_running()
+    for name in imports:  # until the server has done so too, no worker can start
+        importlib.import_module(name)
+    return context
+
+
+def _run(pipe: socket.socket, environment: Mapping[str, str]) -> None:
+    """A worker: asks for parts and does them, until its pipe ends.
+
+    environment: the driver's now; a server that it is forked from has an older one.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     os.environ["TQDM_DISABLE"] = "1"  # the driver shows progress
     # Ctrl-C reaches the driver too, which ends all; one that is interrupted alone is done again.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
