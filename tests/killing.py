@@ -88,6 +88,7 @@ WAYS = (
     Way("workers", 2, ("group", "first process", "worker", "worker")),
     Way("notebook", 2, ("kernel", "worker", "first process"), kernel=True),
 )
+SERVER = "multiprocessing.forkserver"  # what workers are forked from, and keep the command of
 MARKS = {"worker": "spawn_main", "kernel": "ipykernel_launcher"}  # in the command of a process
 WORKERS_A_RUN = 2  # a part whose workers die three times is given up, as it should be
 
@@ -345,7 +346,12 @@ class Running:
         while grown:
             more = {pid for pid, parent, _ in rows if parent in family} - family
             family, grown = family | more, bool(more)
-        return [int(pid) for pid, _, args in rows if pid in family and MARKS[what] in args]
+        servers = {pid for pid, _, args in rows if SERVER in args} if what == "worker" else set()
+        return [
+            int(pid)
+            for pid, parent, args in rows
+            if pid in family and (MARKS[what] in args or {pid, parent} <= servers)
+        ]
 
 
 def _log(params: Params) -> Path:

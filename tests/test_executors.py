@@ -279,7 +279,7 @@ def test_the_memory_of_forked_workers_is_known(monkeypatch):
 
 
 def test_without_a_fork_server_workers_are_spawned(monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    monkeypatch.setattr(sys, "platform", "darwin")
     with make("processes", workers=2, imports=("numpy",)) as spawned:
         found = list(spawned.stream(workings.numbers, [(0, 2), (1, 2)]))
     assert sorted(item[:2] for item in found) == [(0, 0), (0, 1), (1, 0), (1, 1)]

@@ -448,7 +448,7 @@ def test_as_many_workers_as_processes_whatever_the_number_of_chains(tmp_path, mo
             return iter(())
 
     @contextlib.contextmanager
-    def recorded(name, *, workers, device):
+    def recorded(name, *, workers, device, imports):
         asked.append(workers)
         yield Recorder()
 

@@ -7,7 +7,6 @@ is an error of the work, with its traceback, and what arrives is the driver's ow
 from __future__ import annotations
 
 import pickle
-import resource
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -83,6 +82,8 @@ def messages(parcel: bytes) -> Iterator[bytes]:
         work, arguments = pickle.loads(parcel)
         for item in work(*arguments):
             yield message(ITEM, item)
+        import resource  # not on every system, as those are told who can do without
+
         yield message(DONE, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     except QvlibError as error:
         yield message(ERROR, error)

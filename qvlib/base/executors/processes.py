@@ -17,6 +17,7 @@ import pickle
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -250,8 +251,11 @@ def _send(pipe: socket.socket, content: bytes) -> None:
 
 
 def _context(imports: Sequence[str]) -> BaseContext:
-    """How workers are started: forked from a server that has imported what they need, or anew."""
-    if not imports or "forkserver" not in multiprocessing.get_all_start_methods():
+    """How workers are started: forked from a server that has imported what they need, or anew.
+
+    On macOS anew: its own libraries do not bear a fork once they are imported.
+    """
+    if not imports or sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(imports))
