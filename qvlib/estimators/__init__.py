@@ -19,6 +19,8 @@ from qvlib.estimators.estimator import Card, Estimator, Fitted, OpenModel, Probl
 
 ESTIMATORS: dict[str, str] = {
     "step_dpo": "qvlib.estimators.step_dpo:ESTIMATOR",
+    "agentrm": "qvlib.estimators.agentrm:ESTIMATOR",
+    "qlass": "qvlib.estimators.qlass:ESTIMATOR",
 }
 
 __all__ = [

@@ -14,6 +14,7 @@ from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair, accuracy
 from qvlib.core.types import Environment, QModel, State
 from qvlib.estimators.estimator import Problem
+from qvlib.models import packing
 from qvlib.models.local import Ids, LocalModel
 from qvlib.models.training import padded
 
@@ -177,30 +178,13 @@ def _packed_log_probs(
 ) -> torch.Tensor:
     """[B, 2]: ``pair_log_probs`` of rows of similar length, in one padded pass."""
     width, device = max(map(_packed, rows)), next(model.parameters()).device
-    ids, place = (
-        torch.full((len(rows), width), pad),
-        torch.zeros((len(rows), width), dtype=torch.long),
-    )
-    part = torch.full((len(rows), width), 3)  # 0 prompt, 1 chosen, 2 rejected, 3 padding
-    before = torch.zeros((len(rows), width), dtype=torch.long)  # where the token before it stands
-    for i, row in enumerate(rows):
-        p, c, r = len(row.prompt), len(row.chosen), len(row.rejected)
-        ids[i, : p + c + r] = torch.tensor(row.prompt + row.chosen + row.rejected)
-        part[i, : p + c + r] = torch.tensor([0] * p + [1] * c + [2] * r)
-        place[i, : p + c + r] = torch.tensor([*range(p + c), *range(p, p + r)])
-        before[i, p : p + c + r] = torch.tensor(
-            [*range(p - 1, p + c - 1), p - 1, *range(p + c, p + c + r - 1)]
-        )
-    seen = torch.ones(width, width, dtype=torch.bool).tril() & (
-        (part[:, None] == 0) | (part[:, None] == part[..., None])
-    )
-    dtype = next(model.parameters()).dtype
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    together = packing.packed([(row.prompt, (row.chosen, row.rejected)) for row in rows], pad)
+    ids, part, before = together.ids, together.part, together.before
     first = min(len(row.prompt) for row in rows) - 1
     logits = model(
         input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        position_ids=place.to(device),
+        attention_mask=together.mask(next(model.parameters()).dtype).to(device),
+        position_ids=together.place.to(device),
         use_cache=False,
         logits_to_keep=width - first,
     ).logits

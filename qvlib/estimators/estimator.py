@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,14 @@ class Problem:
     reference: the model that is tuned or read; it must not change.
     train, held_out: preference pairs, of other tasks each; held_out may be empty. For a control the
         winners of ``train`` are shuffled.
-    trees: reads the records that the pairs come from (``qvlib.core.mcts.tree_record``), for
-        estimators that need values; not called, nothing is read.
+    trees: reads the records that the pairs come from (``qvlib.core.trees.tree_record``), for
+        estimators that need values; not called, nothing is read. For a control they are dealt anew
+        (``qvlib.core.step_values.dealt``).
     label: what the progress bar says.
     scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays
         until the model is saved.
+    features: a folder for frozen hidden states, which fits of the same trees share; None = they are
+        not kept.
     """
 
     environment: Environment
@@ -40,6 +43,12 @@ class Problem:
     seed: int
     label: str
     scratch: Path
+    features: Path | None = None
+
+    def train_trees(self) -> Iterator[Mapping[str, Any]]:
+        """The trees but those of tasks that pairs are held out of."""
+        held = {pair.task for pair in self.held_out}
+        return (tree for tree in self.trees() if tree["task"] not in held)
 
 
 @dataclass(frozen=True)

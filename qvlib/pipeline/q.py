@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from tqdm.auto import tqdm
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
 from qvlib.base.files import write_json
+from qvlib.base.paths import resolve
 from qvlib.core.preferences import hold_out, shuffle_winners
+from qvlib.core.step_values import dealt
 from qvlib.estimators import Problem, estimator_of
 from qvlib.models.saving import saving
 from qvlib.pipeline.agents import OnFailure
 from qvlib.pipeline.cards import model_card, notes
 from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders
-from qvlib.pipeline.pairs import load_pairs, load_trees
+from qvlib.pipeline.pairs import each_tree, load_pairs
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.work import (
     Failed,
@@ -159,20 +162,21 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         raise QvlibError(
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
-    label = "Q model"
+    label, seed, shuffle = "Q model", params.run.seed, None
     if which == "control":
         shuffle = int(name.removeprefix("model-"))
-        train, label = shuffle_winners(train, params.run.seed, shuffle), f"control {shuffle}"
+        train, label = shuffle_winners(train, seed, shuffle), f"control {shuffle}"
     estimator = estimator_of(params.q_model.estimator)
     problem = Problem(
         environment=context.environment,
         reference=context.reference(),
         train=train,
         held_out=held_out,
-        trees=lambda: load_trees(params),
-        seed=params.run.seed,
+        trees=partial(_trees, params, shuffle),
+        seed=seed,
         label=label,
         scratch=scratch,
+        features=resolve(params.run.runs_dir) / "features",
     )
     fitted = estimator.fit(problem, params.estimator)
     part = f"{stage_path(params, which).name}/{name}"
@@ -190,6 +194,12 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         tables = {name.replace("model", "curve"): fitted.curve}
         yield Made(part, {name: Parcel(folder)}, tables, fitted.facts)
     clear_elsewhere(params, scratch)
+
+
+def _trees(params: Params, shuffle: int | None) -> Iterator[dict[str, Any]]:
+    """The trees that a model is fitted to; for a control dealt anew."""
+    for tree in each_tree(params):
+        yield tree if shuffle is None else dealt(tree, params.run.seed, shuffle)
 
 
 def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:

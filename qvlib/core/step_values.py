@@ -1,0 +1,141 @@
+"""What steps of a tree are worth: backups of its leaves, and the control that deals them anew.
+
+All read tree records (``trees.tree_record``). Q(s_t, a_t) = V(s_{t+1}): the value of a node is that
+of the action that leads to it. A leaf is worth its ``value``, the mean of what was found from there
+on; what is a step further away counts ``discount`` times as much where it is positive, as in
+``mcts.backup``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qvlib.base.seeding import generator
+from qvlib.core.trees import Row, children_by_parent, paths
+
+Values = Mapping[str, float]
+"""Node -> value, of visited nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """The visited actions of one state: ``path`` leads to it from the first state of ``task``.
+
+    values, visits: one an action, in the order of the record; values in [-1, 1].
+    """
+
+    task: str
+    node: str
+    path: tuple[str, ...]
+    nodes: tuple[str, ...]
+    actions: tuple[str, ...]
+    values: tuple[float, ...]
+    visits: tuple[int, ...]
+
+
+def siblings(tree: Mapping[str, Any], values: Values) -> Iterator[Siblings]:
+    """The visited children of every node that has any, with ``values`` of ``backed_up``.
+
+    Raises:
+        QvlibError: as ``check_tree``.
+    """
+    path = paths(tree)
+    for parent, children in _visited_children(tree).items():
+        yield Siblings(
+            tree["task"],
+            parent,
+            path[parent],
+            tuple(child["node"] for child in children),
+            tuple(child["action"] for child in children),
+            tuple(float(values[child["node"]]) for child in children),
+            tuple(int(child["visits"]) for child in children),
+        )
+
+
+def backed_up(
+    tree: Mapping[str, Any],
+    rule: Literal["mean", "max", "uniform"] = "mean",
+    discount: float = 1.0,
+    sweeps: int = 0,
+) -> dict[str, float]:
+    """The value of each visited node.
+
+    mean: the search's own, a running mean over its visits (AgentRM, arXiv 2502.18407).
+    max: of a leaf its own, above it that of the best child (QLASS, arXiv 2502.02584).
+    uniform: above a leaf the mean of the children, as if actions were drawn evenly (ROVER, arXiv
+    2509.24981); ``sweeps`` are the steps that take the best child first, k - 1 of the k of the
+    Effective Horizon (arXiv 2304.09853).
+
+    Raises:
+        QvlibError: as ``check_tree``.
+    """
+    children = _visited_children(tree)
+    if rule == "mean":
+        return {row["node"]: float(row["value"]) for row in tree["nodes"] if row["visits"]}
+    known: dict[str, dict[int, float]] = {}
+
+    def far(value: float) -> float:
+        return value * discount if value > 0 else value
+
+    for row in reversed(tree["nodes"]):  # children come after their parents
+        below = [known[child["node"]] for child in children.get(row["node"], ())]
+        if not below:
+            levels = dict.fromkeys(range(sweeps + 1), float(row["value"]))
+        elif rule == "max":
+            levels = {sweeps: max(far(child[sweeps]) for child in below)}
+        else:
+            levels = {0: sum(far(child[0]) for child in below) / len(below)} | {
+                k: max(far(child[k - 1]) for child in below) for k in range(1, sweeps + 1)
+            }
+        known[row["node"]] = levels
+    return {row["node"]: known[row["node"]][sweeps] for row in tree["nodes"] if row["visits"]}
+
+
+def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any]:
+    """The control: the same tree, in which what actions led to is dealt anew among siblings.
+
+    Each of a state's visited actions gets the value of one of them, by a random permutation, and
+    everything below it is moved by the difference. Were values dealt among siblings alone, the
+    states below an action would still tell by their mean what it is worth. ``reward`` of an end
+    moves along, cut to [0, 1]; ``best_reward`` is of the ends below, ``best_actions`` is gone.
+    Values are cut to [-1, 1]. Shuffles are independent.
+    """
+    moved: dict[str, float] = {}
+    for parent, children in _visited_children(tree).items():
+        deal = generator(seed, tree["task"], parent, "deal", shuffle).permutation(len(children))
+        for child, source in zip(children, deal, strict=True):
+            by = children[source]["value"] - child["value"]
+            moved[child["node"]] = moved.get(parent, 0.0) + by
+    rows = [_moved(row, moved) for row in tree["nodes"]]
+    best: dict[str, float] = {}
+    for row in reversed(rows):
+        seen = max(best.get(row["node"], 0.0), row["reward"] if row.get("terminal") else 0.0)
+        row["best_reward"] = seen
+        best[row["parent"]] = max(best.get(row["parent"], 0.0), seen)
+    return {**tree, "nodes": rows, "best_actions": []}
+
+
+def _moved(row: Row, moved: Mapping[str, float]) -> dict[str, Any]:
+    by = moved.get(row["node"], 0.0)
+    value = min(max(row["value"] + by, -1.0), 1.0)
+    new = {**row, "value": value, "value_sum": value * row["visits"]} if row["visits"] else {**row}
+    if row.get("terminal"):
+        new["reward"] = min(max(row["reward"] + by, 0.0), 1.0)
+    return new
+
+
+def _visited_children(tree: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """The visited children of each node that has any, parents first."""
+    visited = {
+        parent: [child for child in children if child["visits"]]
+        for parent, children in children_by_parent(tree).items()
+    }
+    return {parent: children for parent, children in visited.items() if children}
+
+
+def advantages(group: Siblings) -> tuple[float, ...]:
+    """The values less their mean over the siblings, so that states are not compared."""
+    mean = sum(group.values) / len(group.values)
+    return tuple(value - mean for value in group.values)

@@ -1,0 +1,96 @@
+"""Backups of trees that are known whole, and the control that deals their values anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qvlib.core.step_values import advantages, backed_up, dealt, siblings
+
+
+def row(node, value, visits=1, reward=0.0, terminal=False):
+    parent = None if node == "" else node.rpartition(".")[0]
+    return {
+        "node": node,
+        "parent": parent,
+        "action": node.rpartition(".")[2],
+        "visits": visits,
+        "value": value,
+        "value_sum": value * visits,
+        "reward": reward,
+        "terminal": terminal,
+        "best_reward": 0.0,
+    }
+
+
+TREE = {
+    "task": "t",
+    "best_actions": ["a", "x"],
+    "nodes": [
+        row("", 0.4, 6),
+        row("a", 0.5, 3),
+        row("b", 0.3, 2),
+        row("c", 0.0, 0),
+        row("a.x", 1.0, 1, 1.0, True),
+        row("a.y", -0.5, 1),
+        row("b.x", 0.6, 1, 0.6, True),
+    ],
+}
+
+
+def test_mean_is_what_the_search_counted():
+    assert backed_up(TREE) == {"": 0.4, "a": 0.5, "b": 0.3, "a.x": 1.0, "a.y": -0.5, "b.x": 0.6}
+
+
+def test_max_takes_the_best_child_and_discounts_what_is_gained():
+    values = backed_up(TREE, "max", discount=0.9)
+    assert values["a"] == pytest.approx(0.9)
+    assert values["b"] == pytest.approx(0.54)
+    assert values[""] == pytest.approx(0.81)
+
+
+def test_uniform_is_the_mean_of_children_and_sweeps_are_greedy_steps():
+    even = backed_up(TREE, "uniform", discount=0.5)
+    assert even["a"] == pytest.approx((0.5 - 0.5) / 2)  # a penalty is no smaller for being far
+    assert even[""] == pytest.approx((0.0 + 0.5 * 0.3) / 2)
+    once = backed_up(TREE, "uniform", discount=0.5, sweeps=1)
+    assert once["a"] == pytest.approx(0.5)  # the best child by its even value
+    assert once[""] == pytest.approx(0.15)  # the better of 0.0 and 0.3, a step away
+    assert backed_up(TREE, "uniform", sweeps=2) == pytest.approx(backed_up(TREE, "max"))
+
+
+def test_siblings_are_the_visited_actions_of_a_state():
+    groups = {group.node: group for group in siblings(TREE, backed_up(TREE))}
+    assert set(groups) == {"", "a", "b"}
+    assert groups[""].actions == ("a", "b") and groups[""].values == (0.5, 0.3)
+    assert groups["a"].path == ("a",) and groups["a"].visits == (1, 1)
+    assert advantages(groups["a"]) == (0.75, -0.75)
+
+
+def test_dealing_keeps_what_siblings_have_together_and_moves_what_is_below():
+    seen = set()
+    for shuffle in range(8):
+        control = dealt(TREE, 0, shuffle)
+        nodes = {row["node"]: row for row in control["nodes"]}
+        assert sorted(nodes[n]["value"] for n in ("a", "b")) == [0.3, 0.5]
+        by = nodes["a"]["value"] - 0.5
+        below = sorted(nodes[n]["value"] for n in ("a.x", "a.y"))
+        assert below == pytest.approx([-0.5 + by, min(1.0, 1.0 + by)])
+        assert nodes["b.x"]["value"] == pytest.approx(0.6 - by)
+        assert nodes["b.x"]["reward"] == pytest.approx(0.6 - by)
+        assert nodes["c"] == {**row("c", 0.0, 0), "best_reward": 0.0}
+        assert control["best_actions"] == []
+        ends = [nodes[n]["reward"] for n in ("a.x", "b.x")]
+        assert nodes[""]["best_reward"] == max(ends)
+        assert control == dealt(TREE, 0, shuffle)
+        seen.add(tuple(nodes[n]["value"] for n in ("a", "a.x")))
+    assert len(seen) > 2
+    assert TREE["best_actions"] and TREE["nodes"][1]["value"] == 0.5
+
+
+def test_after_dealing_nothing_below_an_action_tells_its_value():
+    """Over many shuffles the dealt values of an action, and below it, are its siblings' mean."""
+    controls = [dealt(TREE, 1, shuffle)["nodes"] for shuffle in range(400)]
+    a, below = (np.mean([nodes[i]["value"] for nodes in controls]) for i in (1, 5))
+    assert a == pytest.approx(0.4, abs=0.02)
+    assert below == pytest.approx(0.25 - 0.1, abs=0.1)  # of its siblings, less what a gave away
