@@ -12,7 +12,7 @@ from toy import Maze, small_lm
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
-from qvlib.core.preferences import build_pairs, hold_out, shuffle_winners
+from qvlib.core.preferences import build_pairs, hold_out
 from qvlib.core.step_values import backed_up, dealt, siblings
 from qvlib.estimators import Problem, estimator_of
 from qvlib.estimators.heads import Group, grouped
@@ -50,54 +50,81 @@ def fitted_scores(name: str, problem: Problem, folder, **settings) -> np.ndarray
     return np.concatenate(q.score(states, actions))
 
 
-LONG = {"fit_lr": 3e-3, "fit_epochs": 12, "fit_batch": 4}
+def asked_of_fit(monkeypatch, name: str, problem: Problem, **settings):
+    """(groups, loss) that an estimator with a head asks the training loop to fit."""
+    from qvlib.estimators import head_loop
+
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            head_loop, "fit_head", lambda _, groups, __, loss, **___: asked.append((groups, loss))
+        )
+        estimator = estimator_of(name)
+        estimator.fit(problem, estimator.settings(**settings))
+    return asked[0]
 
 
-@pytest.mark.parametrize("features", ["tuned", "frozen"])
-def test_regression_learns_values_that_dynamic_programming_knows(problem, tmp_path, features):
-    known = known_steps(problem)[2]
-    more = {"head_width": 64, "fit_epochs": 60, "fit_lr": 1e-2} if features == "frozen" else {}
-    scores = fitted_scores("agentrm", problem, tmp_path / "m", features=features, **LONG | more)
+LONG = {"fit_lr": 1e-2, "fit_epochs": 40, "fit_batch": 4}
+
+
+@pytest.fixture(scope="module")
+def knowing(problem, tmp_path_factory):
+    """(the scores of a head that was tuned with its model, the model)."""
+    folder = tmp_path_factory.mktemp("tuned") / "m"
+    scores = fitted_scores("agentrm", problem, folder, **LONG)
+    return scores, load_folder(folder / "backbone", dtype="float64")
+
+
+def test_regression_learns_values_that_dynamic_programming_knows(problem, knowing):
+    known, scores = known_steps(problem)[2], knowing[0]
     assert np.corrcoef(scores, known)[0, 1] > 0.9
     assert np.mean((scores - known) ** 2) < 0.3 * known.var()
 
 
-def test_max_backup_is_what_qlass_fits(problem, tmp_path):
+def test_a_head_on_frozen_states_reads_what_their_model_knows(problem, knowing, tmp_path):
+    there = replace(problem, reference=knowing[1])
+    frozen = {"features": "frozen", "head_width": 16, "fit_lr": 1e-2, "fit_epochs": 60}
+    scores = fitted_scores("agentrm", there, tmp_path / "m", **frozen)
+    assert np.corrcoef(scores, known_steps(problem)[2])[0, 1] > 0.85
+    assert not (tmp_path / "m" / "backbone").exists()
+
+
+def test_max_backup_is_what_qlass_fits(problem, monkeypatch):
+    groups, loss = asked_of_fit(monkeypatch, "qlass", problem)
     known = known_steps(problem, lambda t: backed_up(t, "max", 0.9))[2]
-    scores = fitted_scores("qlass", problem, tmp_path / "m", **LONG)
-    assert np.corrcoef(scores, known)[0, 1] > 0.9
+    assert np.concatenate([g.targets for g in groups]).tolist() == known.tolist()
+    terms = loss(torch.tensor([[0.5], [1.0]]), torch.tensor([0.0, 1.0]))
+    assert terms.tolist() == [0.25, 0.0]
 
 
-def test_advantages_compare_no_states(problem, tmp_path):
-    estimator = estimator_of("agentrm")
-    settings = estimator.settings(target="advantage", **LONG)
-    fitted = estimator.fit(problem, settings)
-    fitted.save(tmp_path / "m")
-    q = estimator.load(
-        tmp_path / "m", problem.reference, settings, lambda f, d: load_folder(f, dtype=d)
-    )
-    states, actions, known = known_steps(problem)
-    scores = q.score(states, actions)
-    assert abs(np.mean([np.mean(row) for row in scores])) < 0.05
-    centred = np.split(known, np.cumsum([len(row) for row in actions])[:-1])
-    centred = np.concatenate([row - row.mean() for row in centred])
-    assert np.corrcoef(np.concatenate(scores), centred)[0, 1] > 0.8
-
-
-def test_controls_learn_nothing_of_the_true_values(problem, tmp_path):
+def test_agentrm_fits_mean_values_or_what_they_are_above_their_siblings(problem, monkeypatch):
     known = known_steps(problem)[2]
-    sizes = np.cumsum([len(row) for row in known_steps(problem)[1]])[:-1]
-    within = np.concatenate([row - row.mean() for row in np.split(known, sizes)])
-    correlations = []
-    for shuffle in range(6):
-        control = replace(
-            problem,
-            train=shuffle_winners(problem.train, 0, shuffle),
-            trees=lambda s=shuffle: [dealt(t, 0, s) for t in problem.trees()],
-        )
-        scores = fitted_scores("agentrm", control, tmp_path / str(shuffle), **LONG)
-        correlations.append(np.corrcoef(scores, within)[0, 1])
-    assert abs(np.mean(correlations)) < 0.25, correlations
+    groups, _ = asked_of_fit(monkeypatch, "agentrm", problem)
+    assert np.concatenate([g.targets for g in groups]).tolist() == known.tolist()
+    held = {pair.task for pair in problem.held_out}
+    assert held and not held & {g.task for g in groups}
+    groups, _ = asked_of_fit(monkeypatch, "agentrm", problem, target="advantage")
+    assert all(abs(sum(g.targets)) < 1e-9 for g in groups)
+    spread = [max(g.targets) - min(g.targets) for g in groups]
+    assert max(spread) > 0.3
+
+
+def test_nothing_that_is_below_an_action_tells_a_control_its_value(problem):
+    """Of dealt trees, the mean of all values below an action says nothing of its true value."""
+    true, told = [], []
+    for record in problem.trees():
+        first = [row for row in record["nodes"] if row["parent"] == ""]
+        mean = np.mean([row["value"] for row in first])
+        for shuffle in range(60):
+            nodes = dealt(record, 0, shuffle)["nodes"]
+            for row in first:
+                below = [n["value"] for n in nodes if n["node"].startswith(row["node"] + ".")]
+                true.append(row["value"] - mean)
+                told.append(np.mean(below))
+    whole = problem.trees()[0]["nodes"]
+    below = [np.mean([n["value"] for n in whole if n["node"].startswith(a + ".")]) for a in "abc"]
+    assert np.corrcoef(below, [n["value"] for n in whole if n["parent"] == ""])[0, 1] > 0.99
+    assert abs(np.corrcoef(true, told)[0, 1]) < 0.1
 
 
 def test_packed_actions_are_what_they_are_alone(problem):
@@ -116,9 +143,7 @@ def test_packed_actions_are_what_they_are_alone(problem):
 
 def test_a_pass_holds_no_more_tokens_than_allowed_and_steps_are_the_same(problem, tmp_path):
     lm = problem.reference
-    narrow = replace(
-        problem, reference=type(lm)(lm.model, lm.tokenizer, lm.style, batch_tokens=64)
-    )
+    narrow = replace(problem, reference=type(lm)(lm.model, lm.tokenizer, lm.style, batch_tokens=64))
     one, two = (
         fitted_scores("agentrm", p, tmp_path / str(i), fit_lr=1e-3)
         for i, p in enumerate((problem, narrow))

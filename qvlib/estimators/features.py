@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -69,4 +68,3 @@ def _name(problem: Problem, rows: Sequence[Row]) -> str:
         digest.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy())
     digest.update(repr(rows).encode())
     return digest.hexdigest()
-

@@ -58,8 +58,9 @@ def fit_head(
         model: torch.nn.Module = Headless(copy.deepcopy(lm.model).eval())
         outputs_of = partial(_tuned, model, head, lm.end, _packs(problem, groups), lm.batch_tokens)
     else:
-        model = torch.nn.Identity()
-        outputs_of = partial(_frozen, head, _known(problem, groups))
+        model, known = torch.nn.Identity(), _known(problem, groups)
+        head.standardise(torch.cat(list(known.values())))
+        outputs_of = partial(_frozen, head, known)
     curve = _descended(problem, groups, settings, loss, model, head, outputs_of)
     backbone = lm.tuned(model.model) if tuned else None  # type: ignore[arg-type]
     scorer = HeadScorer(headless(backbone or lm), head.eval(), read)
@@ -68,7 +69,9 @@ def fit_head(
     if by_task:
         curve.append(_row(len(curve), "held-out", None, facts["held_out_accuracy"], len(by_task)))
     how = "the model and a head" if tuned else "a head on the model's frozen hidden states"
-    epochs = f"{settings.fit_epochs} epochs of {facts['pairs']} states with {facts['steps']} actions"
+    epochs = (
+        f"{settings.fit_epochs} epochs of {facts['pairs']} states with {facts['steps']} actions"
+    )
     card = Card(
         "transformers" if tuned else "safetensors",
         ("step-level-q-value", "value-head"),

@@ -32,6 +32,8 @@ class Head(torch.nn.Module):
         self.layers = torch.nn.ModuleList(
             torch.nn.utils.skip_init(torch.nn.Linear, wide, out) for wide, out in pairs
         )
+        self.register_buffer("centre", torch.zeros(self.sizes[0]))
+        self.register_buffer("scale", torch.ones(self.sizes[0]))
         rng = generator(seed, "head", *self.sizes)
         with torch.no_grad():
             for i, layer in enumerate(self.layers):
@@ -40,7 +42,13 @@ class Head(torch.nn.Module):
                     drawn = rng.uniform(-1, 1, tuple(weights.shape)) * bound
                     weights.copy_(torch.from_numpy(drawn))
 
+    def standardise(self, hidden: torch.Tensor) -> None:
+        """Read hidden states less the mean of these, over their deviation; [N, D]."""
+        self.centre.copy_(hidden.mean(0))
+        self.scale.copy_(hidden.std(0, correction=0).clamp(min=1e-6))
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        hidden = (hidden - self.centre) / self.scale
         for layer in self.layers[:-1]:
             hidden = torch.relu(layer(hidden))
         return self.layers[-1](hidden)
