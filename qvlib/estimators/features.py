@@ -1,4 +1,4 @@
-"""Frozen hidden states, computed once for a set of trees and shared by all who fit heads to them."""
+"""Frozen hidden states, computed once for a set of trees and shared by all that read them."""
 
 from __future__ import annotations
 
