@@ -86,6 +86,58 @@ class Maze:
         return float(np.mean([self.uniform(task, (*world, a)) for a in self.choices]))
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Episodes that end where they are told to: path of letters -> terminal reward.
+
+    Any of ``choices`` goes on from any other path.
+    """
+
+    ends: tuple[tuple[str, float], ...]
+    choices: tuple[str, ...] = ("a", "b")
+    max_steps: int = 4
+    name: str = "paths"
+    timeout_value: float = -0.5
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(f"{split}-0", "go")]
+
+    def reset(self, task: Task) -> State:
+        return State(task, "at start", admissible=self.choices, world="")
+
+    def step(self, state: State, action: str) -> State:
+        assert not state.done
+        world = state.world + action
+        reward = dict(self.ends).get(world)
+        return State(
+            state.task,
+            f"at {world}",
+            (*state.history, Step(action, f"at {world}")),
+            self.choices,
+            reward or 0.0,
+            reward is not None,
+            True,
+            world,
+        )
+
+    def accepts(self, state: State, action: str) -> bool | None:
+        return action in self.choices
+
+
+@dataclass
+class Told:
+    """A Q model that is told the value of each path of letters; of others ``other``."""
+
+    values: dict[str, float]
+    other: float = 0.0
+
+    def score(self, states: Sequence[State], actions: Sequence[Sequence[str]]) -> list[list[float]]:
+        return [
+            [self.values.get("".join((*state.world, a)), self.other) for a in row]
+            for state, row in zip(states, actions, strict=True)
+        ]
+
+
 @dataclass
 class Scripted:
     """Draws each action at random from ``actions`` by the request's key; counts its calls."""

@@ -36,6 +36,9 @@ class Cast(Protocol):
     def q_by_kind(self) -> Mapping[tuple[str, str], float]:
         """Mean Q of each kind of page and action, over states of the training pairs."""
 
+    def model(self, which: str = "agent") -> Any:
+        """The model of ``agent``, ``other_agent`` or ``rft``: a ``LocalModel`` or a served one."""
+
     def sampler(self, which: str = "agent", greedy: bool = False) -> Agent:
         """An agent, sampled as the run says: ``agent``, ``other_agent``, ``rft``, ``q_model``."""
 
@@ -58,6 +61,10 @@ def _always(params: Any) -> bool:
     return True
 
 
+def _nothing(params: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to play the test tasks.
@@ -68,7 +75,9 @@ class Arm:
         ..., whose rewards are averaged task by task.
     needs: the stages it builds on. decided_by: further parameters that decide its episodes, by the
         stage they name (``rerank``, ``search``). settings: parameters of its own.
-    active: whether a run with these parameters plays it. variants: how many there are.
+    active: whether a run with these parameters plays it. wrong: why it cannot be played with them
+        though it is active, with the remedy; "" where it can. Told as an error of the first of its
+        ``settings``, which switches it on. variants: how many there are.
     against: the arm that its gain is over. sampled: whose model proposes, for the bill of a server;
         "" where no server could. origin, sha256: of one's own, what names it and the hash of its
         module; filled in by ``arms_of``.
@@ -82,6 +91,7 @@ class Arm:
     decided_by: tuple[str, ...] = ()
     settings: type[Settings] | None = None
     active: Callable[[Any], bool] = _always
+    wrong: Callable[[Any], str] = _nothing
     variants: Callable[[Any], int] | None = None
     against: str = "sample"
     sampled: str = "agent"

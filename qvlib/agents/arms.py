@@ -11,7 +11,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qvlib.agents import best_of_n, oracle, reading, reranking, rft, sampling, scripted, search
+from qvlib.agents import (
+    beam,
+    best_first,
+    best_of_n,
+    lats,
+    oracle,
+    reading,
+    reflexion,
+    reranking,
+    rft,
+    sampling,
+    saycan,
+    scripted,
+    search,
+    self_consistency,
+)
 from qvlib.agents.arm import KINDS, Arm, Player
 from qvlib.base.errors import QvlibError
 from qvlib.base.imports import attribute, module
@@ -22,11 +37,13 @@ ARMS: tuple[Arm, ...] = (
     sampling.RANDOM_N5,
     sampling.LIKELY_N5,
     sampling.LIKELY_N10,
+    self_consistency.SELF_CONSISTENCY_N5,
     rft.RFT,
     scripted.DEMONSTRATOR,
     scripted.SCRIPT,
     reranking.Q_N5,
     reranking.Q_N10,
+    saycan.SAYCAN_N5,
     reading.FOREIGN_N5,
     reading.FOREIGN_N10,
     reading.KIND_ONLY_N5,
@@ -38,6 +55,11 @@ ARMS: tuple[Arm, ...] = (
     reranking.TUNED_POLICY,
     search.SEARCH,
     best_of_n.BEST_OF_N,
+    beam.BEAM,
+    best_first.BEST_FIRST,
+    lats.LATS,
+    reflexion.REFLEXION,
+    reflexion.REFLEXION_Q,
     reranking.OTHER_SAMPLE,
     reranking.OTHER_Q_N5,
     reading.OTHER_FOREIGN_N5,

@@ -54,7 +54,7 @@ def under(state: State, instruction: str) -> State:
     own = state.task.instruction
 
     def told(text: str) -> str:
-        return text.replace(own, instruction)
+        return text.replace(own, instruction) if own else text
 
     return replace(
         state,

@@ -96,6 +96,10 @@ class Estimator:
     load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
     policy: whether the scorer is a ``LogRatio``, a tuned model that can itself be sampled. Without
         one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
+    values: whether a score of (state, action) estimates the value of the next state in the units of
+        reward, so that scores compare states too. A log-ratio ranks the actions of one state alone
+        (it is Q - V up to a constant of the state), which is no value: arms that compare states
+        refuse it.
     loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
         ``fit``. unit: of a score, such as ``nats``.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
@@ -107,6 +111,7 @@ class Estimator:
     fit: Callable[[Problem, Any], Fitted]
     load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
     policy: bool = False
+    values: bool = False
     loss: str = ""
     unit: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)

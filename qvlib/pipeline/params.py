@@ -892,6 +892,9 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
     minus = params.evaluation.primary.rpartition(" ")[2]
     if any(arm.name == minus and arm.variants for arm in _arms(params.given)):
         yield "primary", f"{minus} has several shuffles: what is minus them stands under 'null'"
+    for arm in params.arms():
+        if wrong := arm.wrong(params):
+            yield (arm.settings.names()[0] if arm.settings else "extra_arms"), wrong
     base = params.q_model.q_base
     if base == "small" or is_remote(base):
         yield (
