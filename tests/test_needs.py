@@ -10,16 +10,21 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from qvlib.agents.beam import BEAM
+from qvlib.agents.best_first import BEST_FIRST
 from qvlib.base.errors import QvlibError
+from qvlib.base.settings import Settings
 from qvlib.cli import main
+from qvlib.estimators import Estimator
 from qvlib.models.local import LocalModel
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
-from qvlib.tools.needs import Lengths, Measured, Tokens, Work, gpu_memory
+from qvlib.tools.needs import Lengths, Measured, Tokens, Work, gpu_memory, parts
 from qvlib.tools.needs.gpu_memory import KNOWN, Shape, memory, shape
 
 PAPER = Path(__file__).parents[1] / "params" / "paper"
 PHI = "microsoft/phi-1_5"
+VALUES = Estimator("told", Settings, lambda *_: None, lambda *_: None, values=True)
 LENGTHS = Lengths(prompt=1000, action=10, reply=50, origin=("as told",))
 FILE = {
     "agent": "api:gpt",
@@ -238,6 +243,54 @@ def test_whole_episodes_are_counted_each(results):
             for row in needs.tokens(make({**FILE, "best_of": 5, **changes}), run, LENGTHS)
         }
         assert rows["arm best_of_n"].prompts == pytest.approx(prompts, abs=1)
+
+
+def test_what_is_tried_first_is_counted_as_often_as_it_is_tried(results):
+    """Two trials of 8 steps together, a beam of 2 with 9 steps, 12 steps of a best-first search.
+
+    Three iterations of LATS. A world of 10 steps lets each try be as long as it was.
+    """
+    metrics, manifest = (
+        json.loads((results / f"{name}.json").read_text()) for name in ("metrics", "manifest")
+    )
+    tried = {"reflexion": 8, "reflexion_q": 8, "beam": 9, "best_first": 12, "lats": 90}
+    metrics["arms"] |= {name: arm(steps, 10, 30) for name, steps in tried.items()}
+    manifest["parameters"] |= {
+        "reflexion_trials": 2,
+        "beam_width": 2,
+        "best_first_steps": 40,
+        "lats_iterations": 3,
+    }
+    (results / "metrics.json").write_text(json.dumps(metrics))
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    given = {**FILE, "filter_actions": True, "reflexion_trials": 3, "lats_iterations": 6}
+    given |= {"self_consistency": True, "max_steps": 10}
+    run = needs.measured(results, make(given))
+
+    def rows(**changes):
+        told = needs.tokens(make({**given, **changes}), run, LENGTHS)
+        return {row.part: row for row in told}
+
+    of, short = rows(), rows(max_steps=2)
+    for name, times in {"reflexion": 1.5, "reflexion_q": 1.5, "lats": 2}.items():
+        assert of[f"arm {name}"].prompts == pytest.approx(20 * 10 * times)
+    assert short["arm reflexion"].prompts == pytest.approx(20 * 10 * 1.5 * 4 / 8)
+    assert short["arm lats"].prompts == of["arm lats"].prompts
+    # The Q model reads what it scores; a chat model judges for itself.
+    assert of["arm reflexion_q"].q and not of["arm reflexion"].q and not of["arm lats"].q
+    small = {"agent": "small", "q_base": "", "trainer": "loop"}
+    assert rows(**small)["arm lats"].q
+    assert of["arm self_consistency_n5"].prompts == of["arm random_n5"].prompts
+    valued = {k: v for k, v in given.items() if k != "trainer"}
+    valued["estimator"] = f"{__name__}:VALUES"
+    # Searches by value, whose estimators the table of tokens does not know.
+    for width, limit, times in ((3, 10, 1.5), (3, 2, 1.5 * 4 / 9)):
+        params = make({**valued, "beam_width": width, "max_steps": limit})
+        work = parts._arm(BEAM, run, params)
+        assert work.prompts == pytest.approx(10 * times)
+    for steps, times in ((60, 1.0), (6, 0.5)):
+        params = make({**valued, "best_first_steps": steps})
+        assert parts._arm(BEST_FIRST, run, params).steps == pytest.approx(12 * times)
 
 
 def test_memory_by_hand():

@@ -31,7 +31,7 @@ def before(name, *own):
 @pytest.mark.parametrize(
     "own, name, last",
     [
-        ("MINE", "mine", "q_n10"),
+        ("MINE", "mine", "saycan_n5"),
         ("PLAIN", "plain", "rft"),
         ("SECOND", "second", "other_agent_sample"),
         ("LUCKY", "lucky", "control_q_n10"),
@@ -43,7 +43,7 @@ def test_it_stands_behind_the_last_of_its_kind_and_agent(own, name, last):
 
 
 def test_several_stand_as_they_were_typed():
-    assert before("mine", "PLAIN", "MINE") == "q_n10"
+    assert before("mine", "PLAIN", "MINE") == "saycan_n5"
     assert before("plain", "PLAIN", "MINE") == "rft"
 
 

@@ -315,7 +315,7 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
 AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial", "scored"}
 RERANKED = {
     *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
-    "other_agent_foreign_q_n5",
+    *("other_agent_foreign_q_n5", "saycan_n5", "beam", "best_first", "lats", "reflexion_q"),
     *(f"{name}_n{n}" for name in ("foreign_q", "kind_only", "within_kind") for n in (5, 10)),
 }
 
@@ -342,6 +342,16 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(search_iterations=7) == {"scored", *episodes({"search"})}
     assert episodes({"search"}) <= changed(min_margin=0.3)  # its record holds pairs
     assert changed(best_of=5) == episodes({"best_of_n"})
+    assert changed(reflexion_trials=3) == episodes({"reflexion", "reflexion_q"})
+    own = {
+        "self_consistency_n5": {"self_consistency": True},
+        "saycan_n5": {"saycan_floor": 0.1},
+        "beam": {"beam_n": 4},
+        "best_first": {"best_first_n": 4, "best_first_step_cost": 0.1},
+        "lats": {"lats_iterations": 3},
+    }
+    for arm, changes in own.items():
+        assert changed(**changes) == episodes({arm})
     every_arm = episodes(arm.name for arm in arms_of())
     assert changed(test_skip=7) == {"scored", *every_arm}
     assert changed(top_p=0.8) == every_arm | AFTER_TREES

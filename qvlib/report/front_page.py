@@ -31,12 +31,14 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("greedy",): "the most likely",
     ("random_n5",): "of {n} samples a random one",
     ("likely_n5", "likely_n10"): "of {n} the likeliest",
+    ("self_consistency_n5",): "of {n} the one drawn most often",
     ("script",): "what a short fixed script of the world says, which may be told parts of the "
     "goal and compares nothing",
     ("demonstrator",): "what the scripted agent says that small agents imitate: it is told "
     "the goal, but made to err",
     ("rft",): "a sample of the agent fine-tuned on its trees' best episodes",
     ("q_n5", "q_n10"): "of {n} the one with the highest Q, which is the method",
+    ("saycan_n5",): "of {n} the one with the highest probability times value",
     ("foreign_q_n5", "foreign_q_n10"): "of {n} the one with the highest Q under another task's "
     "instruction",
     ("kind_only_n5", "kind_only_n10"): "of {n} the one whose kind of action has the highest mean Q",
@@ -48,6 +50,10 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("control_q_n5", "control_q_n10"): "",  # of these more is said
     ("search",): "",
     ("best_of_n",): "the best of several whole episodes, as the environment judges",
+    ("beam",): "what a beam search by value in the environment chooses by value",
+    ("best_first",): "the first end that a best-first search by value in the environment reaches",
+    ("lats",): "the best episode of a tree search that the agent's own judgement guides, or Q",
+    ("reflexion", "reflexion_q"): "the best of several episodes with lessons of those that failed",
 }
 NUMBERS = {"5": "five", "10": "ten"}
 FIGURES = {  # the first that a run has -> what it shows

@@ -93,6 +93,11 @@ CHANGES = {
     "api_timeout": 600.0,
     "api_deadline": 600.0,
 }
+MOST = {  # of arms that try in the environment first, where they are played
+    "best_first_steps": 8,
+    "lats_iterations": 1,
+    "reflexion_trials": 2,
+}
 # Batches of decisions that a random model is taught, decisions of each, learning rate.
 LESSONS, CLASS, RATE = 25, 4, 5e-3
 
@@ -107,6 +112,7 @@ def dry(params: Params, folder: Path) -> Params:
     """
     given = params.flat()
     changes = {name: value for name, value in CHANGES.items() if name in given}
+    changes |= {name: min(most, given[name]) for name, most in MOST.items()}
     if params.agent.agent == SMALL:
         changes |= {"demonstrations": 80} | {n: given[n] for n in ("dpo_lr",) if n in given}
     if params.other_agent.other_demonstrations:

@@ -197,7 +197,14 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     others = {
         "tuned_policy": "the tuned model as the policy",
         "rft": "the agent fine-tuned on its trees' best episodes (RFT)",
+        "self_consistency_n5": "the action drawn most often of five, without Q",
+        "saycan_n5": "of five the highest probability times value (SayCan)",
         "best_of_n": "head-room: the best of several whole episodes, as the environment judges",
+        "beam": "beam search by value in the environment",
+        "best_first": "best-first search by value in the environment",
+        "lats": "tree search in the environment, guided from within (LATS)",
+        "reflexion": "the best of several episodes with lessons, as the environment judges",
+        "reflexion_q": "the same with Q of n = 5",
         "oracle_n5": "head-room: of five the best, as the demonstrator without errors tries",
     }
     for arm, words in others.items():

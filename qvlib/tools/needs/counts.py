@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,16 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path, resolve
 from qvlib.core.preferences import least_visits
 from qvlib.pipeline.params import Params
+
+TRIES = {
+    "best_of_n": "best_of",
+    "beam": "beam_width",
+    "best_first": "best_first_steps",
+    "lats": "lats_iterations",
+    "reflexion": "reflexion_trials",
+    "reflexion_q": "reflexion_trials",
+}
+"""Arms that try in the environment first -> the parameter that says how much."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,10 @@ class Measured:
     """What a finished run has counted.
 
     search: collecting a tree. arms: by name as they are called now, ``search`` among them.
-    iterations, arm_iterations: of the two searches. best_of: episodes of ``best_of_n``. refused:
-    share of the draws that were dropped and drawn again, where it ``filtered`` them. pairs: a
-    tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm ``greedy``.
-    speed: tokens a second of its agent in collecting.
+    iterations, arm_iterations: of the two searches. tries: how much the arms of ``TRIES`` try.
+    refused: share of the draws that were dropped and drawn again, where it ``filtered`` them.
+    pairs: a tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm
+    ``greedy``. speed: tokens a second of its agent in collecting.
     """
 
     name: str
@@ -49,7 +59,7 @@ class Measured:
     prompt: float
     reply: float
     speed: float
-    best_of: int = 0
+    tries: Mapping[str, int] = field(default_factory=dict)
     expand_at: str = "second_visit"
     filtered: bool = True
 
@@ -100,7 +110,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             prompt=prompt,
             reply=reply,
             speed=read_and_written / cost["trees_seconds"],
-            best_of=given.get("best_of", 0),
+            tries={arm: given[name] for arm, name in TRIES.items() if given.get(name)},
             expand_at=given.get("expand_at", "second_visit"),
             filtered=given.get("filter_actions", True),
         )

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from math import comb
 
 from qvlib.agents.arm import CONTROL, RERANKED, Arm
-from qvlib.agents.best_of_n import BEST_OF_N
+from qvlib.agents.beam import BEAM
+from qvlib.agents.best_first import BEST_FIRST
+from qvlib.agents.lats import LATS
 from qvlib.agents.reading import SCORED
+from qvlib.agents.reflexion import REFLEXION_Q
 from qvlib.agents.reranking import TUNED_POLICY
 from qvlib.agents.scripted import SCRIPTS
 from qvlib.agents.search import SEARCH
 from qvlib.base.errors import QvlibError
-from qvlib.models.names import is_remote
+from qvlib.models.names import SMALL, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
-from qvlib.tools.needs.counts import Measured, Work
+from qvlib.tools.needs.counts import TRIES, Measured, Work
 from qvlib.tools.needs.gpu_memory import training
 from qvlib.tools.needs.prompts import Lengths
+
+TRIED_BY_Q = (BEAM, BEST_FIRST, REFLEXION_Q)
+"""Arms that try in the environment what the Q model scores."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
             sampled = work.prompts * length.prompt + work.replies * length.reply
             rows.append(Tokens(part, "q_base", tasks, q=tasks * sampled))
             continue
-        scored = arm.kind in (RERANKED, CONTROL) or arm in SCORED
+        scored = arm.kind in (RERANKED, CONTROL) or arm in (*SCORED, *TRIED_BY_Q)
+        # A chat model judges for itself.
+        scored = scored or (arm is LATS and params.agent.agent == SMALL)
         rows.append(_part(part, arm.sampled or "agent", tasks, work, length, params, scored))
     rows.append(_scoring(params, length))
     return rows
@@ -87,7 +95,8 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
         "other_agent_sample": "sample",
         "other_agent_q_n5": "q_n5",
         "other_agent_foreign_q_n5": "q_n5",
-        "likely_n5": "random_n5",
+        **dict.fromkeys(("likely_n5", "self_consistency_n5"), "random_n5"),
+        "saycan_n5": "q_n5",
         **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
         **dict.fromkeys(("foreign_q_n10", "kind_only_n10", "within_kind_n10"), "q_n10"),
         **dict.fromkeys(("likely_n10", "oracle_n10"), "q_n10"),
@@ -99,13 +108,9 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     work = run.arms.get(name) or run.arms[other[name]]
     if arm is SEARCH:
         return _scaled(work, run, params, run.arm_iterations, params.search.search_iterations)
-    if arm is BEST_OF_N:  # whole episodes, each as long as those of the run
+    if name in TRIES:
         redrawn = 0.0 if params.sampling.filter_actions else work.replies * run.refused
-        longer = (
-            params.best_of_n.best_of
-            / run.best_of
-            * min(1.0, params.world.max_steps * run.best_of / work.steps)
-        )
+        longer = _longer(name, run.tries[name], work, params)
         return Work(
             work.steps * longer,
             (work.prompts - redrawn) * longer,
@@ -115,6 +120,19 @@ def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     if params.sampling.filter_actions:
         return Work(steps, work.prompts * steps / work.steps, work.replies * steps / work.steps)
     return Work(steps, steps, steps * _candidates(name))
+
+
+def _longer(name: str, tries: int, work: Work, params: Params) -> float:
+    """How much more an arm of ``TRIES`` does than in the run, where it tried so much.
+
+    Each try is as long as those of the run, a whole episode within the step limit. Best-first
+    search ends by itself, or where its steps are spent.
+    """
+    wanted = params.flat()[TRIES[name]]
+    if name == "best_first":
+        return min(1.0, wanted / work.steps)
+    within = 1.0 if name == "lats" else min(1.0, params.world.max_steps * tries / work.steps)
+    return wanted / tries * within
 
 
 def _candidates(name: str) -> int:
