@@ -72,6 +72,14 @@ def test_what_compares_states_refuses_scores_that_are_no_values(arm):
     assert arm in [each.name for each in make({**WITH_VALUES, **SWITCHES[arm]}).arms()]
 
 
+def test_an_estimator_that_gives_values_may_be_set_to_give_none():
+    beam = {"estimator": "agentrm", "beam_width": 2}
+    assert "beam" in [each.name for each in make(beam).arms()]
+    assert "beam" in [each.name for each in make({**beam, "estimator": "qlass"}).arms()]
+    with pytest.raises(QvlibError, match=r"estimator agentrm as it is set rank .* to qlass"):
+        make({**beam, "target": "advantage"})
+
+
 def test_a_server_tells_no_prior_to_multiply():
     with pytest.raises(QvlibError, match="parameter 'saycan': an agent behind a server tells no"):
         make({**WITH_VALUES, "saycan": True, "agent": "api:x", "q_base": "smollm2"})

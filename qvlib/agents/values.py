@@ -22,13 +22,13 @@ Offer = tuple[float, str]
 def wants_values(params: Any) -> str:
     """What is wrong where an arm compares states and the run's estimator gives no values."""
     name = params.q_model.estimator
-    if estimator_of(name).values:
+    if estimator_of(name).compares_states(params.estimator):
         return ""
-    known = [each for each in ESTIMATORS if estimator_of(each).values]
+    known = [each for each in ESTIMATORS if estimator_of(each).values and each != name]
     other = " or ".join(known) or "one of your own with values=True"
     return (
-        f"the arm compares states by their values, and scores of the estimator {name} rank the "
-        f"actions of one state alone; set estimator to {other}, or leave the arm out"
+        f"the arm compares states by their values, and scores of the estimator {name} as it is set "
+        f"rank the actions of one state alone; set estimator to {other}, or leave the arm out"
     )
 
 

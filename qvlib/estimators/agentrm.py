@@ -28,6 +28,11 @@ class AgentRMSettings(HeadSettings):
         "no states",
     )
 
+    @property
+    def values(self) -> bool:
+        """Whether scores compare states."""
+        return self.target == "value"
+
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """(V(s, a) - v)^2 of each action; outputs [n, 1], targets [n] in [-1, 1]."""
@@ -69,6 +74,7 @@ ESTIMATOR = Estimator(
     AgentRMSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.agentrm:squared_error",
     unit="reward",
 )

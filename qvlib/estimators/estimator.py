@@ -98,8 +98,8 @@ class Estimator:
         one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
     values: whether a score of (state, action) estimates the value of the next state in the units of
         reward, so that scores compare states too. A log-ratio ranks the actions of one state alone
-        (it is Q - V up to a constant of the state), which is no value: arms that compare states
-        refuse it.
+        (it is Q - V up to a constant of the state): arms that compare states refuse it. Settings
+        that decide it have a property ``values``, see ``compares_states``.
     loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
         ``fit``. unit: of a score, such as ``nats``.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
@@ -115,3 +115,7 @@ class Estimator:
     loss: str = ""
     unit: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    def compares_states(self, settings: Settings) -> bool:
+        """``values``, unless these settings make it something else."""
+        return self.values and getattr(settings, "values", True)

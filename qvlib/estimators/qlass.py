@@ -45,5 +45,11 @@ def fit(problem: Problem, settings: QlassSettings) -> Fitted:
 
 
 ESTIMATOR = Estimator(
-    "qlass", QlassSettings, fit, load, loss="qvlib.estimators.agentrm:squared_error", unit="reward"
+    "qlass",
+    QlassSettings,
+    fit,
+    load,
+    values=True,
+    loss="qvlib.estimators.agentrm:squared_error",
+    unit="reward",
 )
