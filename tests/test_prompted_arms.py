@@ -13,13 +13,27 @@ from toy import Fixed, Maze, Paths, Scripted, Table, Told
 
 from qvlib.agents.judging import Memory, judged, score_of
 from qvlib.agents.lats import LATS, rollout
-from qvlib.agents.prompted import ACT, JUDGE, REFLECT, Asked, Prompted, Reads, asking, writers
+from qvlib.agents.prompted import (
+    ACT,
+    JUDGE,
+    JUDGE_ROLE,
+    JUDGE_TOKENS,
+    LESSON_TOKENS,
+    REFLECT,
+    REFLECT_ROLE,
+    Asked,
+    Prompted,
+    Reads,
+    asking,
+    writers,
+)
 from qvlib.agents.reflexion import REFLEXION, REFLEXION_Q, reflexion
 from qvlib.core.episodes import best_episode, episode
 from qvlib.core.lockstep import lockstep
 from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.reranker import Reranked
 from qvlib.core.types import Cost, Proposal, Request, Task
+from qvlib.models.chat import Chat
 from qvlib.models.writing import Question, talks, words_of, writer
 from qvlib.pipeline.params import make
 
@@ -381,3 +395,88 @@ def test_every_step_that_is_counted_is_taken_and_no_other():
     steps.clear()
     tree = lats(world, judging({}), 5)
     assert len(steps) == 2 * tree.cost.env_steps
+
+
+# -- behind a server --------------------------------------------------------------------------
+
+KNOWN = Paths(
+    (("aa", 0.2), ("ab", 0.3), ("ba", 0.1), ("bb", 0.4), ("cc", 1.0), ("ac", 1.0), ("bc", 1.0)),
+    "abc",
+    max_steps=2,
+)
+
+
+def shopkeeper(body, rng) -> str:
+    """Goes a or b until a lesson, which it writes itself, says c; judges b to be better than a."""
+    system, task, *_ = (message["content"] for message in body["messages"])
+    if JUDGE_ROLE in system:
+        return f"Well begun.\nScore: {8 if body['messages'][2]['content'] == 'Action: b' else 2}"
+    if REFLECT_ROLE in system:
+        return "<think>a or b?</think>Neither was right.\nGo c."
+    lesson = "Lessons of earlier trials:\n- Neither was right. Go c." in task
+    return f"Action: {'c' if lesson else 'ab'[rng.integers(2)]}"
+
+
+@pytest.fixture
+def shop():
+    pytest.importorskip("openai", reason="needs the package openai: pip install 'qvlib[api]'")
+    from faulty_server import FaultyServer
+
+    from qvlib.models.loading import remote_model
+
+    with FaultyServer(reply=shopkeeper) as server:
+        lm = remote_model(
+            "api:shop-1",
+            chat=lambda tokenizer: Chat(tokenizer, "Go.", lambda task: "at start"),
+            max_action_tokens=7,
+            extra={"top_k": 3},
+            base_url=server.base_url,
+            key_variable="",
+        )
+        params = make({"reflexion_trials": 4, "lats_iterations": 4, "expand_n": 2})
+        yield (
+            server,
+            SimpleNamespace(
+                model=lambda: lm,
+                sampler=lambda: lm.agent(1.0, 0.9),
+                q_model=lambda: Told({}),
+                params=params,
+            ),
+        )
+
+
+def played(arm, cast):
+    ((name, player),) = arm.players(cast).items()
+    assert name == arm.name
+    return only(player.play(KNOWN, GO, 0), player.agent)
+
+
+@pytest.mark.parametrize("arm, n", [(REFLEXION, 1), (REFLEXION_Q, 5)])
+def test_a_served_model_learns_from_its_own_lesson(shop, arm, n):
+    server, cast = shop
+    record = played(arm, cast)
+    assert (record["actions"], record["reward"]) == (["c", "c"], 1.0)
+    assert (record["env_steps"], record["proposals"]) == (4, 4 * n)
+    lessons = [body for body in server.seen if REFLECT_ROLE in body["messages"][0]["content"]]
+    (asked,) = lessons
+    assert "The trial ended with reward 0." in asked["messages"][-1]["content"]
+    assert asked["max_tokens"] == LESSON_TOKENS and asked["top_k"] == 3
+    assert asked.get("stop") is None and len(asked["messages"]) == 6
+    assert_all_is_paid(server, record)
+
+
+def test_a_served_model_judges_and_learns_within_a_search(shop):
+    server, cast = shop
+    record = played(LATS, cast)
+    assert record["reward"] == 1.0 and record["actions"][-1] == "c"
+    judged_first = next(b for b in server.seen if JUDGE_ROLE in b["messages"][0]["content"])
+    assert judged_first["max_tokens"] == JUDGE_TOKENS
+    assert judged_first["messages"][-1]["content"].endswith("\n\nJudge this trial.")
+    assert any(REFLECT_ROLE in body["messages"][0]["content"] for body in server.seen)
+    assert_all_is_paid(server, record)
+
+
+def assert_all_is_paid(server, record):
+    """Every request is in the record: it costs 11 tokens of a prompt, and 3 a choice."""
+    assert record["prompt_tokens"] == 11 * len(server.seen)
+    assert record["tokens"] == 3 * sum(body.get("n") or 1 for body in server.seen)
