@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qvlib.core.step_values import advantages, backed_up, dealt, siblings
+from qvlib.core.step_values import (
+    Trajectory,
+    advantages,
+    backed_up,
+    dealt,
+    found,
+    shares,
+    siblings,
+    trajectories,
+)
 
 
 def row(node, value, visits=1, reward=0.0, terminal=False):
@@ -65,6 +74,26 @@ def test_siblings_are_the_visited_actions_of_a_state():
     assert groups[""].actions == ("a", "b") and groups[""].values == (0.5, 0.3)
     assert groups["a"].path == ("a",) and groups["a"].visits == (1, 1)
     assert advantages(groups["a"]) == (0.75, -0.75)
+
+
+def test_actions_are_shared_out_as_they_were_visited_or_drawn():
+    drawn = {**TREE, "nodes": [node | {"samples": 4} for node in TREE["nodes"][:2]]}
+    drawn["nodes"] += TREE["nodes"][2:]  # which do not say: once each
+    first = next(siblings(drawn, backed_up(drawn)))
+    assert first.samples == (4, 1)
+    assert shares(first, "visits") == (0.6, 0.4)
+    assert shares(first, "samples") == (0.8, 0.2)
+    assert shares(first, "even") == (0.5, 0.5)
+
+
+def test_trajectories_end_where_nothing_below_was_visited():
+    ended = {**TREE, "nodes": [*TREE["nodes"][:6], row("b.x", -1.0, 1, 0.6, True)]}
+    assert found(ended)["b.x"] == 0.6 and found(ended)["a.y"] == -0.5
+    assert list(trajectories(ended)) == [
+        Trajectory("t", ("a", "x"), 1.0, 1),
+        Trajectory("t", ("a", "y"), -0.5, 1),
+        Trajectory("t", ("b", "x"), 0.6, 1),
+    ]
 
 
 def test_dealing_keeps_what_siblings_have_together_and_moves_what_is_below():

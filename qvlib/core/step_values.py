@@ -23,7 +23,8 @@ Values = Mapping[str, float]
 class Siblings:
     """The visited actions of one state: ``path`` leads to it from the first state of ``task``.
 
-    values, visits: one an action, in the order of the record; values in [-1, 1].
+    values, visits: one an action, in the order of the record; values in [-1, 1]. samples: how often
+    the policy drew it when its state was expanded; 1 where a record does not say.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Siblings:
     actions: tuple[str, ...]
     values: tuple[float, ...]
     visits: tuple[int, ...]
+    samples: tuple[int, ...]
 
 
 def siblings(tree: Mapping[str, Any], values: Values) -> Iterator[Siblings]:
@@ -51,6 +53,7 @@ def siblings(tree: Mapping[str, Any], values: Values) -> Iterator[Siblings]:
             tuple(child["action"] for child in children),
             tuple(float(values[child["node"]]) for child in children),
             tuple(int(child["visits"]) for child in children),
+            tuple(int(child.get("samples") or 1) for child in children),
         )
 
 
@@ -93,6 +96,44 @@ def backed_up(
     return {row["node"]: known[row["node"]][sweeps] for row in tree["nodes"] if row["visits"]}
 
 
+def found(tree: Mapping[str, Any]) -> dict[str, float]:
+    """What each visited node ended with: its reward where the episode ends there, else its value.
+
+    Of a node without visited children that is the mean of what was found from there on.
+    """
+    return {
+        row["node"]: float(row["reward"] if row.get("terminal") else row["value"])
+        for row in tree["nodes"]
+        if row["visits"]
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The actions from the first state of ``task`` to an end.
+
+    value: what it found (``found``), in [-1, 1]. visits: how often it was taken.
+    """
+
+    task: str
+    actions: tuple[str, ...]
+    value: float
+    visits: int
+
+
+def trajectories(tree: Mapping[str, Any]) -> Iterator[Trajectory]:
+    """The way to every visited node that has no visited children.
+
+    Raises:
+        QvlibError: as ``check_tree``.
+    """
+    inner, path, value = _visited_children(tree), paths(tree), found(tree)
+    for row in tree["nodes"]:
+        node = row["node"]
+        if row["visits"] and node not in inner and path[node]:
+            yield Trajectory(tree["task"], path[node], value[node], int(row["visits"]))
+
+
 def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any]:
     """The control: the same tree, in which what actions led to is dealt anew among siblings.
 
@@ -133,6 +174,12 @@ def _visited_children(tree: Mapping[str, Any]) -> dict[str, list[Row]]:
         for parent, children in children_by_parent(tree).items()
     }
     return {parent: children for parent, children in visited.items() if children}
+
+
+def shares(group: Siblings, by: Literal["visits", "samples", "even"]) -> tuple[float, ...]:
+    """Of 1, how often each action is taken: as the search went, as the policy drew, or alike."""
+    counts = {"visits": group.visits, "samples": group.samples}.get(by, (1,) * len(group.nodes))
+    return tuple(count / sum(counts) for count in counts)
 
 
 def advantages(group: Siblings) -> tuple[float, ...]:

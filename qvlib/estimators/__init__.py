@@ -21,6 +21,9 @@ ESTIMATORS: dict[str, str] = {
     "step_dpo": "qvlib.estimators.step_dpo:ESTIMATOR",
     "agentrm": "qvlib.estimators.agentrm:ESTIMATOR",
     "qlass": "qvlib.estimators.qlass:ESTIMATOR",
+    "digi_q": "qvlib.estimators.digi_q:ESTIMATOR",
+    "archer": "qvlib.estimators.archer:ESTIMATOR",
+    "oreo": "qvlib.estimators.oreo:ESTIMATOR",
 }
 
 __all__ = [

@@ -88,6 +88,19 @@ def action_log_probs(
 
     rule: ``sum`` over the action's tokens, or their ``mean``. Padding is on the right.
     """
+    log_probs, targets, mask = token_log_probs(model, rows, pad)
+    token = log_probs.gather(2, targets[..., None])[..., 0] * mask
+    return token.sum(1) / (mask.sum(1) if rule == "mean" else 1)
+
+
+def token_log_probs(
+    model: torch.nn.Module, rows: Sequence[tuple[Ids, Ids]], pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(log pi of all tokens where actions stand [B, T, V], those that stand there, a mask [B, T]).
+
+    rows: (prompt, action) ids; the mask is true at an action's tokens. With gradients; padding is
+    on the right.
+    """
     packed = [(p + a, [False] * len(p) + [True] * len(a)) for p, a in rows]
     ids, on_action, attention = padded(packed, pad, next(model.parameters()).device)
     # Only the last positions are needed: memory runs out on the logits of a large vocabulary.
@@ -95,8 +108,7 @@ def action_log_probs(
     logits = model(input_ids=ids, attention_mask=attention, logits_to_keep=keep).logits[:, :-1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     targets, mask = ids[:, -(keep - 1) :], on_action[:, -(keep - 1) :]
-    token = torch.log_softmax(logits, dim=-1).gather(2, targets[..., None])[..., 0] * mask
-    return token.sum(1) / (mask.sum(1) if rule == "mean" else 1)
+    return torch.log_softmax(logits, dim=-1), targets, mask
 
 
 def pair_log_probs(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tqdm.auto import tqdm
@@ -17,7 +17,7 @@ from qvlib.estimators.estimator import Card, Fitted, Problem
 from qvlib.estimators.features import frozen
 from qvlib.estimators.head_settings import HeadSettings
 from qvlib.estimators.heads import Group, HeadScorer, Loss, Read, first
-from qvlib.models.heads import Head
+from qvlib.models.heads import Beside, Head
 from qvlib.models.hidden import Headless, headless, last_hidden, packed_hidden
 from qvlib.models.training import (
     Checkpoint,
@@ -30,6 +30,21 @@ from qvlib.models.training import (
     steps_in_all,
 )
 
+OutputsOf = Callable[[torch.nn.Module, torch.nn.Module, Sequence[Group]], Iterator[Any]]
+"""(model, head, groups) -> the head's outputs of each group, [replies, O], in parts."""
+
+
+class Moving(Protocol):
+    """Targets that move with what is trained; ``network`` holds what they are computed by."""
+
+    network: torch.nn.Module
+
+    def __call__(self, batch: Sequence[Group]) -> Sequence[Any]:
+        """What the loss of each group is told in the place of its targets."""
+
+    def follow(self) -> None:
+        """A step of training was taken."""
+
 
 def fit_head(
     problem: Problem,
@@ -41,33 +56,38 @@ def fit_head(
     recipe: str,
     outputs: int = 1,
     read: Read = first,
+    head: Head | Beside | None = None,
+    moving: Callable[[torch.nn.Module, torch.nn.Module, OutputsOf], Moving] | None = None,
 ) -> Fitted:
     """Fit a head to groups of actions, by ``loss``: the whole of an estimator with a head.
 
     The loss of a batch is the mean over its states of the mean of their terms. ``features: tuned``
     trains a copy of the reference below the head; ``frozen`` the head alone. score, recipe: for the
-    model's card (``Card``).
+    model's card (``Card``). head: another than one of the settings' form with so many outputs.
+    moving: (model, head, how both are asked) -> targets that move; None = those of the groups.
 
     Raises:
         QvlibError: training diverged, or a checkpoint cannot be read or written.
     """
     tuned = settings.features == "tuned"
     lm = problem.reference
-    head = heads.new_head(lm, settings, outputs, problem.seed)
+    head = head or heads.new_head(lm, settings, outputs, problem.seed)
     if tuned:
         model: torch.nn.Module = Headless(copy.deepcopy(lm.model).eval())
-        outputs_of = partial(_tuned, model, head, lm.end, _packs(problem, groups), lm.batch_tokens)
+        outputs_of: OutputsOf = partial(_tuned, lm.end, _packs(problem, groups), lm.batch_tokens)
     else:
         model, known = torch.nn.Identity(), _known(problem, groups)
         head.standardise(torch.cat(list(known.values())))
-        outputs_of = partial(_frozen, head, known)
-    curve = _descended(problem, groups, settings, loss, model, head, outputs_of)
+        outputs_of = partial(_frozen, known)
+    targets = moving(model, head, outputs_of) if moving else None
+    curve = _descended(problem, groups, settings, loss, model, head, outputs_of, targets)
     backbone = lm.tuned(model.model) if tuned else None  # type: ignore[arg-type]
     scorer = HeadScorer(headless(backbone or lm), head.eval(), read)
     by_task = ordered_by_task(problem, scorer)
     facts = heads.facts_of(problem, groups, by_task)
     if by_task:
-        curve.append(_row(len(curve), "held-out", None, facts["held_out_accuracy"], len(by_task)))
+        accuracy = facts["held_out_accuracy"]
+        curve.append(heads.row(len(curve), "held-out", None, accuracy, len(by_task)))
     how = "the model and a head" if tuned else "a head on the model's frozen hidden states"
     epochs = (
         f"{settings.fit_epochs} epochs of {facts['pairs']} states with {facts['steps']} actions"
@@ -96,7 +116,10 @@ def _known(problem: Problem, groups: Sequence[Group]) -> dict[int, torch.Tensor]
 
 
 def _frozen(
-    head: Head, known: dict[int, torch.Tensor], batch: Sequence[Group]
+    known: dict[int, torch.Tensor],
+    model: torch.nn.Module,
+    head: torch.nn.Module,
+    batch: Sequence[Group],
 ) -> Iterator[list[torch.Tensor]]:
     """The outputs of a batch's groups, in one part."""
     sizes = [len(group.replies) for group in batch]
@@ -106,11 +129,11 @@ def _frozen(
 
 
 def _tuned(
-    model: torch.nn.Module,
-    head: Head,
     pad: int,
     packed: bool,
     tokens: int,
+    model: torch.nn.Module,
+    head: torch.nn.Module,
     batch: Sequence[Group],
 ) -> Iterator[list[torch.Tensor]]:
     """The outputs of a batch's groups in parts, each a padded pass of at most ``tokens``."""
@@ -146,8 +169,9 @@ def _descended(
     settings: HeadSettings,
     loss: Loss,
     model: torch.nn.Module,
-    head: Head,
-    outputs_of: Any,
+    head: torch.nn.Module,
+    outputs_of: OutputsOf,
+    moving: Moving | None = None,
 ) -> list[dict[str, Any]]:
     """Train in place; returns the curve, a row a step."""
     total = steps_in_all(len(groups), settings.fit_batch, settings.fit_epochs)
@@ -156,9 +180,11 @@ def _descended(
         parts.append({"params": [p for p in model.parameters() if p.requires_grad]})
     optimizer = torch.optim.AdamW(parts, lr=settings.fit_lr, weight_decay=0.0, fused=True)
     rates = scheduled(optimizer, total, "linear")
-    told = settings.model_dump() | {"seed": problem.seed, "loss": getattr(loss, "__name__", "")}
+    known_by = settings.model_dump() | {"seed": problem.seed, "loss": getattr(loss, "__name__", "")}
     both = torch.nn.ModuleDict({"model": model, "head": head})
-    path = named(Path(problem.scratch), told, groups)
+    if moving is not None:
+        both["targets"] = moving.network  # kept in checkpoints; nothing there has a gradient
+    path = named(Path(problem.scratch), known_by, groups)
     kept = Checkpoint(path, total, both, optimizer, rates)
     curve: list[dict[str, Any]] = kept.curve
     step = 0
@@ -171,9 +197,13 @@ def _descended(
                     continue
                 batch, seen = [groups[i] for i in places], []
                 what = f"{problem.label}, step {step} of {total}"
-                losses = _losses(outputs_of(batch), batch, loss, seen, what, settings.fit_lr)
+                told = moving(batch) if moving else [group.targets for group in batch]
+                found = outputs_of(model, head, batch)
+                losses = _losses(found, told, loss, seen, what, settings.fit_lr)
                 descend(both, optimizer, losses, rates)
-                curve.append(_row(len(curve), "train", sum(seen), None, len(batch)))
+                if moving is not None:
+                    moving.follow()
+                curve.append(heads.row(len(curve), "train", sum(seen), None, len(batch)))
                 kept.step()
                 bar.update()
     return curve
@@ -181,26 +211,20 @@ def _descended(
 
 def _losses(
     parts: Iterator[list[torch.Tensor]],
-    batch: Sequence[Group],
+    targets: Sequence[Any],
     loss: Loss,
     seen: list[float],
     what: str,
     lr: float,
 ) -> Iterator[torch.Tensor]:
     """A batch's mean loss in shares, one a pass; ``seen`` gets their values."""
-    left = iter(batch)
+    left = iter(targets)
     for outputs in parts:
         terms = [
-            loss(out, torch.tensor(next(left).targets, dtype=out.dtype, device=out.device)).mean()
+            loss(out, torch.as_tensor(next(left), dtype=out.dtype, device=out.device)).mean()
             for out in outputs
         ]
-        share = torch.stack(terms).sum() / len(batch)
+        share = torch.stack(terms).sum() / len(targets)
         must_be_finite(share.detach(), what, f"lower fit_lr (now {lr:g})")
         seen.append(share.item())
         yield share
-
-
-def _row(
-    step: int, split: str, loss: float | None, accuracy: float | None, pairs: int
-) -> dict[str, Any]:
-    return {"step": step, "split": split, "loss": loss, "accuracy": accuracy, "pairs": pairs}

@@ -20,7 +20,7 @@ from qvlib.core.types import State
 from qvlib.estimators.data import PairIds
 from qvlib.estimators.estimator import OpenModel, Problem
 from qvlib.estimators.head_settings import HeadSettings
-from qvlib.models.heads import Head, load_head
+from qvlib.models.heads import Beside, Head, load_head
 from qvlib.models.hidden import headless, read_hidden
 from qvlib.models.local import Ids, LocalModel
 
@@ -42,7 +42,8 @@ def first(outputs: torch.Tensor) -> torch.Tensor:
 class Group:
     """Actions after one prompt, with what each is to be fitted to.
 
-    replies: token ids, end token included. targets: one a reply, or one row of numbers a reply.
+    replies: token ids, end token included. targets: one an action, or one row of numbers an action;
+    what the replies hold beside actions has none.
     """
 
     task: str
@@ -110,7 +111,7 @@ class HeadScorer:
     """A head on the last hidden states of a model: ``read`` makes scores of its outputs."""
 
     lm: LocalModel  # headless
-    head: Head
+    head: Head | Beside
     read: Read = first
 
     @torch.inference_mode()
@@ -128,7 +129,7 @@ class HeadScorer:
         return [[next(values) for _ in candidates] for candidates in actions]
 
 
-def save(folder: Path, head: Head, backbone: LocalModel | None) -> None:
+def save(folder: Path, head: Head | Beside, backbone: LocalModel | None) -> None:
     """Write the head, and the tuned model below it where there is one."""
     if backbone is not None:
         backbone.save(folder / BACKBONE)
@@ -137,13 +138,17 @@ def save(folder: Path, head: Head, backbone: LocalModel | None) -> None:
 
 
 def scorer(
-    folder: Path, reference: LocalModel, open_model: OpenModel, read: Read = first
+    folder: Path,
+    reference: LocalModel,
+    open_model: OpenModel,
+    read: Read = first,
+    load: Callable[[Path], Head | Beside] = load_head,
 ) -> HeadScorer:
     """What ``save`` wrote; without a model of its own it reads the reference's hidden states."""
     lm = reference
     if (folder / BACKBONE).is_dir():
         lm = open_model(folder / BACKBONE, str(reference.model.dtype).removeprefix("torch."))
-    return HeadScorer(headless(lm), load_head(folder).to(lm.model.device), read)
+    return HeadScorer(headless(lm), load(folder).to(lm.model.device), read)
 
 
 def width_of(lm: LocalModel) -> int:
@@ -169,10 +174,17 @@ def facts_of(
     right = sum(hit for hit, _ in by_task.values())
     return {
         "pairs": len(groups),
-        "steps": sum(len(group.replies) for group in groups),
+        "steps": sum(len(group.targets) for group in groups),
         "held_out_pairs": int(held),
         "held_out_by_task": dict(by_task),
         "held_out_accuracy": right / held if held else None,
         "dropped_pairs": 0,
         "dropped_held_out_pairs": len(problem.held_out) - int(held),
     }
+
+
+def row(
+    step: int, split: str, loss: float | None, accuracy: float | None, pairs: int
+) -> dict[str, Any]:
+    """A row of a training curve."""
+    return {"step": step, "split": split, "loss": loss, "accuracy": accuracy, "pairs": pairs}

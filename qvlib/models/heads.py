@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -64,6 +64,32 @@ class Head(torch.nn.Module):
             weights = {key: value.contiguous() for key, value in self.state_dict().items()}
             save_file(weights, folder / WEIGHTS.replace("head", name))
             (folder / SHAPE.replace("head", name)).write_text(json.dumps({"sizes": self.sizes}))
+
+
+class Beside(torch.nn.Module):
+    """Heads that read the same hidden states and share nothing, [..., D] -> [..., all outputs]."""
+
+    def __init__(self, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.heads = torch.nn.ModuleDict(heads)
+
+    def standardise(self, hidden: torch.Tensor) -> None:
+        """As ``Head.standardise``, all of them."""
+        for head in self.heads.values():
+            head.standardise(hidden)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.cat([head(hidden) for head in self.heads.values()], dim=-1)
+
+    def save(self, folder: str | Path) -> None:
+        """As ``Head.save``, each under its name."""
+        for name, head in self.heads.items():
+            head.save(folder, name)
+
+
+def load_beside(folder: str | Path, names: Sequence[str]) -> Beside:
+    """Some of the heads that ``Beside.save`` wrote; raises as ``load_head``."""
+    return Beside({name: load_head(folder, name) for name in names}).eval()
 
 
 def load_head(folder: str | Path, name: str = "head") -> Head:

@@ -73,13 +73,19 @@ def last_hidden(model: torch.nn.Module, rows: Sequence[Row], pad: int) -> torch.
     """The hidden state after the last token of each action, [B, D], with gradients.
 
     The one that predicts the end token: all of the action is read. ``model``: a ``Headless``.
-    Padding is on the right.
+    Padding is on the right. Of an action that is the end token alone it is the prompt's last.
     """
+    return hidden_around(model, rows, pad)[:, 1]
+
+
+def hidden_around(model: torch.nn.Module, rows: Sequence[Row], pad: int) -> torch.Tensor:
+    """The hidden states after the last token of each prompt and of its action, [B, 2, D]."""
     device = next(model.parameters()).device
     ids, _, attention = padded([(p + a, [False] * len(p + a)) for p, a in rows], pad, device)
-    places = torch.tensor([len(p) + len(a) - 2 for p, a in rows], device=device)
+    ends = [[len(p) - 1, len(p) + len(a) - 2] for p, a in rows]
     hidden = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-    return hidden[torch.arange(len(rows), device=device), places]
+    places = torch.tensor(ends, device=device)
+    return hidden[torch.arange(len(rows), device=device)[:, None], places]
 
 
 def packed_hidden(

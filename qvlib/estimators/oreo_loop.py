@@ -1,0 +1,186 @@
+"""The training loop of OREO: batches of trajectories, each step a row of a pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from qvlib.base.errors import QvlibError
+from qvlib.core.episodes import decisions
+from qvlib.core.step_values import trajectories
+from qvlib.estimators import heads
+from qvlib.estimators.data import ordered_by_task, token_log_probs
+from qvlib.estimators.estimator import Card, Fitted, Problem
+from qvlib.models.heads import Head
+from qvlib.models.hidden import Headless, Row, headless, hidden_around
+from qvlib.models.training import (
+    Checkpoint,
+    batches,
+    descend,
+    must_be_finite,
+    named,
+    order,
+    scheduled,
+    steps_in_all,
+)
+
+if TYPE_CHECKING:
+    from qvlib.estimators.oreo import OreoSettings
+
+Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A trajectory as token ids, what it found, its weight: its visits over those of the mean."""
+
+    rows: tuple[Row, ...]
+    value: float
+    weight: float
+
+
+def encoded(problem: Problem) -> tuple[list[Steps], int]:
+    """The trajectories whose steps all fit the model's context, and how many others there are.
+
+    Raises:
+        QvlibError: a tree's task is no training task of the environment, or nothing fits.
+    """
+    lm, environment = problem.reference, problem.environment
+    tasks = {task.id: task for task in environment.tasks("train")}
+    ways = [way for tree in problem.train_trees() for way in trajectories(tree)]
+    unknown = next((way.task for way in ways if way.task not in tasks), None)
+    if unknown is not None:
+        raise QvlibError(
+            f"tree of task {unknown!r}: no such training task; use trees made on the same data"
+        )
+    fit: list[tuple[tuple[Row, ...], Any]] = []
+    for way in ways:
+        chosen = decisions(environment, tasks[way.task], way.actions)
+        prompts = [lm.prompt(state) for state, _ in chosen]
+        rows = tuple(
+            (ids, lm.action_ids(prompt, action))
+            for (prompt, ids), (_, action) in zip(prompts, chosen, strict=True)
+        )
+        if max(len(prompt) + len(action) for prompt, action in rows) <= lm.context:
+            fit.append((rows, way))
+    if not fit:
+        raise QvlibError(
+            f"no trajectory of the trees fits the model's context of {lm.context} tokens; use a "
+            "model with a longer one or a shorter prompt style"
+        )
+    mean = sum(way.visits for _, way in fit) / len(fit)
+    return [Steps(rows, way.value, way.visits / mean) for rows, way in fit], len(ways) - len(fit)
+
+
+def fit_trajectories(problem: Problem, settings: OreoSettings, loss: Loss) -> Fitted:
+    """The whole of OREO. ``loss``: (log-ratios, V before, V after, R, beta) -> (L_V, L_pi)."""
+    lm = problem.reference
+    ways, dropped = encoded(problem)
+    policy, below = (copy.deepcopy(lm.model).eval() for _ in range(2))
+    head = Head((heads.width_of(lm), 1), problem.seed).to(lm.model.device, lm.model.dtype)
+    both = torch.nn.ModuleDict({"policy": policy, "value": Headless(below), "head": head})
+    curve = _descended(problem, ways, settings, loss, both)
+    tuned = lm.tuned(below)
+    by_task = ordered_by_task(problem, heads.HeadScorer(headless(tuned), head.eval()))
+    steps = sum(len(way.rows) for way in ways)
+    facts = heads.facts_of(problem, [], by_task) | {
+        "pairs": len(ways),
+        "steps": steps,
+        "dropped_pairs": dropped,
+    }
+    if by_task:
+        accuracy = facts["held_out_accuracy"]
+        curve.append(heads.row(len(curve), "held-out", None, accuracy, len(by_task)))
+    card = Card(
+        "transformers",
+        ("step-level-q-value", "value-head", "oreo"),
+        "An estimate of the best that can be reached after an action, less beta nats of going away "
+        "from the agent, in units of reward.",
+        f"soft Bellman equation, beta {settings.oreo_beta:g}; a policy, and a model and a head, "
+        f"rate {settings.fit_lr:g}, {settings.fit_epochs} epochs of {len(ways)} trajectories with "
+        f"{steps} actions",
+    )
+    return Fitted(lambda folder: heads.save(folder, head, tuned), curve, facts, card)
+
+
+def _descended(
+    problem: Problem,
+    ways: Sequence[Steps],
+    settings: OreoSettings,
+    loss: Loss,
+    both: torch.nn.ModuleDict,
+) -> list[dict[str, Any]]:
+    """Train in place; returns the curve, a row a step."""
+    lm, total = problem.reference, steps_in_all(len(ways), settings.fit_batch, settings.fit_epochs)
+    optimizer = torch.optim.AdamW(
+        both.parameters(), lr=settings.fit_lr, weight_decay=0.0, fused=True
+    )
+    rates = scheduled(optimizer, total, "linear")
+    path = named(Path(problem.scratch), settings.model_dump() | {"seed": problem.seed}, ways)
+    kept = Checkpoint(path, total, both, optimizer, rates)
+    step = 0
+    with tqdm(total=total, initial=kept.done, desc=problem.label, unit="batch") as bar:
+        for epoch in range(settings.fit_epochs):
+            drawn = order(len(ways), problem.seed, "oreo", epoch)
+            for places in batches(drawn, settings.fit_batch):
+                step += 1
+                if step <= kept.done:
+                    continue
+                batch, seen = [ways[i] for i in places], []
+                what = f"{problem.label}, step {step} of {total}"
+                losses = _losses(lm, both, batch, settings, loss, seen, what)
+                descend(both, optimizer, losses, rates)
+                kept.curve.append(heads.row(len(kept.curve), "train", sum(seen), None, len(batch)))
+                kept.step()
+                bar.update()
+    return kept.curve
+
+
+def _losses(
+    lm: Any,
+    both: torch.nn.ModuleDict,
+    batch: Sequence[Steps],
+    settings: OreoSettings,
+    loss: Loss,
+    seen: list[float],
+    what: str,
+) -> Iterator[torch.Tensor]:
+    """A batch's weighted mean loss in shares, one a pass; ``seen`` gets their values."""
+    for part in _parts(batch, lm.batch_tokens):
+        rows, sizes = [row for way in part for row in way.rows], [len(way.rows) for way in part]
+        ours, tokens, mask = token_log_probs(both["policy"], rows, lm.end)
+        with torch.no_grad():
+            theirs = token_log_probs(lm.model, rows, lm.end)[0]
+        apart = (ours - theirs) * mask[..., None]
+        ratios = apart.gather(2, tokens[..., None])[..., 0].sum(1).split(sizes)
+        apart, counts = (ours.exp() * apart).sum((1, 2)).split(sizes), mask.sum(1).split(sizes)
+        values = both["head"](hidden_around(both["value"], rows, lm.end))[..., 0].split(sizes)
+        share = torch.zeros((), dtype=values[0].dtype, device=values[0].device)
+        for i, way in enumerate(part):
+            before, after = values[i].unbind(1)
+            terms = loss(ratios[i], before, after, way.value, settings.oreo_beta)
+            kl = apart[i].sum() / counts[i].sum()  # a token
+            share = share + way.weight * (sum(terms) + settings.oreo_kl * kl) / len(batch)
+        must_be_finite(share.detach(), what, f"lower fit_lr (now {settings.fit_lr:g})")
+        seen.append(share.item())
+        yield share
+
+
+def _parts(batch: Sequence[Steps], tokens: int) -> Iterator[list[Steps]]:
+    """Trajectories in the order of the batch, cut where a pass would be longer than ``tokens``."""
+    part: list[Steps] = []
+    longest = rows = 0
+    for way in batch:
+        wide = max(len(prompt) + len(action) for prompt, action in way.rows)
+        if part and max(longest, wide) * (rows + len(way.rows)) > tokens:
+            yield part
+            part, longest, rows = [], 0, 0
+        part.append(way)
+        longest, rows = max(longest, wide), rows + len(way.rows)
+    yield part

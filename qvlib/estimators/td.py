@@ -1,0 +1,131 @@
+"""Temporal differences on trees: two critics Q and V each, their target networks, one backup.
+
+Rewards are 0 before an end. An end, a node without visited children, is worth what it found
+(``step_values.found``), which is not discounted: it is the reward of the action that leads to it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+
+from qvlib.base.seeding import generator
+from qvlib.core.step_values import Siblings, found, shares, siblings
+from qvlib.estimators.estimator import Fitted, Problem
+from qvlib.estimators.head_loop import OutputsOf, fit_head
+from qvlib.estimators.heads import Group, Loss, Read, grouped, new_head
+from qvlib.models.heads import Beside
+
+if TYPE_CHECKING:
+    from qvlib.estimators.digi_q import DigiQSettings
+
+CRITICS = ("q1", "q2", "v1", "v2")  # the columns of the heads' outputs
+
+
+class Taken(NamedTuple):
+    """An action: the actions from the first state up to it, what it found, its share of V."""
+
+    path: tuple[str, ...]
+    value: float
+    share: float
+
+
+def taken(group: Siblings, by: Literal["visits", "samples", "even"]) -> list[Taken]:
+    """The visited actions of a state, with their ``step_values.shares``."""
+    each = zip(group.actions, group.values, shares(group, by), strict=True)
+    return [Taken((*group.path, action), value, share) for action, value, share in each]
+
+
+def backup(
+    outputs: torch.Tensor,
+    actions: Sequence[Taken],
+    after: Sequence[torch.Tensor | None],
+    discount: float,
+) -> torch.Tensor:
+    """What a state's critics are fitted to, [1 + n, 2]: V of both, then Q of both for each action.
+
+    V_i -> sum_a share(a) Q_i'(s, a); Q_i -> value at an end, else discount * V_i'(s'): each critic
+    by its own target network. outputs: of the target networks, [1 + n, 4], the state's row first;
+    after: their row [4] of the state that an action leads to, None at an end.
+    """
+    rows = [outputs.new_tensor([action.share for action in actions]) @ outputs[1:, :2]]
+    for action, state in zip(actions, after, strict=True):
+        rows.append(outputs.new_full((2,), action.value) if state is None else discount * state[2:])
+    return torch.stack(rows)
+
+
+class Targets:
+    """The target networks, a running mean of what is trained, and the backup by them."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        settings: DigiQSettings,
+        model: torch.nn.Module,
+        head: torch.nn.Module,
+        outputs_of: OutputsOf,
+    ) -> None:
+        self._online = torch.nn.ModuleDict({"model": model, "head": head})
+        self.network = copy.deepcopy(self._online).requires_grad_(False)
+        self._settings, self._outputs_of = settings, outputs_of
+        self._states = {(g.task, g.targets[0].path[:-1]): g for g in groups}
+
+    @torch.no_grad()
+    def __call__(self, batch: Sequence[Group]) -> list[torch.Tensor]:
+        after = [[self._states.get((g.task, step.path)) for step in g.targets] for g in batch]
+        asked = {id(g): g for g in (*batch, *chain(*after)) if g is not None}
+        parts = self._outputs_of(self.network["model"], self.network["head"], list(asked.values()))
+        outputs = dict(zip(asked, chain.from_iterable(parts), strict=True))
+        return [
+            backup(
+                outputs[id(group)],
+                group.targets,
+                [None if state is None else outputs[id(state)][0] for state in states],
+                self._settings.td_discount,
+            )
+            for group, states in zip(batch, after, strict=True)
+        ]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Polyak: target <- (1 - tau) target + tau online, each weight."""
+        both = zip(self.network.parameters(), self._online.parameters(), strict=True)
+        for target, online in both:
+            target.lerp_(online, self._settings.td_tau)
+
+
+def fit_critics(problem: Problem, settings: DigiQSettings, loss: Loss, recipe: str) -> Fitted:
+    """Fit both critics to all visited actions of the trees of training tasks.
+
+    Raises:
+        QvlibError: no state fits the model's context, or training diverged.
+    """
+    lm = problem.reference
+    steps = (group for tree in problem.train_trees() for group in siblings(tree, found(tree)))
+    of = partial(taken, by=settings.td_actions)
+    groups = [replace(g, replies=((lm.end,), *g.replies)) for g in grouped(problem, steps, of)]
+    seeds = {name: int(generator(problem.seed, name).integers(2**31)) for name in CRITICS}
+    return fit_head(
+        problem,
+        groups,
+        settings,
+        loss,
+        score="An estimate of the value of an action and of going on as the trees do, in "
+        f"units of reward of which {settings.td_discount:g} is left a step further away.",
+        recipe=f"{recipe}, discount factor {settings.td_discount:g}",
+        read=reads(settings),
+        head=Beside({name: new_head(lm, settings, 1, seed) for name, seed in seeds.items()}),
+        moving=partial(Targets, groups, settings),
+    )
+
+
+def reads(settings: DigiQSettings) -> Read:
+    """The smaller or the larger of both critics' Q, [N, >= 2] -> [N]."""
+    pick = {"min": torch.amin, "max": torch.amax}[settings.td_critics]
+    return lambda outputs: pick(outputs[..., :2], -1)
