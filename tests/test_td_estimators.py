@@ -80,7 +80,7 @@ def test_tabular_critics_find_the_values_of_dynamic_programming(
     few = replace(problem, trees=lambda: records, held_out=())
     form = {"features": "frozen", "head_width": 0, "td_discount": GAMMA, "td_tau": 0.3}
     estimator = estimator_of(name)
-    settings = estimator.settings(fit_lr=0.05, fit_epochs=300, fit_batch=12, **form)
+    settings = estimator.settings(fit_lr=0.05, fit_epochs=200, fit_batch=12, **form)
     fitted = estimator.fit(few, settings)
     assert fitted.facts["pairs"] == 12 and fitted.facts["steps"] == 36 and len(rows) == 48
     fitted.save(tmp_path / "m")
@@ -98,8 +98,8 @@ def test_tabular_critics_find_the_values_of_dynamic_programming(
                 assert action[:2].tolist() == pytest.approx([q[node]] * 2, abs=0.02)
                 seen += 1
     assert seen == 36
-    values = list(solved(records[0], weight)[1].values())
-    assert max(values) - min(values) > 0.2  # the tolerance tells them apart
+    by_visits, by_draws = (solved(records[1], which)[1] for which in ("visits", "samples"))
+    assert abs(by_visits["a"] - by_draws["a"]) > 0.05  # the tolerance tells them apart
 
 
 def test_a_backup_by_hand():
@@ -262,9 +262,9 @@ def test_tabular_policy_and_value_solve_the_soft_bellman_equation():
     at = [[states.index(way.actions[:t]) for t in range(2)] for way in ways]
     taken_there = [[environment.choices.index(a) for a in way.actions] for way in ways]
     reached = [[prefixes.index(way.actions[:t]) for t in (1, 2)] for way in ways]
-    for step in range(500):
+    for step in range(300):
         for group in optimizer.param_groups:
-            group["lr"] = 0.05 * (1 - step / 500)
+            group["lr"] = 0.05 * (1 - step / 300)
         rho = torch.log_softmax(logits, 1) - reference
         losses = [
             sum(soft_bellman(rho[s, a], before[s], after[p], way.value, beta))
