@@ -1,8 +1,8 @@
 """A Q model that hopes where its critics disagree: Q + w std, for exploring, not for acting.
 
 Upper-confidence exploration with an ensemble (SUNRISE, arXiv 2007.04938): the critics are Q models
-fitted to parts of the same data, so that they differ where the data say little (bootstrapped DQN,
-arXiv 1602.04621).
+fitted to half of the tasks each, so that they differ where the data say little (bootstrapped DQN,
+arXiv 1602.04621, whose masks are coins too).
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qvlib.base.seeding import generator
 from qvlib.core.types import QModel, State
+
+
+def is_drawn(task: str, seed: int, critic: int) -> bool:
+    """Whether a critic is fitted to a task: by a coin of its own, whatever else there is."""
+    return bool(generator(seed, task, "critic", critic).integers(2))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def ranked(context: Context, stage: Stage, executor: Executor, searcher: Searche
     parts = [(context, part, searcher) for part in slices(todo, part_count(executor, params))]
     for record in executor.stream(_played, parts, key=lambda record: record["task"]):
         stage.append("ranked", record)
-    reward = {record["task"]: record["reward"] for record in stage.each("ranked", needs=("reward",))}
+    reward = {
+        record["task"]: record["reward"] for record in stage.each("ranked", needs=("reward",))
+    }
     chosen = choose(
         [reward[task.id] for task in left],
         params.search.train_tasks,

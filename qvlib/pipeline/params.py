@@ -383,8 +383,8 @@ class CollectingSettings(Settings):
     )
     curriculum: Literal["none", "easy_first", "hard_first"] = setting(
         "none",
-        "tasks of a round by what the demonstrator, then the agent of the round before, earns on "
-        "them; none = as they come",
+        "order in which rounds search tasks, by what an episode of the demonstrator earns, in later "
+        "rounds one of the guided agent; none = as they come",
         option=True,
     )
     curriculum_pool: int = setting(

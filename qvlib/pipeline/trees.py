@@ -86,7 +86,10 @@ def _search(context: Context, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]
     """Search tasks; yields their trees as records."""
     params = context.params
     config, select = search_config(params.search), selection(params.search, seen(context))
-    agent, judges = context.judging(collector(context)), {task.id: context.judge() for task in tasks}
+    agent, judges = (
+        context.judging(collector(context)),
+        {task.id: context.judge() for task in tasks},
+    )
     jobs = (
         search(
             context.environment,

@@ -53,7 +53,9 @@ def _verdicts(params: Params) -> pd.DataFrame:
     """Tokens of a model's verdicts while collecting, a row for each record."""
     names = {"prompt_tokens": "verdict_prompt_tokens", "tokens": "verdict_tokens"}
     records = _collected(params)
-    return pd.DataFrame([{name: record[told] for name, told in names.items()} for record in records])
+    return pd.DataFrame(
+        [{name: record[told] for name, told in names.items()} for record in records]
+    )
 
 
 def _collected(params: Params) -> Iterator[dict[str, Any]]:
