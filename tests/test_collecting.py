@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 from test_chat import told
 from toy import Fixed, Maze, Scripted, Table, small_lm
@@ -29,6 +30,7 @@ from qvlib.models.verdicts import INSTRUCTIONS, judge_of, verdict
 from qvlib.pipeline.curriculum import choose
 from qvlib.pipeline.params import make
 from qvlib.report import numbers
+from qvlib.report.numbers.episodes import COSTS
 from qvlib.runs.stage import read_stage
 
 TASK = Task("train-0", "go", "train-0")
@@ -95,7 +97,7 @@ def test_options_at_their_defaults_are_in_no_stage_and_change_what_they_are_for(
 
 
 class Alleys(Maze):
-    """Of ``names`` all but the last lead to one dead end; the last goes on, to the reward.
+    """Of ``names`` all but the last lead to dead ends that look alike; the last to the reward.
 
     A page repeats the instruction, as a shop's do.
     """
@@ -107,10 +109,10 @@ class Alleys(Maze):
 
     def step(self, state: State, action: str) -> State:
         world = (*state.world, action)
-        out = action == self.names[-1]
+        out = set(world) == {self.names[-1]}
         done = len(world) == self.depth
         seen = f"{state.task.instruction}: {'corridor' if out else 'dead end'} {len(world)}"
-        reward = float(done and all(name == self.names[-1] for name in world))
+        reward = float(done and out)
         history = (*state.history, Step(action, seen))
         return State(state.task, seen, history, self.names, reward, done, True, world)
 
@@ -145,11 +147,12 @@ def test_a_page_that_was_seen_goes_first_no_more():
     first.value_sum = out.value_sum = 0.5
     explored = math.sqrt(math.log(n))
     scores = {
-        first: 0.5 + explored + bonus,
-        alike: 0.0 + explored + bonus,
-        out: 0.125 + math.sqrt(math.log(n) / 4) + 1 / math.sqrt(5),
+        "a": 0.5 + explored + bonus,
+        "b": 0.0 + explored + bonus,
+        "out": 0.125 + math.sqrt(math.log(n) / 4) + 1 / math.sqrt(5),
     }
-    assert novel_select(uct_select, 1.0, 1.0)(root) is max(scores, key=scores.get) is first
+    assert novel_select(uct_select, 1.0, 1.0)(root) is first
+    assert max(scores, key=scores.get) == "a"
     heard: dict[str, float] = {}
 
     def rule(exploration, score):
@@ -160,7 +163,7 @@ def test_a_page_that_was_seen_goes_first_no_more():
         return select
 
     novel_select(rule, 1.0, 1.0)(root)
-    assert heard == {node.action: pytest.approx(value) for node, value in scores.items()}
+    assert heard == pytest.approx(scores)
     novel_select(rule, 1.0, 1.0, {": dead end 1": 8})(root)  # eight more, in earlier rounds
     assert heard["a"] == pytest.approx(0.5 + explored + 1 / math.sqrt(1 + 9))
 
@@ -175,10 +178,10 @@ def test_without_a_weight_and_pages_all_new_it_is_uct():
 
 
 def test_novelty_leaves_the_dead_end_sooner_and_no_order_of_tasks_matters():
-    world = Alleys(depth=4, max_steps=4)
-    tasks = world.tasks("train")
+    world = Alleys(depth=3, max_steps=3)
+    tasks = world.tasks("train")[:3]
     agent = Fixed(Alleys.names)
-    config = SearchConfig(200, len(Alleys.names), expand_at="second_visit")
+    config = SearchConfig(500, len(Alleys.names))
 
     def grown(rule, tasks, width):
         jobs = (search(world, task, config, 0, select=rule) for task in tasks)
@@ -189,7 +192,7 @@ def test_novelty_leaves_the_dead_end_sooner_and_no_order_of_tasks_matters():
     needed.append(grown(novel, tasks, 4))
     plain, new = (sum(tree["iterations"] for tree in trees.values()) for trees in needed)
     assert new < 0.6 * plain
-    assert all(tree["nodes"][0]["best_reward"] == 1 for tree in needed[1].values())
+    assert all(tree["nodes"][0]["best_reward"] == 1 for tree in needed[1].values())  # it is found
     assert grown(novel, tasks[::-1], 1) == needed[1]
 
 
@@ -321,6 +324,7 @@ SMALL = {
     "search_iterations": 2,
     "control_shuffles": 1,
     "processes": 1,
+    "dtype": "float64",
     "wandb_mode": "disabled",
     "bootstrap": 100,
 }
@@ -355,8 +359,8 @@ def test_critics_guide_the_second_round_alone(params):
     critics = read_stage(hopeful.round_before(), "critics").facts["critics"]
     assert len(critics) == 3
     for number, facts in enumerate(critics):
-        drawn = [task for task in trees_of(first) if is_drawn(task, 0, number)]
-        assert facts["tasks"] == (drawn or sorted(trees_of(first)))
+        drawn = [task for task in sorted(trees_of(first)) if is_drawn(task, 0, number)]
+        assert facts["tasks"] == drawn and 0 < facts["pairs"] <= 3 * len(drawn)
     assert trees_of(plain) != trees_of(hopeful)
     assert set(trees_of(plain)) == set(trees_of(hopeful))
     # Of other critics it is another search; the first round, its pairs and its Q model are shared.
@@ -569,9 +573,7 @@ def test_a_served_model_gives_the_rewards_of_a_world_without_any(params, tmp_pat
     pipeline.make_pairs(judged)
     at_root = [pair for pair in pipeline.load_pairs(judged) if not pair.path]
     assert at_root and {(pair.chosen, pair.rejected) for pair in at_root} == {("a", "b")}
-    for stage in (pipeline.train_q, pipeline.play):
-        stage(judged)
-    costs = numbers.cost(judged, numbers.load_by_task(judged))
+    costs = numbers.cost(judged, pd.DataFrame(columns=["arm", *COSTS]))  # nothing is played
     written = sum(tree["verdict_tokens"] for tree in trees.values())
     assert costs["usd"] == pytest.approx(2.0 * written / 1e6)
 
@@ -605,6 +607,7 @@ def test_rounds_of_rft_are_agent_evol(params):
     assert "AgentEvol" in evolved.arm("agent_evol").says
     once = [arm.name for arm in evolved.replace(rft_rounds=1).arms()]
     assert "rft" in once and "agent_evol" not in once
+    pipeline.train_agents(evolved)  # whose digest knows the rank of a warm start
     pipeline.collect(evolved)
     pipeline.train_rft(evolved.replace(rft_rounds=1))
     first = read_stage(evolved.replace(rft_rounds=1), "rft")

@@ -383,8 +383,8 @@ class CollectingSettings(Settings):
     )
     curriculum: Literal["none", "easy_first", "hard_first"] = setting(
         "none",
-        "order in which rounds search tasks, by what an episode of the demonstrator earns, in later "
-        "rounds one of the guided agent; none = as they come",
+        "order in which rounds search tasks, by what an episode of the demonstrator earns, in "
+        "later rounds one of the guided agent; none = as they come",
         option=True,
     )
     curriculum_pool: int = setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -213,19 +213,20 @@ def _part(
         pairs = shuffle_winners(train, seed, int(number))
         return pairs, partial(_trees, params, int(number)), f"control {number}"
     if which == "critics":
-        pairs = [pair for pair in train if is_drawn(pair.task, seed, int(number))] or train
-        drawn = {pair.task for pair in pairs}
-        left_out = {pair.task for pair in train} - drawn
-        return pairs, partial(_trees, params, left_out=left_out), f"critic {number}"
+        is_own = partial(is_drawn, seed=seed, critic=int(number))
+        pairs = [pair for pair in train if is_own(pair.task)]
+        if not pairs:  # of so few tasks there is no half
+            return train, partial(_trees, params), f"critic {number}"
+        return pairs, partial(_trees, params, is_own=is_own), f"critic {number}"
     return train, partial(_trees, params), "Q model"
 
 
 def _trees(
-    params: Params, shuffle: int | None = None, left_out: Container[str] = ()
+    params: Params, shuffle: int | None = None, is_own: Callable[[str], bool] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The trees that a model is fitted to but those of some tasks; for a control dealt anew."""
+    """The trees that a model is fitted to, of its own tasks alone; for a control dealt anew."""
     for tree in each_tree(params):
-        if tree["task"] not in left_out:
+        if is_own is None or is_own(tree["task"]):
             yield tree if shuffle is None else dealt(tree, params.run.seed, shuffle)
 
 
