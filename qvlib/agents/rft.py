@@ -28,7 +28,7 @@ class RftSettings(Settings):
     )
     rft_rounds: int = setting(
         1,
-        "rounds of RFT; more is AgentEvol (its public script: 2): the agent is tuned again, also on "
+        "rounds of RFT; more is AgentEvol (its script: 2): the agent is tuned again, also on "
         "episodes that the model of the round before samples itself",
         option=True,
         ge=1,
