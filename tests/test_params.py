@@ -312,7 +312,7 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
         assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-AFTER_TREES = {"trees", "pairs", "q_model", "control", "rft", "rules", "trial", "scored"}
+AFTER_TREES = {"trees", "pairs", "q_model", "control", "critics", "rft", "rules", "trial", "scored"}
 RERANKED = {
     *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
     *("other_agent_foreign_q_n5", "saycan_n5", "beam", "best_first", "lats", "reflexion_q"),
@@ -324,10 +324,16 @@ def episodes(names) -> set[str]:
     return {f"{EPISODES}{name}" for name in names}
 
 
+TUNED = episodes({"rft", "agent_evol"})
+
+
 def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     after_pairs = episodes({*RERANKED, "tuned_policy"})
-    assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *episodes({"rft"})}
-    assert changed(dpo_epochs=7) == {"q_model", "control", "rules", "trial", "scored", *after_pairs}
+    assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *TUNED}
+    assert changed(dpo_epochs=7) == {
+        *("q_model", "control", "critics", "rules", "trial", "scored"),
+        *after_pairs,
+    }
     assert not changed(batch_size=3, runs_dir="x", device="cuda", bootstrap=200, processes=3)
     other = episodes({"other_agent_sample", "other_agent_q_n5", "other_agent_foreign_q_n5"})
     assert changed(other_width=48) == {"other_agent", *other}
@@ -356,7 +362,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(test_skip=7) == {"scored", *every_arm}
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
-    after_trees = AFTER_TREES | episodes({"rft", "tuned_policy", *RERANKED})
+    after_trees = AFTER_TREES | TUNED | episodes({"tuned_policy", *RERANKED})
     steerings = {
         "discount": 1.0,
         "timeout_value": -1.0,
@@ -422,8 +428,8 @@ def test_the_rule_of_scores_decides_the_trees_that_it_guides():
 
 
 def test_the_baseline_rft_decides_nothing_where_it_is_not_played():
-    assert changed(rft=True) == {"rft", *episodes({"rft"})}
-    assert changed(rft_lr=1e-3, rft_epochs=7) == {"rft", *episodes({"rft"})}
+    assert changed(rft=True) == {"rft", *TUNED}
+    assert changed(rft_lr=1e-3, rft_epochs=7) == {"rft", *TUNED}
     base, tuned = make({}), make({"rft_lr": 1e-3, "rft_epochs": 7})
     assert base.fingerprint() == tuned.fingerprint()
     played = base.replace(rft=True)

@@ -39,6 +39,7 @@ ARMS: tuple[Arm, ...] = (
     sampling.LIKELY_N10,
     self_consistency.SELF_CONSISTENCY_N5,
     rft.RFT,
+    rft.AGENT_EVOL,
     scripted.DEMONSTRATOR,
     scripted.SCRIPT,
     reranking.Q_N5,

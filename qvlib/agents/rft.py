@@ -1,6 +1,9 @@
-"""The baseline RFT: the agent fine-tuned on the best episodes of its own search trees.
+"""The baselines RFT and AgentEvol: the agent fine-tuned on its own best episodes.
 
-Rejection-sampling fine-tuning, as in the paper's table; the fine-tuning is that of a warm start.
+Rejection-sampling fine-tuning, as in the paper's table: on the best episodes of the search trees;
+the fine-tuning is that of a warm start. AgentEvol (arXiv 2406.04151) goes on in rounds: the model
+of a round samples an episode of each task, and those that earn enough are learnt beside the first
+ones, each time by the agent as it was.
 """
 
 from __future__ import annotations
@@ -22,6 +25,14 @@ class RftSettings(Settings):
 
     rft: bool = setting(
         False, "also play the arm rft: the agent fine-tuned on the best episodes of its own trees"
+    )
+    rft_rounds: int = setting(
+        1,
+        "rounds of RFT; more is AgentEvol (its script: 2): the agent is tuned again, also on "
+        "episodes that the model of the round before samples itself",
+        option=True,
+        ge=1,
+        le=20,
     )
     rft_min_reward: float = setting(
         0.5,
@@ -62,12 +73,33 @@ def best_episodes(trees: Sequence[Mapping[str, Any]], min_reward: float) -> list
     return episodes
 
 
+def with_sampled(
+    best: Sequence[dict[str, Any]], sampled: Sequence[Mapping[str, Any]], min_reward: float
+) -> list[dict[str, Any]]:
+    """The trees' best episodes, then the sampled ones of ``min_reward`` that are not among them.
+
+    What AgentEvol learns from in a round: D_m and D_s together.
+    """
+    known = {(record["task"], *record["actions"]) for record in best}
+    return [*best] + [
+        {name: record[name] for name in ("task", "group", "reward", "actions")}
+        for record in sampled
+        if record["done"]
+        and record["reward"] >= min_reward
+        and (record["task"], *record["actions"]) not in known
+    ]
+
+
 def _player(cast: Cast) -> Player:
     return Player(cast.sampler("rft"), episode)
 
 
 def _active(params: Any) -> bool:
-    return params.rft.rft
+    return params.rft.rft and params.rft.rft_rounds == 1
+
+
+def _evolves(params: Any) -> bool:
+    return params.rft.rft and params.rft.rft_rounds > 1
 
 
 RFT = arm(
@@ -78,5 +110,15 @@ RFT = arm(
     needs=("rft",),
     settings=RftSettings,
     active=_active,
+    sampled="",
+)
+AGENT_EVOL = arm(
+    "agent_evol",
+    NO_Q,
+    "one sampled action of the agent fine-tuned in rounds on the best episodes of its trees and on "
+    "the good ones that it samples itself (AgentEvol)",
+    _player,
+    needs=("rft",),
+    active=_evolves,
     sampled="",
 )

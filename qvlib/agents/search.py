@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from qvlib.agents.arm import TRIED, Cast, Player, arm
+from qvlib.agents.novelty import NONE_SEEN, novel_select
 from qvlib.agents.search_rules import published_select, published_uct, select_once
 from qvlib.core.episodes import tree_episode
 from qvlib.core.mcts import SearchConfig, Select, Tree, search, uct, uct_select
@@ -20,11 +22,14 @@ def search_config(settings: Any, iterations: int | None = None) -> SearchConfig:
     return SearchConfig(**config | ({"iterations": iterations} if iterations else {}))
 
 
-def selection(settings: Any) -> Select:
-    """The rule by which it selects a leaf."""
-    score = {"mean": uct, "published_code": published_uct}[settings.uct]
+def selection(settings: Any, seen: Mapping[str, int] = NONE_SEEN) -> Select:
+    """The rule by which it selects a leaf; ``seen``: visits of pages in earlier rounds."""
     rules = {"again": uct_select, "once": select_once, "published_code": published_select}
-    return rules[settings.ended_leaves](settings.exploration, score)
+    rule = rules[settings.ended_leaves]
+    if settings.uct == "novelty":
+        return novel_select(rule, settings.exploration, settings.novelty_weight, seen)
+    score = {"mean": uct, "published_code": published_uct}[settings.uct]
+    return rule(settings.exploration, score)
 
 
 def _player(cast: Cast) -> Player:

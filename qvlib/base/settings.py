@@ -43,8 +43,17 @@ class Settings(BaseModel):
         return value
 
     def deciding(self, stage: str) -> dict[str, Any]:
-        """The settings that decide the outcome of a stage."""
-        return {name: getattr(self, name) for name in self.names() if stage in self.decides(name)}
+        """The settings that decide the outcome of a stage; an option at its default does not."""
+        return {
+            name: getattr(self, name)
+            for name in self.names()
+            if stage in self.decides(name) and not self._is_unused(name)
+        }
+
+    def _is_unused(self, name: str) -> bool:
+        """Whether it is an option that is left at its default."""
+        known = type(self).model_fields[name]
+        return known.json_schema_extra["option"] and getattr(self, name) == known.default
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -63,6 +72,7 @@ def setting(
     meaning: str,
     *,
     decides: str | tuple[str, ...] | None = _OF_SECTION,
+    option: bool = False,
     **limits: Any,
 ) -> Any:
     """One setting of a section.
@@ -70,6 +80,8 @@ def setting(
     Args:
         meaning: one line, with unit, range and the published value where there is one.
         decides: the stage or stages whose outcome it decides; None = none; else the section's own.
+        option: at its default it decides nothing, so that what was made before there was such a
+            setting is found again. The default is then what was done before, and stays.
         limits: bounds as pydantic's ``Field`` takes them: ``ge``, ``le``, ``pattern``, ... A number
             without one has the widest that anything can work with.
     """
@@ -83,4 +95,5 @@ def setting(
             limits["le"] = most
         if limits.keys().isdisjoint({"ge", "gt"}):
             limits["ge"] = -most
-    return Field(default, description=meaning, json_schema_extra={"decides": decides}, **limits)
+    told = {"decides": decides, "option": option}
+    return Field(default, description=meaning, json_schema_extra=told, **limits)

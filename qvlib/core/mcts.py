@@ -141,6 +141,9 @@ It is asked only where there is something to find out: not of a state that is do
 refused, or whose steps have run out.
 """
 
+Judge = Callable[[State, Key], Job[State]]
+"""The end of an episode with the reward that someone else gives it; its requests ask of an end."""
+
 
 def search(
     environment: Environment,
@@ -150,19 +153,21 @@ def search(
     *,
     select: Select | None = None,
     evaluate: Evaluate | None = None,
+    judge: Judge | None = None,
     stream: str = "search",
 ) -> Job[Tree]:
     """Search one task; a generator for ``lockstep``.
 
     Each iteration selects a leaf, expands it if it was visited before (or is the root), evaluates
     its first child, and backs the outcome up; ``config`` has other rules. By default it selects by
-    UCT (``uct_select``) and evaluates by one ``rollout``.
+    UCT (``uct_select``) and evaluates by one ``rollout``. A ``judge`` gives the rewards of ends in
+    the place of the environment, in the tree and in that rollout.
 
     stream: names its random draws, others than those of an ``episode`` of the same task and seed
     unless it is empty; searches of a task under one name share theirs.
     """
     select = select or uct_select(config.exploration)
-    evaluate = evaluate or rollout(environment, config.discount)
+    evaluate = evaluate or rollout(environment, config.discount, judge)
     at_once, prefix = config.expand_at == "first_visit", f"{stream}/" if stream else ""
     root = top = Node("", environment.reset(task))
     cost, done, best, solved = Cost(), 0, root.state, False
@@ -174,7 +179,7 @@ def search(
             break
         stepped_into = [leaf]
         if _open(leaf, environment, config) and (leaf.visits or leaf is root or at_once):
-            cost += yield from _expand(leaf, environment, config, (seed, task.id, prefix))
+            cost += yield from _expand(leaf, environment, config, (seed, task.id, prefix), judge)
             stepped_into = leaf.children
             leaf = max(stepped_into, key=lambda child: child.value)
         outcome = _settled(leaf, environment, config)
@@ -217,11 +222,13 @@ def uct_select(exploration: float, score: Callable[[Node, Node, float], float] =
     return select
 
 
-def rollout(environment: Environment, discount: float = 1.0) -> Evaluate:
+def rollout(
+    environment: Environment, discount: float = 1.0, judge: Judge | None = None
+) -> Evaluate:
     """Evaluate a leaf by one episode from there in the real environment, an action a step.
 
-    The value is the terminal reward, discounted by the steps to the end; ``timeout_value`` of the
-    environment if the episode is cut off.
+    The value is the terminal reward, or the ``judge``'s, discounted by the steps to the end;
+    ``timeout_value`` of the environment if the episode is cut off.
     """
 
     def evaluate(leaf: Node, key: Key) -> Job[Evaluation]:
@@ -229,9 +236,10 @@ def rollout(environment: Environment, discount: float = 1.0) -> Evaluate:
         while not state.done:
             if state.depth >= environment.max_steps:
                 return Evaluation(environment.timeout_value, state, cost)
-            proposals = yield Request(state, 1, (*key[:2], f"{key[2]}/{state.depth}"))
+            asked = (*key[:2], f"{key[2]}/{state.depth}")
+            proposals = yield Request(state, 1, asked)
             cost += _spent(proposals) + Cost(env_steps=1)
-            state = environment.step(state, proposals[0].action)
+            state = yield from _step(environment, state, proposals[0].action, judge, asked)
         value = state.reward * discount ** (state.depth - leaf.state.depth)
         return Evaluation(value, state, cost)
 
@@ -286,7 +294,23 @@ def _below(top: Node, environment: Environment, config: SearchConfig) -> Node:
     return max(children, key=lambda child: (child.value, child.visits), default=top)
 
 
-def _expand(leaf: Node, environment: Environment, config: SearchConfig, key: Key) -> Job[Cost]:
+def _step(
+    environment: Environment, state: State, action: str, judge: Judge | None, key: Key
+) -> Job[State]:
+    """The state after an action; its end has the judge's reward, where there is a judge."""
+    after = environment.step(state, action)
+    if judge is not None and after.done:
+        after = yield from judge(after, key)
+    return after
+
+
+def _expand(
+    leaf: Node,
+    environment: Environment,
+    config: SearchConfig,
+    key: Key,
+    judge: Judge | None = None,
+) -> Job[Cost]:
     """Give a leaf one child for each distinct sampled action; returns what that cost.
 
     One that has lost its children draws anew, and numbers them on.
@@ -300,7 +324,9 @@ def _expand(leaf: Node, environment: Environment, config: SearchConfig, key: Key
             by_action[action].samples += 1
             continue
         name = f"{leaf.id}.{leaf.born}" if leaf.id else str(leaf.born)
-        child = Node(name, environment.step(leaf.state, action), leaf, action, proposal.log_prob)
+        asked = (*key[:2], f"{key[2]}{name}")
+        state = yield from _step(environment, leaf.state, action, judge, asked)
+        child = Node(name, state, leaf, action, proposal.log_prob)
         if config.unvisited_value == "reward":
             child.unvisited_value = (
                 child.state.reward if child.state.valid else config.invalid_value

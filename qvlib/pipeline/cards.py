@@ -10,11 +10,14 @@ from qvlib.pipeline.params import Params
 
 CONTROL = "A control for a Q model: the same training with the winners drawn by a coin"
 
+CRITIC = "A critic: a step-level Q model fitted to half of the tasks, to see where critics disagree"
+
 
 def model_card(params: Params, facts: Mapping[str, Any], card: Card) -> str:
     """A model card with the front matter that model hubs read.
 
-    facts: those of ``Fitted``, and ``control``: whether the winners were shuffled.
+    facts: those of ``Fitted``, and ``control``: whether the winners were shuffled, ``critic``:
+        whether only some tasks were used.
     """
     base = params.q_model.q_base or params.agent.agent
     if base == "small":
@@ -22,6 +25,7 @@ def model_card(params: Params, facts: Mapping[str, Any], card: Card) -> str:
     elif params.agent.warm_start and not params.q_model.q_base:
         base += f", fine-tuned on demonstrations (stage `agent-{params.digest('agent')}`)"
     title = CONTROL if facts["control"] else "A step-level Q model (arXiv 2409.09345)"
+    title = CRITIC if facts.get("critic") else title
     accuracy, pairs = facts["held_out_accuracy"], facts["held_out_pairs"]
     ordered = "no pairs were held out"
     if accuracy is not None:

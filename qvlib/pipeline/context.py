@@ -9,6 +9,7 @@ from typing import Any
 
 from qvlib import environments
 from qvlib.agents.listed import Choosing
+from qvlib.agents.verdicts import Judging, Verdicts
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.environments import World
@@ -82,6 +83,20 @@ class Context:
         """A Q model trained on shuffled winners."""
         name = f"model-{shuffle}"
         return self._once(name, lambda: models.load_q(self, "control", name))
+
+    def critic(self, number: int) -> QModel:
+        """A Q model that was fitted to a part of the tasks."""
+        name = f"model-{number}"
+        return self._once(f"critic {number}", lambda: models.load_q(self, "critics", name))
+
+    def judging(self, agent: Agent) -> Agent:
+        """An agent that is also asked for verdicts on ends, where a model's are the rewards."""
+        judge = self._once("judge", lambda: models.load_judge(self))
+        return agent if judge is None else Judging(agent, judge)
+
+    def judge(self) -> Verdicts | None:
+        """The judge of one search or episode; None where the world's own rewards count."""
+        return Verdicts() if self.params.judge else None
 
     def sampler(
         self, which: str = "agent", greedy: bool = False, temperature: float | None = None

@@ -110,7 +110,10 @@ def split_row(split: str, tasks: Sequence[Task]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Uses:
-    """Which tasks of the splits a run uses for what; no task has two uses."""
+    """Which tasks of the splits a run uses for what; no task has two uses.
+
+    search: the tasks of this round; where there is a curriculum, those it chooses among.
+    """
 
     demonstrations: Sequence[Task]
     other_demonstrations: Sequence[Task]
@@ -129,12 +132,13 @@ def uses(params: Params, environment: Environment) -> Uses:
     first = params.agent.demonstrations
     second = first + params.other_agent.other_demonstrations
     per_round = params.search.train_tasks
-    searched = params.search.rounds * per_round
+    searched = params.pool or params.search.rounds * per_round
     ablations, evaluation = params.ablations, params.evaluation
     asked = {
         "train": (
             second + searched,
-            "demonstrations + other_demonstrations + rounds * train_tasks",
+            "demonstrations + other_demonstrations + "
+            + ("curriculum_pool" if params.pool else "rounds * train_tasks"),
         ),
         "dev": (
             max(ablations.rule_tasks, ablations.trial_tasks if ablations.grid else 0),
@@ -157,7 +161,7 @@ def uses(params: Params, environment: Environment) -> Uses:
     return Uses(
         train[:first],
         train[first:second],
-        train[start : start + per_round],
+        train[start : start + (params.pool or per_round)],
         dev,
         test[evaluation.test_skip : last],
     )

@@ -16,6 +16,7 @@ from qvlib.core.episodes import demonstrate, replay
 from qvlib.core.types import Agent, Environment, QModel, State, Task
 from qvlib.estimators import estimator_of
 from qvlib.models.names import SERVED, is_remote
+from qvlib.models.verdicts import judge_of
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.work import keep_to_share
 from qvlib.runs.stage import Stage, read_stage
@@ -105,12 +106,26 @@ def load_reference(context: Surroundings) -> Any:
 
 
 def load_q(context: Surroundings, which: str, name: str) -> QModel:
-    """A fitted Q model of a stage, ``q_model`` or ``control``, by the estimator that made it."""
+    """A fitted Q model of a stage, such as ``q_model``, by the estimator that made it."""
     params = context.params
     folder = model_folder(read_stage(params, which), name)
     estimator = estimator_of(params.q_model.estimator)
     open_model = functools.partial(load, context)
     return estimator.load(folder, context.reference(), params.estimator, open_model)
+
+
+def load_judge(context: Surroundings) -> Agent | None:
+    """Who gives verdicts on ends while collecting; None where the world's own rewards count.
+
+    Raises:
+        QvlibError: the model that is named is none that chats.
+    """
+    params = context.params
+    if not params.judge:
+        return None
+    named = params.collecting.evaluator_model
+    lm = load(context, named) if named else context.model("agent", "")
+    return judge_of(lm, params.judge, params.collecting.verdict_tokens)
 
 
 def load(context: Surroundings, name: str | Path, dtype: str = "") -> Any:

@@ -47,6 +47,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "pairs": ("trees",),
     "q_model": ("pairs",),
     "control": ("pairs", "q_model"),
+    "critics": ("pairs", "q_model"),
     "rft": ("trees",),
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
@@ -293,10 +294,18 @@ class SearchSettings(Settings):
         decides=SEARCHED,
         ge=0,
     )
-    uct: Literal["mean", "published_code"] = setting(
+    uct: Literal["mean", "published_code", "novelty"] = setting(
         "mean",
-        "mean = UCT as in the paper; published_code divides the mean by the visits again",
+        "mean = UCT as in the paper; published_code divides the mean by the visits again; novelty "
+        "adds a bonus for pages seen little, in the tree and in earlier rounds",
         decides=SEARCHED,
+    )
+    novelty_weight: float = setting(
+        1.0,
+        "w of the bonus w / sqrt(1 + N) of uct: novelty, N the visits of a page anywhere",
+        decides=SEARCHED,
+        option=True,
+        ge=0,
     )
     reroot_after: int = setting(
         0,
@@ -347,6 +356,53 @@ class SearchSettings(Settings):
         "back up each end of value 0 once more as the search ends without success (paper's code)",
         decides=SEARCHED,
     )
+
+
+class CollectingSettings(Settings):
+    """Options while collecting: which tasks are searched when, and who says what an end is worth.
+
+    At their defaults they decide nothing.
+    """
+
+    stage: ClassVar[str | None] = "trees"
+
+    disagreement_weight: float = setting(
+        0.0,
+        "after the first round, weight of the critics' disagreement beside Q in what is searched "
+        "with (the lambda of SUNRISE); 0 = no critics",
+        decides="guide",
+        option=True,
+        ge=0,
+    )
+    critics: int = setting(
+        3,
+        "Q models whose disagreement counts, each fitted to a half of the tasks drawn by coins",
+        decides="critics",
+        ge=2,
+        le=100,
+    )
+    curriculum: Literal["none", "easy_first", "hard_first"] = setting(
+        "none",
+        "order in which rounds search tasks, by what an episode of the demonstrator earns, in "
+        "later rounds one of the guided agent; none = as they come",
+        option=True,
+    )
+    curriculum_pool: int = setting(
+        0,
+        "training tasks that a curriculum chooses among in all rounds; 0 = four times train_tasks",
+        option=True,
+        ge=0,
+    )
+    evaluator: Literal["environment", "model"] = setting(
+        "environment",
+        "who gives the reward of an end while collecting; model = a chat model's verdict, for "
+        "worlds that give none",
+        option=True,
+    )
+    evaluator_model: str = setting(
+        "", "the chat model of evaluator: model, named as for agent; empty = the agent", option=True
+    )
+    verdict_tokens: int = setting(16, "longest verdict in tokens", option=True, ge=1)
 
 
 class PairSettings(Settings):
@@ -458,6 +514,7 @@ FIXED: dict[str, type[Settings]] = {
     "other_agent": OtherAgentSettings,
     "sampling": SamplingSettings,
     "search": SearchSettings,
+    "collecting": CollectingSettings,
     "pairs": PairSettings,
     "q_model": QModelSettings,
     "estimator": Settings,  # the chosen estimator's
@@ -558,7 +615,7 @@ class Params:
         """What the models that a stage's fields name are, beyond their names."""
         files = {
             f"{key}_files": fingerprint(fields[key])
-            for key in ("agent", "other_agent", "q_base")
+            for key in ("agent", "other_agent", "q_base", "evaluator_model")
             if fields.get(key)
         }
         known = {key: value for key, value in files.items() if value}
@@ -580,6 +637,7 @@ class Params:
         """All stages of a run with these parameters, in the order they are made."""
         optional = {
             "other_agent": self.other_agent.other_demonstrations > 0,
+            "critics": False,  # they guide a later round alone
             "rft": any("rft" in arm.needs for arm in self.arms()),
             "rules": self.ablations.rule_tasks > 0,
             "trial": bool(self.ablations.grid),
@@ -597,9 +655,28 @@ class Params:
         ):  # the agent's recipe, with a size and demonstrations of its own
             decides.setdefault("agent", self.stage_fields("agent"))
         if "trees" in decides and self.search.rounds > 1:
-            guide = {"q_model": self.round_before().digest("q_model")}
+            stages = ("q_model", *self._critics())
+            guide = {stage: self.round_before().digest(stage) for stage in stages}
             decides["round before"] = guide | self.stage_fields("guide")
         return decides
+
+    def _critics(self) -> tuple[str, ...]:
+        """The stage of the critics of a round that guides another, where there are any."""
+        return ("critics",) * (self.collecting.disagreement_weight > 0)
+
+    @property
+    def pool(self) -> int:
+        """How many training tasks a curriculum chooses among; 0 where there is none."""
+        how = self.collecting
+        if how.curriculum == "none":
+            return 0
+        return how.curriculum_pool or 4 * self.search.train_tasks
+
+    @property
+    def judge(self) -> str:
+        """The model whose verdicts are the rewards of collecting; "" where they are the world's."""
+        how = self.collecting
+        return (how.evaluator_model or self.agent.agent) if how.evaluator == "model" else ""
 
     @property
     def dtype(self) -> str:
@@ -624,8 +701,16 @@ class Params:
 
     def every_stage(self) -> list[tuple[Params, str]]:
         """The stages of this chain with their parameters, those of earlier rounds first."""
-        before = [(early, stage) for early in self.each_round()[:-1] for stage in PER_ROUND]
+        rounds, stages = self.each_round()[:-1], (*PER_ROUND, *self._critics())
+        before = [(early, stage) for early in rounds for stage in stages]
+        if "rft" in self.stages():
+            before += [(early, "rft") for early in self.each_rft_round()[:-1]]
         return [*before, *((self, stage) for stage in self.stages())]
+
+    def each_rft_round(self) -> list[Params]:
+        """The parameters of each round of RFT, the first round first."""
+        last = self.rft.rft_rounds
+        return [*(self.replace(rft_rounds=number) for number in range(1, last)), self]
 
     def digest(self, stage: str) -> str:
         """Eight hex digits of all that decides a stage's outcome."""
@@ -895,6 +980,23 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
     for arm in params.arms():
         if wrong := arm.wrong(params):
             yield (arm.settings.names()[0] if arm.settings else "extra_arms"), wrong
+    if params.judge == "small":
+        yield (
+            "evaluator",
+            (
+                "the small agent is no chat model and can judge nothing; name one in "
+                "evaluator_model, such as api:MODEL or smollm2, or leave evaluator out"
+            ),
+        )
+    how, searched = params.collecting, params.search.rounds * params.search.train_tasks
+    if how.curriculum != "none" and params.pool < searched:
+        yield (
+            "curriculum_pool",
+            (
+                f"{params.pool} tasks are fewer than rounds * train_tasks = {searched}; raise it "
+                "or lower those"
+            ),
+        )
     base = params.q_model.q_base
     if base == "small" or is_remote(base):
         yield (

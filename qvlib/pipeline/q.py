@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from qvlib.agents.disagreement import is_drawn
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
-from qvlib.core.preferences import hold_out, shuffle_winners
+from qvlib.core.preferences import Pair, hold_out, shuffle_winners
 from qvlib.core.step_values import dealt
 from qvlib.estimators import Problem, estimator_of
 from qvlib.models.saving import saving
@@ -123,7 +124,9 @@ def _names(params: Params, which: str) -> list[str]:
     """The models of a stage."""
     if which == "q_model":
         return ["model"]
-    return [f"model-{k}" for k in range(params.q_model.control_shuffles)]
+    critics = which == "critics"
+    count = params.collecting.critics if critics else params.q_model.control_shuffles
+    return [f"model-{k}" for k in range(count)]
 
 
 def _scratch(folder: Path, name: str) -> Path:
@@ -141,7 +144,8 @@ def _finish(stage: Stage, facts: dict[str, dict]) -> None:
     if list(facts) == ["model"]:
         stage.finish(**facts["model"])
     else:
-        stage.finish(controls=list(facts.values()))
+        several = "critics" if stage.manifest["stage"] == "critics" else "controls"
+        stage.finish(**{several: list(facts.values())})
 
 
 def _guarded(context: Context, which: str, name: str, scratch: Path) -> Iterator[Made | Failed]:
@@ -162,18 +166,15 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         raise QvlibError(
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
-    label, seed, shuffle = "Q model", params.run.seed, None
-    if which == "control":
-        shuffle = int(name.removeprefix("model-"))
-        train, label = shuffle_winners(train, seed, shuffle), f"control {shuffle}"
+    train, trees, label = _part(params, which, name, train)
     estimator = estimator_of(params.q_model.estimator)
     problem = Problem(
         environment=context.environment,
         reference=context.reference(),
         train=train,
         held_out=held_out,
-        trees=partial(_trees, params, shuffle),
-        seed=seed,
+        trees=trees,
+        seed=params.run.seed,
         label=label,
         scratch=scratch,
         features=resolve(params.run.runs_dir) / "features",
@@ -186,7 +187,8 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
     with tempfile.TemporaryDirectory(prefix="qvlib-") as temporary:
         folder = Path(temporary) / "model"
         fitted.save(folder)
-        facts = {"control": which == "control", **fitted.facts}
+        kinds = {"control": which == "control", "critic": which == "critics"}
+        facts = {**kinds, **fitted.facts}
         card = model_card(params, facts, fitted.card)
         with saving(folder):
             (folder / "README.md").write_text(card)
@@ -196,10 +198,36 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
     clear_elsewhere(params, scratch)
 
 
-def _trees(params: Params, shuffle: int | None) -> Iterator[dict[str, Any]]:
-    """The trees that a model is fitted to; for a control dealt anew."""
+Trees = Callable[[], Iterator[dict[str, Any]]]
+
+
+def _part(
+    params: Params, which: str, name: str, train: list[Pair]
+) -> tuple[list[Pair], Trees, str]:
+    """(training pairs, trees, label) of a model of a stage.
+
+    All of them; for a control dealt anew, for a critic those of the tasks that its coins give it.
+    """
+    seed, number = params.run.seed, name.removeprefix("model-")
+    if which == "control":
+        pairs = shuffle_winners(train, seed, int(number))
+        return pairs, partial(_trees, params, int(number)), f"control {number}"
+    if which == "critics":
+        is_own = partial(is_drawn, seed=seed, critic=int(number))
+        pairs = [pair for pair in train if is_own(pair.task)]
+        if not pairs:  # of so few tasks there is no half
+            return train, partial(_trees, params), f"critic {number}"
+        return pairs, partial(_trees, params, is_own=is_own), f"critic {number}"
+    return train, partial(_trees, params), "Q model"
+
+
+def _trees(
+    params: Params, shuffle: int | None = None, is_own: Callable[[str], bool] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The trees that a model is fitted to, of its own tasks alone; for a control dealt anew."""
     for tree in each_tree(params):
-        yield tree if shuffle is None else dealt(tree, params.run.seed, shuffle)
+        if is_own is None or is_own(tree["task"]):
+            yield tree if shuffle is None else dealt(tree, params.run.seed, shuffle)
 
 
 def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:

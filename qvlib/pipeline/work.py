@@ -85,8 +85,8 @@ def processes(params: Params) -> int:
     One where a server does the work, whose limit of requests holds in each process, and where a
     launcher has started several already.
     """
-    served = is_remote(params.agent.agent) or is_remote(params.other_agent.other_agent)
-    if served or rank()[1] > 1:
+    names = (params.agent.agent, params.other_agent.other_agent, params.judge)
+    if any(map(is_remote, names)) or rank()[1] > 1:
         return 1
     return process_count(params.run.processes, params.run.device)
 

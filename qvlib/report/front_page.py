@@ -37,6 +37,8 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("demonstrator",): "what the scripted agent says that small agents imitate: it is told "
     "the goal, but made to err",
     ("rft",): "a sample of the agent fine-tuned on its trees' best episodes",
+    ("agent_evol",): "a sample of the agent fine-tuned in rounds on what it samples itself "
+    "(AgentEvol)",
     ("q_n5", "q_n10"): "of {n} the one with the highest Q, which is the method",
     ("saycan_n5",): "of {n} the one with the highest probability times value",
     ("foreign_q_n5", "foreign_q_n10"): "of {n} the one with the highest Q under another task's "

@@ -60,6 +60,7 @@ MADE_BY = {
     "pairs": ("preference pairs are not built", "03_preferences"),
     "q_model": ("the Q model is not trained", "04_train_q"),
     "control": ("the control is not trained", "04_train_q"),
+    "critics": ("the critics of a round are not trained", "02_collect"),
     "rft": ("the agent is not fine-tuned on its best episodes", "05_evaluate"),
     "episodes": ("episodes are not played", "05_evaluate"),
     "rules": ("the scoring rules are not tried", "06_ablations"),

@@ -68,6 +68,8 @@ CHANGES = {
     "iterations": 8,
     "max_steps": 5,
     "rounds": 1,
+    "curriculum_pool": 0,
+    "evaluator": "environment",  # random models give no verdicts
     "test_tasks": 2,
     "test_skip": 0,
     "search_iterations": 2,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
 
 from qvlib.agents.arm import Arm
 from qvlib.models.names import is_remote
+from qvlib.pipeline.curriculum import rankings
 from qvlib.pipeline.pairs import each_tree
 from qvlib.pipeline.params import ON_DEV, Params
 from qvlib.report.numbers.episodes import COSTS
@@ -24,7 +28,7 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
         rows: of ``by_task``.
     """
     collected = pd.DataFrame(
-        [{k: tree.get(k, 0) for k in COSTS} for c in params.each_seed() for tree in each_tree(c)]
+        [{k: record.get(k, 0) for k in COSTS} for record in _collected(params)]
     )
     played = rows[list(COSTS)]
     totals: dict[str, float] = {
@@ -35,6 +39,7 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
     totals |= {c: totals[f"collecting_{c}"] + totals[f"evaluating_{c}"] for c in COUNTED}
     if params.server.api_price_prompt or params.server.api_price_completion:
         asked = [collected] * is_remote(params.agent.agent)
+        asked += [_verdicts(params)] * is_remote(params.judge)
         asked += [played[rows["arm"] == arm.name] for arm in params.arms() if served(params, arm)]
         totals["usd"] = sum(_usd(params, frame) for frame in asked) / 1e6
     seconds: dict[str, float] = {}
@@ -42,6 +47,22 @@ def cost(params: Params, rows: pd.DataFrame) -> dict[str, float]:
         seconds[kind] = round(seconds_of(stages), 3)
     totals |= {f"{kind}_seconds": spent for kind, spent in seconds.items()}
     return totals | {"seconds": round(sum(seconds.values()), 1)}
+
+
+def _verdicts(params: Params) -> pd.DataFrame:
+    """Tokens of a model's verdicts while collecting, a row for each record."""
+    names = {"prompt_tokens": "verdict_prompt_tokens", "tokens": "verdict_tokens"}
+    records = _collected(params)
+    return pd.DataFrame(
+        [{name: record[told] for name, told in names.items()} for record in records]
+    )
+
+
+def _collected(params: Params) -> Iterator[dict[str, Any]]:
+    """The records of collecting: trees, and the episodes by which a curriculum has ranked."""
+    for chain in params.each_seed():
+        yield from each_tree(chain)
+        yield from rankings(chain)
 
 
 def _by_kind(params: Params) -> dict[str, list[tuple[Params, str]]]:

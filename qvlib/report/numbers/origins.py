@@ -10,7 +10,8 @@ import pandas as pd
 from qvlib.agents.arms import BASE
 from qvlib.environments import names_of
 from qvlib.pipeline.context import Context
-from qvlib.pipeline.data import split_row, uses
+from qvlib.pipeline.curriculum import searched
+from qvlib.pipeline.data import split_row
 from qvlib.pipeline.params import EPISODES, ON_DEV, Params
 from qvlib.runs.stage import read_stage
 
@@ -18,19 +19,19 @@ from qvlib.runs.stage import read_stage
 def uses_table(context: Context) -> pd.DataFrame:
     """Which tasks the run uses for what, with a hash of their ids and the number of groups."""
     params, dealt = context.params, context.uses
-    rounds = (uses(earlier, context.environment) for earlier in params.each_round())
-    searched = [task for of_round in rounds for task in of_round.search]
+    rounds = (Context(earlier, context.environment) for earlier in params.each_round())
+    tasks = [task for of_round in rounds for task in searched(of_round)]
     demonstrated = {
         "agent": ("demonstrations", dealt.demonstrations),
         "other_agent": ("demonstrations of the second agent", dealt.other_demonstrations),
     }
     used = {
-        what: tasks
-        for stage, (what, tasks) in demonstrated.items()
-        if tasks and "demonstrations" in read_stage(params, stage).facts
+        what: shown
+        for stage, (what, shown) in demonstrated.items()
+        if shown and "demonstrations" in read_stage(params, stage).facts
     }
-    used |= {"search": searched, "test": dealt.test}
-    rows = [split_row(name, tasks) for name, tasks in used.items()]
+    used |= {"search": tasks, "test": dealt.test}
+    rows = [split_row(name, of_name) for name, of_name in used.items()]
     table = pd.DataFrame(rows)[["split", "tasks", "groups", "ids"]]
     groups = names_of(context.world, params.world).groups
     return table.set_axis(["used for", "tasks", groups, "hash of ids"], axis=1)

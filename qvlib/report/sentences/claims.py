@@ -197,6 +197,7 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     others = {
         "tuned_policy": "the tuned model as the policy",
         "rft": "the agent fine-tuned on its trees' best episodes (RFT)",
+        "agent_evol": "the agent fine-tuned in rounds on what it samples itself (AgentEvol)",
         "self_consistency_n5": "the action drawn most often of five, without Q",
         "saycan_n5": "of five the highest probability times value (SayCan)",
         "best_of_n": "head-room: the best of several whole episodes, as the environment judges",

@@ -30,6 +30,7 @@ RULES: Mapping[str, Mapping[str, Any]] = {
     "first visit": FIRST,
     "ends once": ONCE,
     "rewards known": KNOWN,
+    "new pages first": {"uct": "novelty"},
     "first visit, ends once": FIRST | ONCE,
     "first visit, ends once, rewards known": FIRST | ONCE | KNOWN,
     "published, with UCT of the paper": PUBLISHED,

@@ -154,10 +154,13 @@ def _notes(
         or params.ablations.rule_tasks
         or params.ablations.grid
         or params.agent.warm_start
+        or params.judge
+        or params.pool
+        or params.rft.rft_rounds > 1
     ):
         notes.append(
-            "not counted: warm starts, scoring rules, grids, and the Q model's work in rounds "
-            "after the first"
+            "not counted: warm starts, scoring rules, grids, verdicts, curricula, rounds of RFT, "
+            "and the Q model's and its critics' work in rounds after the first"
         )
     if billed:
         notes.append(
