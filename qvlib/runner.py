@@ -25,7 +25,7 @@ from qvlib.base.paths import SOURCE, display_path, is_project, project_root, res
 from qvlib.base.terminal import Forward, format_duration
 from qvlib.pipeline import grids
 from qvlib.pipeline.notebook import assigned
-from qvlib.pipeline.params import Params, load
+from qvlib.pipeline.params import TRIAL, Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
 from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
@@ -195,7 +195,10 @@ def has_worked(params: Params, name: str) -> bool:
     first, *others = params.each_seed()
     needed = first.every_stage()
     needed += [
-        (made_with, s) for chain in others for made_with, s in chain.every_stage() if s != "trial"
+        (made_with, s)
+        for chain in others
+        for made_with, s in chain.every_stage()
+        if s != "trial" and not s.startswith(TRIAL)
     ]
     return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
 
