@@ -12,6 +12,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core import preferences
 from qvlib.core.statistics import clustered
 from qvlib.core.types import Request
+from qvlib.pipeline import cells as making
 from qvlib.pipeline import grids
 from qvlib.report import ablations, figures, numbers, sentences, siblings
 from qvlib.runs.stage import read_stage, stage_path
@@ -65,11 +66,9 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
             row["reward"] - row["sample"]
         )
     for step in ("make_chain_pairs", "try_cell"):
-        monkeypatch.setattr(
-            grids, step, lambda cell: pytest.fail("a finished cell was tried again")
-        )
+        monkeypatch.setattr(grids, step, lambda *_: pytest.fail("a finished cell was tried again"))
     kept, asked = finished(params), []
-    monkeypatch.setattr(grids, "fit", lambda models, fail: asked.extend(models))
+    monkeypatch.setattr(making, "fit", lambda models, fail: asked.extend(models))
     pd.testing.assert_frame_equal(grids.run(params), table)
     assert asked == [] and finished(params) == kept
     text = sentences.grid(table.to_dict("records"))

@@ -7,7 +7,7 @@ finished one is skipped, and one that fails is reported while the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,10 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.yaml_text import read_mapping
 from qvlib.core.statistics import mean_interval
-from qvlib.pipeline.agents import make_agents
+from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, context_of
-from qvlib.pipeline.data import prepare_data
 from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import TRIAL, Params
-from qvlib.pipeline.q import fit
 from qvlib.pipeline.trees import collect_chain
 from qvlib.pipeline.trials import try_cell
 from qvlib.runs.stage import is_complete, read_stage
@@ -100,80 +98,29 @@ def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
 
 
 def run(run_or_context: Params | Context) -> pd.DataFrame:
-    """Try every chain of every cell that was not tried yet; returns ``table``.
-
-    Each stage is made for all before the next, so that what cells share is made once, and agents
-    and models are made side by side.
-    """
+    """Try every chain of every cell that was not tried yet; returns ``table``."""
     context = context_of(run_or_context)
-    params = context.params
-    cells = read(params)
-    failed: dict[str, str] = {}
+    cells = read(context.params)
+    chains = [(chain, cell.stages()) for cell in cells for chain in cell.chains()]
     todo = {
-        tuple(map(chain.digest, cell.stages())): (chain, cell.stages())
-        for cell in cells
-        for chain in cell.chains()
-        if not all(is_complete(chain, stage) for stage in cell.stages())
+        chain.digest("trial"): (chain, stages)
+        for chain, stages in chains
+        if not all(is_complete(chain, stage) for stage in stages)
     }
-    environments = {params.digest("data"): context.environment}
 
-    def context_for(chain: Params) -> Context:
-        digest = chain.digest("data")
-        if digest not in environments:
-            environments[digest] = prepare_data(chain)
-        return Context(chain, environments[digest])
+    def stages_of(chain: Params) -> tuple[str, ...]:
+        return todo[chain.digest("trial")][1]
 
-    def attempt(stage: str, step: Callable[[Context], Any]) -> None:
-        for chain in _distinct(todo, stage):
-            try:
-                step(context_for(chain))
-            except (QvlibError, RuntimeError) as error:
-                _fail(str(error), chain, stage, todo, failed)
-
-    def contexts(stage: str) -> list[tuple[Context, str]]:
-        return [(context_for(chain), stage) for chain in _distinct(todo, stage)]
-
-    def fail(stage: str) -> Callable[[Params, str], None]:
-        return lambda chain, message: _fail(message, chain, stage, todo, failed)
-
+    making = Cells(context, {digest: chain for digest, (chain, _) in todo.items()})
     with tqdm(total=len(todo), desc="trying the grid", unit="cell") as bar:
-        attempt("data", lambda chain: None)
-        make_agents(contexts("agent"), fail("agent"))
-        attempt("trees", collect_chain)
-        attempt("pairs", make_chain_pairs)
-        fit(contexts("q_model"), fail("q_model"))
-        fit(contexts("control"), fail("control"))
-        for chain, stages in list(todo.values()):
-            try:
-                try_cell(context_for(chain), stages)
-            except (QvlibError, RuntimeError) as error:
-                _fail(str(error), chain, "trial", todo, failed)
-            bar.update()
-    return table(cells, params.run.bootstrap, failed)
-
-
-Todo = dict[tuple[str, ...], tuple[Params, tuple[str, ...]]]
-"""The digests of the stages that a chain of a cell plays -> the chain and those stages."""
-
-
-def _distinct(todo: Todo, stage: str) -> list[Params]:
-    """One of the chains for each outcome of a stage that they build on."""
-    return list(
-        {
-            chain.digest(stage): chain
-            for chain, stages in todo.values()
-            if any(stage in chain.upstream(played) for played in stages)
-        }.values()
-    )
-
-
-def _fail(message: str, chain: Params, stage: str, todo: Todo, failed: dict[str, str]) -> None:
-    """Take every chain that needs this stage from what is to be done."""
-    for key, (other, stages) in list(todo.items()):
-        needed = {stage for played in stages for stage in (*other.upstream(played), played)}
-        if stage in needed and other.digest(stage) == chain.digest(stage):
-            failed[other.digest("trial")] = message.strip().splitlines()[-1]
-            del todo[key]
+        making.each("data", lambda cell: None)
+        making.agents()
+        making.each("trees", collect_chain)
+        making.each("pairs", make_chain_pairs)
+        making.fit("q_model")
+        making.fit("control", lambda chain: f"{TRIAL}control" in stages_of(chain))
+        making.each("trial", lambda cell: (try_cell(cell, stages_of(cell.params)), bar.update()))
+    return table(cells, context.params.run.bootstrap, making.failed)
 
 
 def rewards(cell: Cell) -> pd.DataFrame:
@@ -192,7 +139,7 @@ def rewards(cell: Cell) -> pd.DataFrame:
 
 
 def table(
-    cells: Sequence[Cell], resamples: int, failed: Mapping[str, str] | None = None
+    cells: Sequence[Cell], resamples: int, failed: Mapping[Any, str] | None = None
 ) -> pd.DataFrame:
     """One row a cell: reward with Q; paired gain over one sample; paired change against the run.
 
@@ -256,7 +203,7 @@ def table(
     return found.assign(**{name: float("nan") for name in numbers if name not in found})
 
 
-def why_failed(cell: Cell, failed: Mapping[str, str]) -> str:
+def why_failed(cell: Cell, failed: Mapping[Any, str]) -> str:
     """What went wrong in a cell's chains; empty where nothing did."""
     wrong = {c.run.seed: failed[d] for c in cell.chains() if (d := c.digest("trial")) in failed}
     if len(set(wrong.values())) == 1 and len(wrong) == len(cell.chains()):
