@@ -8,7 +8,7 @@ finished one is skipped, and one that fails is reported while the others go on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -34,12 +34,14 @@ class Cell:
     """One choice on one axis: what it changes, and all its parameters.
 
     control: whether the run's controls are this cell's too, since it changes nothing before them.
+    change: what it changes, by the names of the parameters.
     """
 
     axis: str
     label: str
     params: Params
     control: bool = False
+    change: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def chains(self) -> list[Params]:
         """The parameters of each of its chains."""
@@ -73,11 +75,15 @@ def read(params: Params) -> list[Cell]:
     cells = [Cell("the run", "as it is", base, control=True)]
     for axis, choices in axes.items():
         for change in _changes(grid, axis, choices):
-            label = ", ".join(f"{name} {_short(value)}" for name, value in change.items())
             changed = base.changed(change, f"{grid}, axis {axis!r}")
             control = changed.digest("control") == base.digest("control")
-            cells.append(Cell(str(axis), label, changed, control))
+            cells.append(Cell(str(axis), labelled(change), changed, control, change))
     return cells
+
+
+def labelled(change: Mapping[str, Any]) -> str:
+    """A change in words: ``beta 0.3, trial_n 2``."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in change.items())
 
 
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:

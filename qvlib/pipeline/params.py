@@ -114,6 +114,12 @@ class RunSettings(Settings):
         "auto", "auto = what WANDB_MODE says, else online if WANDB_API_KEY is set, else offline"
     )
     wandb_project: str = setting("qvlib", "wandb project")
+    studies: tuple[str, ...] = setting(
+        (), "notebooks from 08 on that the run also plays, by name: 09_published"
+    )
+    compared_runs: tuple[str, ...] = setting(
+        (), "runs of results_dir that 09_published shows beside this one and the paper"
+    )
 
 
 class AgentSettings(Settings):
