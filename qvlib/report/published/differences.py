@@ -60,9 +60,9 @@ def _differing(
 
 def listed(params: Params) -> str:
     """``differences`` as a numbered list in Markdown, ours before the paper's."""
-    found = differences(params)
-    if not found:
+    if published(params) is None:
         return "The paper has no settings for this world."
+    found = differences(params)
     lines = [
         f"{number}. **{topic}**: "
         + "; ".join(
