@@ -12,7 +12,7 @@ from qvlib.pipeline import grids
 from qvlib.pipeline.params import load, make
 from qvlib.report import figures, published, tables
 from qvlib.report.published.agents import Finished, finished
-from qvlib.report.sentences import published as said
+from qvlib.report.sentences import beside_paper as said
 
 PHI3, LLAMA = "microsoft/Phi-3-mini-4k-instruct", "meta-llama/Llama-3.1-8B-Instruct"
 

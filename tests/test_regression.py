@@ -24,7 +24,7 @@ from qvlib.report.regression import (
     VALUE,
     WHOLE,
 )
-from qvlib.report.sentences import regression as said
+from qvlib.report.sentences import two_by_two as said
 
 ESTIMATOR_OF = {
     STEP_DPO: ("step_dpo", {}),
