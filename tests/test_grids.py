@@ -1,6 +1,7 @@
 """Ablations: scoring rules and their controls, rounds, grids that go on where a cell fails."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pandas as pd
@@ -9,12 +10,14 @@ from killing import finished
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
+from qvlib.base.paths import resolve
 from qvlib.core import preferences
 from qvlib.core.statistics import clustered
 from qvlib.core.types import Request
 from qvlib.pipeline import cells as making
 from qvlib.pipeline import grids
-from qvlib.report import ablations, figures, numbers, sentences, siblings
+from qvlib.pipeline.params import load
+from qvlib.report import ablations, figures, numbers, regression, sentences, siblings
 from qvlib.runs.stage import read_stage, stage_path
 
 GRID = """
@@ -227,12 +230,25 @@ def test_bad_grids_are_refused(params, tmp_path, text, message):
     )
 
 
-def test_the_grid_of_the_project_is_sound():
-    from qvlib.base.paths import resolve
-    from qvlib.pipeline.params import load
+@pytest.mark.parametrize("file", ["ablations", "published", "published-hotpotqa", "regression"])
+def test_the_grids_of_the_project_are_sound(file):
+    cells = grids.read(load(resolve(f"params/{file}.yml")))
+    assert len({cell.params.digest("trial") for cell in cells}) == len(cells) > 15
 
-    cells = grids.read(load(resolve("params/ablations.yml")))
-    assert len({cell.params.digest("trial") for cell in cells}) == len(cells) > 20
+
+def test_every_method_of_the_study_is_tried_alike():
+    """As many rates of each, and under each condition all methods, or all that it concerns."""
+    cells = grids.read(load(resolve("params/regression.yml")))
+    tried: dict[str, list[str]] = {}
+    for cell in cells[1:]:
+        tried.setdefault(cell.axis, []).append(regression.method_of(cell.params))
+    assert tried.pop(regression.AS_IT_IS) == [*regression.METHODS][1:]
+    assert Counter(tried.pop(regression.TUNED)) == dict.fromkeys(regression.METHODS, 2)
+    heads = [name for name, (kind, _) in regression.METHODS.items() if kind == regression.HEAD]
+    assert tried.pop("random heads") == heads
+    assert tried and all(names == [*regression.METHODS] for names in tried.values())
+    told = (resolve("notebooks") / "10_dpo_or_regression.ipynb").read_text()
+    assert all(f'two_by_two.crossed(told, \\"{axis}\\")' in told for axis in tried)
 
 
 def test_every_scoring_rule_has_its_control_and_its_twin(params):

@@ -9,17 +9,17 @@ import pandas as pd
 from qvlib.agents.arms import BASE
 from qvlib.report.formats import relative
 from qvlib.report.published.agents import Finished
-from qvlib.report.published.figures import bounded, figures, ours, source, told
+from qvlib.report.published.figures import UNKNOWN, bounded, figures, ours, source, told
 
 
 def relatives(runs: Sequence[Finished]) -> pd.DataFrame:
     """Relatives of the method on WebShop, as published, and the arm here that plays the same.
 
-    Compared is the gain relative to the cloned agent, which they call SFT: ``paper_relative``, and
-    of the first run that has the arm ``relative`` with its bounds.
+    Compared is the gain relative to the cloned agent, which they call SFT: ``paper_relative`` where
+    the same source tells both, and of the first run that has the arm ``relative`` with its bounds.
     """
     known = figures()["relatives"]
-    cloned = next(figure["reward"] for figure in known if figure.get("arm") == BASE)
+    cloned = next(figure for figure in known if figure.get("arm") == BASE)
     rows = []
     for figure in known:
         arm = figure.get("arm", "")
@@ -30,7 +30,9 @@ def relatives(runs: Sequence[Finished]) -> pd.DataFrame:
                 "method": figure["method"],
                 "source": source(figure),
                 "paper_reward": figure["reward"],
-                "paper_relative": figure["reward"] / cloned - 1,
+                "paper_relative": figure["reward"] / cloned["reward"] - 1
+                if figure["source"] == cloned["source"]
+                else None,
                 "arm": arm,
                 "run": run.name if run else "",
                 "reward": run.metrics["arms"][arm]["reward_mean"] if run else None,
@@ -52,7 +54,7 @@ def display_relatives(table: pd.DataFrame) -> pd.DataFrame:
                 "method": row["method"],
                 "reward, published": f"{row['paper_reward']:.3f}",
                 "reward, ours": "" if pd.isna(row["reward"]) else f"{row['reward']:.3f}",
-                "over the cloned agent, published": relative(row["paper_relative"], 1),
+                "over the cloned agent, published": relative(row["paper_relative"], 1) or UNKNOWN,
                 "over the cloned agent, ours": ours(row, "relative", "+.1%"),
                 "ours is": f"{row['arm']} of {row['run']}" if row["run"] else "not played",
                 "source": row["source"],
