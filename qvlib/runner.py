@@ -25,12 +25,14 @@ from qvlib.base.paths import SOURCE, display_path, is_project, project_root, res
 from qvlib.base.terminal import Forward, format_duration
 from qvlib.pipeline import grids
 from qvlib.pipeline.notebook import assigned
-from qvlib.pipeline.params import Params, load
+from qvlib.pipeline.params import TRIAL, Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
 from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
 GRID_FROM = "06"
 """The first notebook that shows the grid of ablations, whose file is a parameter by its content."""
+STUDIES_FROM = "08"
+"""From here on notebooks are studies: a run plays those that its parameter ``studies`` names."""
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
@@ -73,7 +75,7 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    notebooks = find_notebooks(project_root() / "notebooks", only)
+    notebooks = find_notebooks(project_root() / "notebooks", only, params.run.studies)
     results = resolve(params.run.results_dir) / params.run.name
     grid = ""
     if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
@@ -110,8 +112,16 @@ def run(
     _report(results, time.monotonic() - started)
 
 
-def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path]:
-    """The notebooks ``NN_name.ipynb`` of a folder in order, or those that ``only`` names."""
+def find_notebooks(
+    folder: Path, only: Sequence[str] | None = None, studies: Sequence[str] = ()
+) -> list[Path]:
+    """The notebooks ``NN_name.ipynb`` of a folder in order, or those of them that ``only`` names.
+
+    studies: those from ``STUDIES_FROM`` on that the run plays, by number or name.
+
+    Raises:
+        QvlibError: there are no notebooks, none of a name, or one is a study that the run has not.
+    """
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not is_project(folder.parent):
         raise QvlibError(
@@ -120,12 +130,21 @@ def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path
         )
     if not notebooks:
         raise QvlibError(f"{display_path(folder)} holds no notebooks; restore them with git")
-    for name in only or ():
-        if not any(name in (path.stem, path.stem[:2]) for path in notebooks):
+    for name in (*(only or ()), *studies):
+        if not any(_is_named(path, [name]) for path in notebooks):
             raise QvlibError(
                 f"no notebook {name!r}; there are {', '.join(path.stem for path in notebooks)}"
             )
-    return [path for path in notebooks if not only or path.stem in only or path.stem[:2] in only]
+    played = [p for p in notebooks if p.stem < STUDIES_FROM or _is_named(p, studies)]
+    for name in only or ():
+        if not any(_is_named(path, [name]) for path in played):
+            raise QvlibError(f"notebook {name!r} is a study that this run has not; see `studies`")
+    return [path for path in played if not only or _is_named(path, only)]
+
+
+def _is_named(notebook: Path, names: Sequence[str]) -> bool:
+    """Whether one of the names is a notebook's, or its number."""
+    return notebook.stem in names or notebook.stem[:2] in names
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
@@ -195,7 +214,10 @@ def has_worked(params: Params, name: str) -> bool:
     first, *others = params.each_seed()
     needed = first.every_stage()
     needed += [
-        (made_with, s) for chain in others for made_with, s in chain.every_stage() if s != "trial"
+        (made_with, s)
+        for chain in others
+        for made_with, s in chain.every_stage()
+        if s != "trial" and not s.startswith(TRIAL)
     ]
     return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
 

@@ -1,6 +1,8 @@
 """Ablations: scoring rules and their controls, rounds, grids that go on where a cell fails."""
 
 import shutil
+from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -8,9 +10,14 @@ from killing import finished
 
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
+from qvlib.base.paths import resolve
 from qvlib.core import preferences
+from qvlib.core.statistics import clustered
+from qvlib.core.types import Request
+from qvlib.pipeline import cells as making
 from qvlib.pipeline import grids
-from qvlib.report import ablations, figures, numbers, sentences, siblings
+from qvlib.pipeline.params import load
+from qvlib.report import ablations, figures, numbers, regression, sentences, siblings
 from qvlib.runs.stage import read_stage, stage_path
 
 GRID = """
@@ -62,11 +69,9 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
             row["reward"] - row["sample"]
         )
     for step in ("make_chain_pairs", "try_cell"):
-        monkeypatch.setattr(
-            grids, step, lambda cell: pytest.fail("a finished cell was tried again")
-        )
+        monkeypatch.setattr(grids, step, lambda *_: pytest.fail("a finished cell was tried again"))
     kept, asked = finished(params), []
-    monkeypatch.setattr(grids, "fit", lambda models, fail: asked.extend(models))
+    monkeypatch.setattr(making, "fit", lambda models, fail: asked.extend(models))
     pd.testing.assert_frame_equal(grids.run(params), table)
     assert asked == [] and finished(params) == kept
     text = sentences.grid(table.to_dict("records"))
@@ -107,6 +112,90 @@ def test_a_cell_may_have_another_agent(params, tmp_path):
     assert agents[0].facts["parameters"] > agents[1].facts["parameters"]
 
 
+TWO = "beta: {beta: [0.3]}\ncandidates: {trial_n: [2]}\n"
+
+
+@pytest.fixture(scope="module")
+def twice(params, tmp_path_factory):
+    """A grid of two chains a cell, with twins."""
+    path = tmp_path_factory.mktemp("twice") / "grid.yml"
+    path.write_text(TWO)
+    return params.replace(grid=str(path), trial_chains=2, trial_twins=True)
+
+
+def test_each_chain_of_a_cell_has_a_seed_and_intervals_are_over_chains(twice):
+    table, cells = grids.run(twice), grids.read(twice)
+    assert [[c.run.seed for c in cell.chains()] for cell in cells] == [[0, 1]] * 3
+    assert list(table["failed"]) == [""] * 3 and list(table["chains"]) == [2] * 3
+    assert list(table["tasks"]) == [6] * 3
+    played = [grids.rewards(cell) for cell in cells]
+    for rows, row in zip(played, table.to_dict("records"), strict=True):
+        assert len(rows) == 12
+        assert row["reward"] == pytest.approx(rows["q"].mean())
+        assert row["sample"] == pytest.approx(rows["sample"].mean())
+        chain, groups = (rows.index.get_level_values(name) for name in ("chain", "group"))
+        mean, half = clustered(rows["q"] - rows["sample"], groups, chain)
+        assert row["gain"] == pytest.approx(mean)
+        assert row["gain_high"] - row["gain_low"] == pytest.approx(2 * half)
+    by_chain = played[0]["q"].groupby(level="chain").mean()
+    alone = grids.table([replace(cells[0], params=cells[0].params.replace(trial_chains=1))], 50)
+    assert alone["reward"].iloc[0] == pytest.approx(by_chain[0])
+    facts = [read_stage(c, "q_model").facts for c in cells[1].chains()]
+    assert table["pairs"].iloc[1] == pytest.approx(sum(f["pairs"] for f in facts) / 2)
+    assert len(ablations.display_grid(table)) == 3
+    assert "are too narrow" not in sentences.grid(table.to_dict("records"))
+
+
+def test_twins_choose_among_the_same_candidates(twice):
+    table, cells = grids.run(twice), grids.read(twice)
+    # Another Q model has no control; other candidates of the same one have.
+    assert [cell.twins()[-1] for cell in cells] == ["control", "foreign", "control"]
+    twins = ["likely", "oracle", "foreign", "control"]
+    assert [twin for twin in twins if f"minus_{twin}" in table] == twins
+    assert table["minus_control"].isna().tolist() == [False, True, False]
+    for cell, row in zip(cells, table.to_dict("records"), strict=True):
+        rows = grids.rewards(cell)
+        for twin in cell.twins():
+            assert row[twin] == pytest.approx(rows[twin].mean())
+            assert row[f"minus_{twin}"] == pytest.approx((rows["q"] - rows[twin]).mean())
+    for stage, shared in (("trial/likely", True), ("trial/oracle", True), ("trial/foreign", False)):
+        run, beta, fewer = (cell.params.digest(stage) for cell in cells)
+        assert (run == beta) is shared and run != fewer
+    first = cells[0].params
+    context = pipeline.context_of(first)
+    players = pipeline.trials.trial_players(context, ["q", *cells[0].twins()])
+    state = context.environment.reset(context.uses.dev[0])
+    request = Request(state, 1, (0, state.task.id, "0"))
+    seen = {}
+    for name, player in players.items():
+        (chosen,) = player.agent.propose([request])[0]
+        seen[name] = chosen, [c.action for c in chosen.considered]
+    assert len({tuple(actions) for _, actions in seen.values()}) == 1
+    likely, considered = seen["likely"][0], seen["likely"][0].considered
+    assert likely.log_prob == max(c.log_prob for c in considered)
+    assert len(considered) == first.ablations.trial_n
+
+
+def test_chains_and_twins_change_no_stage_that_was_there(twice, params):
+    more, plain = twice.replace(seeds=1), params.replace(seeds=1, grid=twice.ablations.grid)
+    stages = plain.stages()
+    assert {s: more.digest(s) for s in stages} == {s: plain.digest(s) for s in stages}
+    twins = {f"trial/{name}" for name in ("likely", "oracle", "foreign", "control")}
+    assert set(more.stages()) - set(stages) == twins
+    assert not twins & set(twice.replace(grid="").stages())
+
+
+def test_a_chain_that_fails_fails_its_cell_alone(twice, monkeypatch):
+    cells = grids.read(twice)
+    broken = cells[1].chains()[1]
+    table = grids.table(cells, 50, {broken.digest("trial"): "no memory"})
+    assert list(table["failed"]) == ["", "seed 1: no memory", ""]
+    both = {chain.digest("trial"): "no memory" for chain in cells[1].chains()}
+    assert list(grids.table(cells, 50, both)["failed"]) == ["", "no memory", ""]
+    three = replace(cells[1], params=cells[1].params.replace(trial_chains=1))
+    assert "not the run's" in grids.table([cells[0], three], 50)["failed"].iloc[1]
+
+
 def test_cells_share_what_they_have_in_common(params):
     cells = grids.read(params)
     run, beta, candidates, fewer, _ = (cell.params for cell in cells)
@@ -141,12 +230,25 @@ def test_bad_grids_are_refused(params, tmp_path, text, message):
     )
 
 
-def test_the_grid_of_the_project_is_sound():
-    from qvlib.base.paths import resolve
-    from qvlib.pipeline.params import load
+@pytest.mark.parametrize("file", ["ablations", "published", "published-hotpotqa", "regression"])
+def test_the_grids_of_the_project_are_sound(file):
+    cells = grids.read(load(resolve(f"params/{file}.yml")))
+    assert len({cell.params.digest("trial") for cell in cells}) == len(cells) > 15
 
-    cells = grids.read(load(resolve("params/ablations.yml")))
-    assert len({cell.params.digest("trial") for cell in cells}) == len(cells) > 20
+
+def test_every_method_of_the_study_is_tried_alike():
+    """As many rates of each, and under each condition all methods, or all that it concerns."""
+    cells = grids.read(load(resolve("params/regression.yml")))
+    tried: dict[str, list[str]] = {}
+    for cell in cells[1:]:
+        tried.setdefault(cell.axis, []).append(regression.method_of(cell.params))
+    assert tried.pop(regression.AS_IT_IS) == [*regression.METHODS][1:]
+    assert Counter(tried.pop(regression.TUNED)) == dict.fromkeys(regression.METHODS, 2)
+    heads = [name for name, (kind, _) in regression.METHODS.items() if kind == regression.HEAD]
+    assert tried.pop("random heads") == heads
+    assert tried and all(names == [*regression.METHODS] for names in tried.values())
+    told = (resolve("notebooks") / "10_dpo_or_regression.ipynb").read_text()
+    assert all(f'two_by_two.crossed(told, \\"{axis}\\")' in told for axis in tried)
 
 
 def test_every_scoring_rule_has_its_control_and_its_twin(params):

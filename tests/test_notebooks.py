@@ -37,6 +37,7 @@ NAMES = [
     "06_ablations",
     "07_report",
 ]
+STUDIES = ["09_published", "10_dpo_or_regression"]  # of runs that name them
 OWN = "bring_your_own_environment"  # test_own_environment.py looks at what it shows
 ARMS = {
     "sample",
@@ -64,7 +65,7 @@ ARMS = {
 
 
 def test_they_are_all_there():
-    assert [path.stem for path in NOTEBOOKS] == [*NAMES, OWN]
+    assert [path.stem for path in NOTEBOOKS] == [*NAMES, *STUDIES, OWN]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from qvlib.agents.arms import arms_of
+from qvlib.agents.twins import TWINS
 from qvlib.base.errors import QvlibError
 from qvlib.base.settings import Settings, setting
 from qvlib.cli import main, params_table, parse_value
 from qvlib.environments import WORLDS
 from qvlib.estimators import step_dpo
 from qvlib.pipeline.notebook import notebook_parameters
-from qvlib.pipeline.params import EPISODES, STAGES, Params, load, make
+from qvlib.pipeline.params import EPISODES, STAGES, TRIAL, Params, load, make
 
 FOLDER = Path(__file__).parents[1] / "params"
 PAPER = sorted((FOLDER / "paper").glob("*.yml"))
@@ -376,6 +377,24 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     }
     for steering in ({name: value} for name, value in steerings.items()):
         assert changed(**steering) == after_trees | episodes({"search"})
+
+
+def test_a_twin_of_a_cell_is_played_again_only_where_its_own_parameters_change():
+    assert not changed(trial_chains=3, trial_twins=True, studies=["09_published"])
+
+    def twins(**changes) -> set[str]:
+        base, other = make({}), make(changes)
+        names = [twin.name for twin in TWINS]
+        return {n for n in names if base.digest(f"{TRIAL}{n}") != other.digest(f"{TRIAL}{n}")}
+
+    every, of_q = {"likely", "oracle", "foreign", "control"}, {"foreign", "control"}
+    for candidates in ({"trial_n": 3}, {"trial_tasks": 7}, {"trial_temperature": 0.5}):
+        assert twins(**candidates) == every
+    assert twins(top_p=0.8) == twins(clone_epochs=2) == twins(seed=1) == every
+    for choice in ({"prior_weight": 0.5}, {"score_rule": "mean"}, {"dpo_epochs": 2}):
+        assert twins(**choice) == of_q
+    assert twins(train_tasks=7) == of_q and twins(control_shuffles=3) == {"control"}
+    assert not twins(trial_chains=3, best_of=3, test_tasks=7)
 
 
 class ThinkingSettings(Settings):

@@ -197,4 +197,4 @@ def test_what_a_served_agent_cannot_do_is_told(reference, tmp_path):
     with pytest.raises(QvlibError, match="q_base is empty, and api:shop-1 is behind a server"):
         Context(params.replace(q_base=""), world).reference()
     with pytest.raises(QvlibError, match="rule_tasks: scoring rules weigh log-probabilities"):
-        pipeline.trials.rule_players(context)
+        pipeline.trials.rule_players(context, [])

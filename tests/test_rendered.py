@@ -20,10 +20,12 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
 
 from qvlib import runner
+from qvlib.pipeline.params import load
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "results" / "smoke"
-NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+STUDIES = load(ROOT / "params" / "smoke.yml").run.studies
+NAMES = [path.stem for path in runner.find_notebooks(ROOT / "notebooks", studies=STUDIES)]
 SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
 RENEW = "run `qvlib run params/smoke.yml` and commit results/smoke"
 OF_THE_PROCESS = ["seconds", "sessions", "finished", "commit"]

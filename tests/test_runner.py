@@ -153,6 +153,29 @@ def test_an_edited_grid_is_noticed(project, monkeypatch, capsys):
     assert "did you mean 'beta'" in errors and "no such grid" in errors and len(executed) == 5
 
 
+def test_a_study_is_played_by_the_runs_that_name_it_alone(project, monkeypatch, capsys):
+    executed = []
+
+    def execute(notebook, parameters):
+        executed.append(notebook.stem)
+        return nbformat.read(notebook, as_version=4)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    for name in ("07_report", "09_published", "10_more"):
+        project(name, "1")
+    assert main(["run", "tiny.yml"]) == 0 and executed == ["07_report"]
+    named = ["run", "tiny.yml", "-p", "studies", "[10_more]", "--force"]
+    assert main(named) == 0 and executed[1:] == ["07_report", "10_more"]
+    assert main([*named, "--only", "10"]) == 0 and executed[3:] == ["10_more"]
+    for arguments, message in (
+        ([*named, "--only", "09"], "'09' is a study that this run has not; see `studies`"),
+        ([*named[:-2], "[11_none]"], "no notebook '11_none'"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    assert len(executed) == 4
+
+
 def test_the_time_of_earlier_sessions_counts(project):
     """Else a run that was stopped and went on would seem quick."""
     project("02_collect", LOOK)

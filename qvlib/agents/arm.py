@@ -39,7 +39,9 @@ class Cast(Protocol):
     def model(self, which: str = "agent") -> Any:
         """The model of ``agent``, ``other_agent`` or ``rft``: a ``LocalModel`` or a served one."""
 
-    def sampler(self, which: str = "agent", greedy: bool = False) -> Agent:
+    def sampler(
+        self, which: str = "agent", greedy: bool = False, temperature: float | None = None
+    ) -> Agent:
         """An agent, sampled as the run says: ``agent``, ``other_agent``, ``rft``, ``q_model``."""
 
     def q_model(self) -> QModel:

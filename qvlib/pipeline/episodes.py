@@ -22,6 +22,8 @@ from qvlib.runs.stage import Stage, is_complete, open_stage, read_stage, stage_p
 
 Done = Mapping[str, frozenset[str]]
 """Name of an arm -> the tasks that it has played."""
+Make = Callable[[Context, Sequence[str]], dict[str, Player]]
+"""(context, names) -> the player of each name."""
 
 
 def play(run: Params | Context) -> list[Stage]:
@@ -43,49 +45,36 @@ def play(run: Params | Context) -> list[Stage]:
 
 def play_arms(context: Context, arms: Sequence[Arm]) -> None:
     """Play arms of one chain, those that are not finished, on the test tasks."""
-    params = context.params
-    missing = [arm for arm in arms if not is_complete(params, f"{EPISODES}{arm.name}")]
-    if not missing:
-        return
-    tasks = context.uses.test
-    with ExitStack() as stack:
-        stages = {
-            arm.name: stack.enter_context(open_stage(params, f"{EPISODES}{arm.name}"))
-            for arm in missing
-        }
-        todo = [arm for arm in missing if not stages[arm.name].complete]
-        folder_of = {name: arm.name for arm in todo for name in arm.names(params)}
-        done = {name: _played(stages[arm.name], name) for arm in todo for name in arm.names(params)}
-        needs = dict.fromkeys(stage for arm in todo for stage in arm.needs)
-        names = [arm.name for arm in todo]
-        for record in _played_anew(context, needs, arm_players, (names,), tasks, done):
-            stages[folder_of[record["arm"]]].append("episodes", record)
-        for arm in todo:
-            stage = stages[arm.name]
-            stage.to_parquet("episodes", ["arm", "task"])
-            stage.finish(test=split_row("test", tasks), arms=list(arm.names(params)))
+    names = {f"{EPISODES}{arm.name}": arm.names(context.params) for arm in arms}
+    play_stages(context, names, arm_players, "test", context.uses.test)
 
 
-def play_stage(
+def play_stages(
     context: Context,
-    which: str,
-    make: Callable[..., dict[str, Player]],
-    names: Sequence[str],
+    names: Mapping[str, Sequence[str]],
+    make: Make,
+    split: str,
     tasks: Sequence[Task],
 ) -> None:
-    """Play the players that ``make(context)`` gives in one stage of its own, on dev tasks."""
+    """Play the players of several stages side by side, those that are not finished.
+
+    names: stage -> the players whose episodes it holds. split: what the tasks are of.
+    """
     params = context.params
-    if is_complete(params, which):
+    missing = [stage for stage in names if not is_complete(params, stage)]
+    if not missing:
         return
-    with open_stage(params, which) as stage:
-        if stage.complete:
-            return
-        done = {name: _played(stage, name) for name in names}
-        needs = [s for s in params.upstream(which) if s != "data"]
-        for record in _played_anew(context, needs, make, (), tasks, done):
-            stage.append("episodes", record)
-        stage.to_parquet("episodes", ["arm", "task"])
-        stage.finish(test=split_row("dev", tasks), arms=list(names))
+    with ExitStack() as stack:
+        opened = {stage: stack.enter_context(open_stage(params, stage)) for stage in missing}
+        todo = [stage for stage in missing if not opened[stage].complete]
+        stage_of = {name: stage for stage in todo for name in names[stage]}
+        done = {name: _played(opened[stage], name) for name, stage in stage_of.items()}
+        needs = dict.fromkeys(s for stage in todo for s in params.upstream(stage) if s != "data")
+        for record in _played_anew(context, needs, make, tasks, done):
+            opened[stage_of[record["arm"]]].append("episodes", record)
+        for stage in todo:
+            opened[stage].to_parquet("episodes", ["arm", "task"])
+            opened[stage].finish(test=split_row(split, tasks), arms=list(names[stage]))
 
 
 def _played(stage: Stage, name: str) -> frozenset[str]:
@@ -96,8 +85,7 @@ def _played(stage: Stage, name: str) -> frozenset[str]:
 def _played_anew(
     context: Context,
     needs: Sequence[str],
-    make: Callable[..., dict[str, Player]],
-    arguments: tuple[Any, ...],
+    make: Make,
     tasks: Sequence[Task],
     done: Done,
 ) -> Iterator[dict[str, Any]]:
@@ -108,8 +96,7 @@ def _played_anew(
     with workers(params) as executor:
         executor.place([*data_folders(params), *(stage_path(params, s) for s in needs)])
         parts = [
-            (context, make, arguments, part, done)
-            for part in slices(tasks, part_count(executor, params))
+            (context, make, part, done) for part in slices(tasks, part_count(executor, params))
         ]
         with tqdm(total=total, initial=finished, desc="playing", unit="episode") as bar:
             for record in executor.stream(_episodes, parts, key=_name):
@@ -123,23 +110,22 @@ def _name(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def arm_players(context: Context, names: Sequence[str]) -> dict[str, Player]:
-    """The players of these arms and their variants."""
+    """The players of variants of arms."""
     players: dict[str, Player] = {}
-    for name in names:
+    for name in dict.fromkeys(name.partition("/")[0] for name in names):
         players |= context.params.arm(name).players(context)
     return players
 
 
 def _episodes(
     context: Context,
-    make: Callable[..., dict[str, Player]],
-    arguments: tuple[Any, ...],
+    make: Make,
     tasks: Sequence[Task],
     done: Done,
 ) -> Iterator[dict[str, Any]]:
     """Play what is not done of every player on these tasks; yields the episodes' records."""
     run = context.params.run
-    for name, player in make(context, *arguments).items():
+    for name, player in make(context, list(done)).items():
         todo = [task for task in tasks if task.id not in done[name]]
         jobs = (player.play(context.environment, task, run.seed) for task in todo)
         for record in lockstep(jobs, player.agent, run.batch_size):

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from qvlib import environments, estimators
 from qvlib.agents import arms as arm_list
+from qvlib.agents.twins import TWINS, Twin
 from qvlib.base.addresses import wrong_base_url, wrong_key_variable
 from qvlib.base.errors import QvlibError, brief
 from qvlib.base.files import hash_of
@@ -53,7 +54,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "trial": ("q_model",),
     "scored": ("q_model", "episodes/search"),
 }
-EPISODES = "episodes/"
+EPISODES, TRIAL = "episodes/", "trial/"
+"""What the stages of an arm's episodes, and of a twin's of a cell, begin with."""
 PER_ROUND = ("trees", "pairs", "q_model")
 """The stages that each round of collecting has."""
 ON_DEV = ("rules", "trial")
@@ -113,6 +115,12 @@ class RunSettings(Settings):
         "auto", "auto = what WANDB_MODE says, else online if WANDB_API_KEY is set, else offline"
     )
     wandb_project: str = setting("qvlib", "wandb project")
+    studies: tuple[str, ...] = setting(
+        (), "notebooks from 08 on that the run also plays, by name: 09_published"
+    )
+    compared_runs: tuple[str, ...] = setting(
+        (), "runs of results_dir that 09_published shows beside this one and the paper"
+    )
 
 
 class AgentSettings(Settings):
@@ -242,8 +250,10 @@ class OtherAgentSettings(Settings):
     )
 
 
-SAMPLED = ("trees", "episodes")
+SAMPLED = ("trees", "episodes", "candidates")
 SEARCHED = ("trees", "search")
+TRIED = ("trial", "candidates")
+"""Of a cell of a grid: with its Q model, and with the twins that choose without one."""
 
 
 class SamplingSettings(Settings):
@@ -496,12 +506,20 @@ class AblationSettings(Settings):
     )
     rule_n: int = setting(10, "candidates of the scoring rules", decides="rules", ge=1)
     grid: str = setting("", "file of the grid of ablations, params/grids/*.yml; empty = none")
-    trial_tasks: int = setting(200, "dev tasks of a cell of the grid", decides="trial", ge=1)
-    trial_n: int = setting(10, "candidates of a cell of the grid", decides="trial", ge=1)
+    trial_chains: int = setting(
+        1, "chains of a cell of the grid: seed, seed + 1, ...; results are pooled", ge=1, le=1000
+    )
+    trial_twins: bool = setting(
+        False,
+        "a cell also plays, of the same candidates, the likeliest, the oracle's, what its Q model "
+        "prefers under another task's instruction, and where it has the run's control, one of it",
+    )
+    trial_tasks: int = setting(200, "dev tasks of a cell of the grid", decides=TRIED, ge=1)
+    trial_n: int = setting(10, "candidates of a cell of the grid", decides=TRIED, ge=1)
     trial_temperature: float = setting(
         0.0,
         "sampling temperature of a cell's candidates; 0 = that of the agent",
-        decides="trial",
+        decides=TRIED,
         ge=0,
     )
 
@@ -589,12 +607,19 @@ class Params:
         """The arm of that name."""
         return next(arm for arm in _arms(self.given) if arm.name == name)
 
+    def twins(self) -> tuple[Twin, ...]:
+        """What else chooses in a cell of the grid, if the run asks for it."""
+        asked = self.ablations.trial_twins
+        return tuple(twin for twin in TWINS if asked and twin.active(self))
+
     def stage_fields(self, stage: str) -> dict[str, Any]:
         """The parameters that decide a stage itself (not the stages before it)."""
         kinds = (stage,)
         if stage.startswith(EPISODES):
             arm = self.arm(stage.removeprefix(EPISODES))
             kinds = ("episodes", stage, *arm.decided_by)
+        if stage.startswith(TRIAL):
+            kinds = _twin(stage).decided_by
         fields = {
             name: value
             for _, settings in self.sections
@@ -626,6 +651,8 @@ class Params:
         """The stages before ``stage``, nearest last, without repeats."""
         if stage.startswith(EPISODES):
             before = self.arm(stage.removeprefix(EPISODES)).needs
+        elif stage.startswith(TRIAL):
+            before = _twin(stage).needs
         else:
             before = STAGES[stage]
         order: dict[str, None] = {}
@@ -645,6 +672,8 @@ class Params:
         played = [f"{EPISODES}{arm.name}" for arm in self.arms()]
         fixed = [stage for stage in STAGES if optional.get(stage, True)]
         last = [stage for stage in fixed if stage in AFTER_EPISODES]
+        if "trial" in last:
+            last += [f"{TRIAL}{twin.name}" for twin in self.twins()]
         return (*(stage for stage in fixed if stage not in last), *played, *last)
 
     def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
@@ -719,6 +748,10 @@ class Params:
     def fingerprint(self) -> str:
         """Eight hex digits of all that decides the run's outcome: of every stage."""
         return hash_of({stage: self.digest(stage) for stage in self.stages()}, 4)
+
+
+def _twin(stage: str) -> Twin:
+    return next(twin for twin in TWINS if twin.name == stage.removeprefix(TRIAL))
 
 
 _MAY_HOLD_KEYS = ("api_key_variable", "api_base_url", "api_extra")

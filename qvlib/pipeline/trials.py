@@ -1,20 +1,22 @@
-"""Players on dev tasks: each scoring rule beside its control and its twin; one cell of a grid."""
+"""Players on dev tasks: each scoring rule beside its control and its twin; cells of a grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from qvlib.agents.arm import Player
 from qvlib.agents.listed import Listed
-from qvlib.agents.reranking import best, is_policy
+from qvlib.agents.reranking import is_policy
+from qvlib.agents.twins import TWINS, chosen_by
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import episode
 from qvlib.core.reranker import Reranked
 from qvlib.core.types import Agent, QModel
 from qvlib.models.names import is_remote
 from qvlib.pipeline.context import Context, chains, context_of
-from qvlib.pipeline.episodes import play_stage
-from qvlib.pipeline.params import Params
+from qvlib.pipeline.episodes import play_stages
+from qvlib.pipeline.params import TRIAL, Params
 from qvlib.runs.stage import Stage, read_stage
 
 MOST_CONTROLS = 4
@@ -62,7 +64,7 @@ def try_rules(run: Params | Context) -> Stage:
     for chain in chains(context):
         params = chain.params
         tasks = chain.uses.dev[: params.ablations.rule_tasks]
-        play_stage(chain, "rules", rule_players, rule_names(params), tasks)
+        play_stages(chain, {"rules": rule_names(params)}, rule_players, "dev", tasks)
     return read_stage(context.params.each_seed()[0], "rules")
 
 
@@ -82,8 +84,8 @@ def rule_names(params: Params) -> list[str]:
     return ["sample", *(f"{rule.name}:{what}" for rule in rules_of(params) for what in variants)]
 
 
-def rule_players(context: Context) -> dict[str, Player]:
-    """The player of each name of ``rule_names``.
+def rule_players(context: Context, names: Sequence[str]) -> dict[str, Player]:
+    """The player of each of ``rule_names``.
 
     Raises:
         QvlibError: the agent is behind a server.
@@ -105,20 +107,32 @@ def rule_players(context: Context) -> dict[str, Player]:
         for what, model in {"q": context.q_model(), **controls}.items():
             scorer = replace(model, rule=rule.log_prob) if rule.log_prob else model
             agents[f"{rule.name}:{what}"] = rule.agent(agent, scorer, n)
-    return {name: Player(agents[name], episode) for name in rule_names(params)}
+    return {name: Player(agents[name], episode) for name in names}
 
 
-def try_cell(run: Params | Context) -> Stage:
-    """Play ``sample`` and the reranked agent of a cell of a grid on dev tasks."""
+def try_cell(run: Params | Context, stages: Sequence[str] = ("trial",)) -> Stage:
+    """Play one chain of a cell of a grid on dev tasks.
+
+    stages: ``trial``, which holds ``sample`` and the reranked agent ``q``, and of each twin of the
+    cell ``trial/<twin>``. Gives ``trial``.
+    """
     context = context_of(run)
     tasks = context.uses.dev[: context.params.ablations.trial_tasks]
-    play_stage(context, "trial", trial_players, ["sample", "q"], tasks)
+    names = {stage: players_of(stage) for stage in stages}
+    play_stages(context, names, trial_players, "dev", tasks)
     return read_stage(context.params, "trial")
 
 
-def trial_players(context: Context) -> dict[str, Player]:
-    """One sample of the agent as it is; the reranked agent with the cell's candidates."""
-    how = context.params.ablations
-    candidates = context.sampler(temperature=how.trial_temperature or None)
-    reranked = best(context, candidates, context.q_model(), how.trial_n)
-    return {"sample": Player(context.sampler(), episode), "q": Player(reranked, episode)}
+def players_of(stage: str) -> tuple[str, ...]:
+    """Whose episodes a stage of a cell holds."""
+    return ("sample", "q") if stage == "trial" else (stage.removeprefix(TRIAL),)
+
+
+def trial_players(context: Context, names: Sequence[str]) -> dict[str, Player]:
+    """One sample of the agent as it is, what the cell's Q model chooses, what its twins choose."""
+    makers = {"sample": Context.sampler, "q": _reranked, **{t.name: t.agent for t in TWINS}}
+    return {name: Player(makers[name](context), episode) for name in names}
+
+
+def _reranked(context: Context) -> Agent:
+    return chosen_by(context, context.q_model())

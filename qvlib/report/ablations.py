@@ -12,6 +12,7 @@ import pandas as pd
 
 from qvlib import pipeline
 from qvlib.agents.arms import MAIN
+from qvlib.agents.twins import TWINS
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import accuracy, build_pairs
 from qvlib.estimators import estimator_of
@@ -25,6 +26,12 @@ from qvlib.runs.stage import read_stage
 
 NO_RULES = "Not part of this run: set `rule_tasks`, as `params/full.yml` does."
 NO_GRID = "Not part of this run: set `grid`, as `params/ablations.yml` does."
+TWIN_WORDS = {  # of what is compared with Q in a cell, as tables name it
+    "likely": "Q minus the likeliest",
+    "oracle": "Q minus the oracle's",
+    "foreign": "Q minus foreign",
+    "control": "Q minus a control",
+}
 SCORERS = {"q": "Q", "control": "control", "twin": "no Q"}  # of a scoring rule, as tables name them
 MARGINS = (0.0, 0.1, 0.3)
 VISITS = {"best_path": (0, 1), "all_nodes": (1, 2)}  # 0: the published rule
@@ -127,6 +134,7 @@ def display_grid(table: pd.DataFrame) -> pd.DataFrame:
     def change(row: dict, name: str) -> str:
         return difference(*(row.get(f"{name}{end}") for end in ("", "_low", "_high")))
 
+    twins = [twin.name for twin in TWINS if f"minus_{twin.name}" in table]
     return pd.DataFrame(
         [
             {
@@ -136,6 +144,7 @@ def display_grid(table: pd.DataFrame) -> pd.DataFrame:
                 "reward": row.get("reward"),
                 "gain over one sample": change(row, "gain"),
                 "change against the run": change(row, "change"),
+                **{TWIN_WORDS[twin]: change(row, f"minus_{twin}") for twin in twins},
                 "failed": row["failed"],
             }
             for row in table.to_dict("records")

@@ -8,7 +8,9 @@ from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_
 from qvlib.report.figures.examples import pair_loss, root_value
 from qvlib.report.figures.kinds import accuracy_by_kind
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
+from qvlib.report.figures.published import candidates
 from qvlib.report.figures.reads import reads
+from qvlib.report.figures.regression import effects
 from qvlib.report.figures.search import nodes_by_depth, pairs_by_depth
 from qvlib.report.figures.training import calibration, cloning, training
 
@@ -20,7 +22,9 @@ __all__ = [
     "ORANGE",
     "accuracy_by_kind",
     "calibration",
+    "candidates",
     "cloning",
+    "effects",
     "gains",
     "grid_changes",
     "grid_curves",

@@ -59,6 +59,6 @@ def grid(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     if failed:
         lines.append(f"**Failed**: {'; '.join(failed)}.")
-    if tried:
+    if tried and tried[0]["chains"] == 1:  # of several the interval asks how many groups there are
         lines.append(few_groups(int(tried[0]["groups"]), "groups", "trial_tasks"))
     return "\n".join(f"- {line}" for line in lines if line)
