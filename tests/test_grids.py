@@ -9,7 +9,7 @@ from killing import finished
 from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.core import preferences
-from qvlib.pipeline import grids
+from qvlib.pipeline import cells, grids
 from qvlib.report import ablations, figures, numbers, sentences, siblings
 from qvlib.runs.stage import read_stage, stage_path
 
@@ -66,7 +66,7 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
             grids, step, lambda cell: pytest.fail("a finished cell was tried again")
         )
     kept, asked = finished(params), []
-    monkeypatch.setattr(grids, "fit", lambda models, fail: asked.extend(models))
+    monkeypatch.setattr(cells, "fit", lambda models, fail: asked.extend(models))
     pd.testing.assert_frame_equal(grids.run(params), table)
     assert asked == [] and finished(params) == kept
     text = sentences.grid(table.to_dict("records"))

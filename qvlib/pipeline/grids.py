@@ -7,7 +7,7 @@ others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,10 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.yaml_text import read_mapping
 from qvlib.core.statistics import bootstrap_mean
-from qvlib.pipeline.agents import make_agents
+from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, context_of
-from qvlib.pipeline.data import prepare_data
 from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import Params
-from qvlib.pipeline.q import fit
 from qvlib.pipeline.trees import collect_chain
 from qvlib.pipeline.trials import try_cell
 from qvlib.runs.stage import is_complete, read_stage
@@ -55,7 +53,7 @@ def read(params: Params) -> list[Cell]:
     cells = [Cell("the run", "as it is", base)]
     for axis, choices in axes.items():
         for change in _changes(grid, axis, choices):
-            label = ", ".join(f"{name} {_short(value)}" for name, value in change.items())
+            label = ", ".join(f"{name} {short(value)}" for name, value in change.items())
             changed = base.changed(change, f"{grid}, axis {axis!r}")
             cells.append(Cell(str(axis), label, changed))
     return cells
@@ -79,67 +77,28 @@ def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
 
 
 def run(run_or_context: Params | Context) -> pd.DataFrame:
-    """Try every cell that was not tried yet; returns ``table``.
-
-    Each stage is made for all cells before the next, so that what cells share is made once, and
-    agents and models are made side by side.
-    """
+    """Try every cell that was not tried yet; returns ``table``."""
     context = context_of(run_or_context)
     params = context.params
     cells = read(params)
-    failed: dict[str, str] = {}
     todo = {
         cell.params.digest("trial"): cell.params
         for cell in cells
         if not is_complete(cell.params, "trial")
     }
-    environments = {params.digest("data"): context.environment}
-
-    def context_for(cell: Params) -> Context:
-        digest = cell.digest("data")
-        if digest not in environments:
-            environments[digest] = prepare_data(cell)
-        return Context(cell, environments[digest])
-
-    def attempt(stage: str, step: Callable[[Context], Any]) -> None:
-        for cell in _distinct(todo.values(), stage):
-            try:
-                step(context_for(cell))
-            except (QvlibError, RuntimeError) as error:
-                _fail(str(error), cell, stage, todo, failed)
-
-    def fail(stage: str) -> Callable[[Params, str], None]:
-        return lambda cell, message: _fail(message, cell, stage, todo, failed)
-
+    making = Cells(context, todo)
     with tqdm(total=len(todo), desc="trying the grid", unit="cell") as bar:
-        attempt("data", lambda cell: None)
-        agents = [(context_for(cell), "agent") for cell in _distinct(todo.values(), "agent")]
-        make_agents(agents, fail("agent"))
-        attempt("trees", collect_chain)
-        attempt("pairs", make_chain_pairs)
-        models = [(context_for(cell), "q_model") for cell in _distinct(todo.values(), "q_model")]
-        fit(models, fail("q_model"))
-        attempt("trial", lambda cell: (try_cell(cell), bar.update()))
-    return table(cells, params.run.bootstrap, failed)
-
-
-def _distinct(cells: Iterable[Params], stage: str) -> list[Params]:
-    """One of the cells for each outcome of a stage."""
-    return list({cell.digest(stage): cell for cell in cells}.values())
-
-
-def _fail(
-    message: str, cell: Params, stage: str, todo: dict[str, Params], failed: dict[str, str]
-) -> None:
-    """Take every cell that needs this stage from what is to be done."""
-    for digest, other in list(todo.items()):
-        if other.digest(stage) == cell.digest(stage):
-            failed[digest] = message.strip().splitlines()[-1]
-            del todo[digest]
+        making.each("data", lambda cell: None)
+        making.agents()
+        making.each("trees", collect_chain)
+        making.each("pairs", make_chain_pairs)
+        making.fit("q_model")
+        making.each("trial", lambda cell: (try_cell(cell), bar.update()))
+    return table(cells, params.run.bootstrap, making.failed)
 
 
 def table(
-    cells: Sequence[Cell], resamples: int, failed: dict[str, str] | None = None
+    cells: Sequence[Cell], resamples: int, failed: Mapping[Any, str] | None = None
 ) -> pd.DataFrame:
     """One row a cell: reward with Q; paired gain over one sample; paired change against the run.
 
@@ -207,5 +166,6 @@ def table(
     return found.assign(**{name: float("nan") for name in numbers if name not in found})
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a label has it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
