@@ -96,8 +96,6 @@ class Estimator:
     load: (folder that ``Fitted.save`` wrote, the reference, settings, ``OpenModel``) -> scorer.
     policy: whether the scorer is a ``LogRatio``, a tuned model that can itself be sampled. Without
         one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
-    value: whether a score is a value on the scale of the terminal reward, to be compared with what
-        a search found; else it only orders the actions of one state.
     loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
         ``fit``. unit: of a score, such as ``nats``.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
@@ -109,7 +107,6 @@ class Estimator:
     fit: Callable[[Problem, Any], Fitted]
     load: Callable[[Path, LocalModel, Any, OpenModel], QModel]
     policy: bool = False
-    value: bool = False
     loss: str = ""
     unit: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)

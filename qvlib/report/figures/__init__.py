@@ -5,6 +5,7 @@ What they compare is told apart by shape and shade, not by colour alone.
 
 from qvlib.report.figures.arms import gains, reward_by_arm
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
+from qvlib.report.figures.comparison import gain_by_cost, ranking
 from qvlib.report.figures.examples import pair_loss, root_value
 from qvlib.report.figures.kinds import accuracy_by_kind
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
@@ -21,6 +22,7 @@ __all__ = [
     "accuracy_by_kind",
     "calibration",
     "cloning",
+    "gain_by_cost",
     "gains",
     "grid_changes",
     "grid_curves",
@@ -31,6 +33,7 @@ __all__ = [
     "pairs_by_depth",
     "panels",
     "png",
+    "ranking",
     "reads",
     "reward_by_arm",
     "root_value",
