@@ -23,7 +23,7 @@ from qvlib.base.files import hash_of, write_atomic, write_json
 from qvlib.base.markup import visible
 from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
 from qvlib.base.terminal import Forward, format_duration
-from qvlib.pipeline import grids
+from qvlib.pipeline import comparison, grids, tuning
 from qvlib.pipeline.notebook import assigned
 from qvlib.pipeline.params import Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
@@ -31,6 +31,10 @@ from qvlib.runs.stage import is_complete, notebook_of, read_stage, seconds_spent
 
 GRID_FROM = "06"
 """The first notebook that shows the grid of ablations, whose file is a parameter by its content."""
+STUDIES_FROM = "08"
+"""From here on notebooks are studies, which a run plays that asks for them."""
+COMPARISON = "08_estimators"
+"""The study that compares estimators: of runs that set ``compare``, whose file is read likewise."""
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
@@ -73,12 +77,10 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    notebooks = find_notebooks(project_root() / "notebooks", only)
+    studies = [COMPARISON] if params.ablations.compare else []
+    notebooks = find_notebooks(project_root() / "notebooks", only, studies)
     results = resolve(params.run.results_dir) / params.run.name
-    grid = ""
-    if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
-        grids.read(params)  # else a mistake in it would be told hours later
-        grid = _hash(resolve(params.ablations.grid).read_bytes())
+    files = _files(params, notebooks[-1].stem)
     package = code_hash()
     if not force:
         must_be_alike(results, params)
@@ -86,8 +88,9 @@ def run(
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
+        shown = {since: told for since, told in files.items() if notebook.stem >= since}
         stamp = {
-            "parameters": hash_of([params.flat(), grid if notebook.stem >= GRID_FROM else ""], 8),
+            "parameters": hash_of([params.flat(), shown], 8),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -98,7 +101,7 @@ def run(
             print(f"{label}: up to date", flush=True)
             continue
         print(label, flush=True)
-        before, begun = seconds_spent(params, notebook.stem), time.monotonic()
+        before, begun = _spent(params, notebook.stem), time.monotonic()
         there = _written(results)
         executed = execute(notebook, _given(params, notebook))
         spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
@@ -110,8 +113,32 @@ def run(
     _report(results, time.monotonic() - started)
 
 
-def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path]:
-    """The notebooks ``NN_name.ipynb`` of a folder in order, or those that ``only`` names."""
+def _files(params: Params, last: str) -> dict[str, str]:
+    """Hashes of the files of the grid and the comparison, by the notebook that first shows them.
+
+    They are read before any notebook runs, else a mistake in them would be told hours later.
+    """
+    found = {}
+    for since, file, read in (
+        (GRID_FROM, params.ablations.grid, grids.read),
+        (COMPARISON, params.ablations.compare, tuning.read),
+    ):
+        if file and last >= since:
+            read(params)
+            found[since] = _hash(resolve(file).read_bytes())
+    return found
+
+
+def find_notebooks(
+    folder: Path, only: Sequence[str] | None = None, studies: Sequence[str] = ()
+) -> list[Path]:
+    """The notebooks ``NN_name.ipynb`` of a folder in order, or those of them that ``only`` names.
+
+    studies: those from ``STUDIES_FROM`` on that the run plays, by number or name.
+
+    Raises:
+        QvlibError: there are no notebooks, none of a name, or one is a study that the run has not.
+    """
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not is_project(folder.parent):
         raise QvlibError(
@@ -121,11 +148,22 @@ def find_notebooks(folder: Path, only: Sequence[str] | None = None) -> list[Path
     if not notebooks:
         raise QvlibError(f"{display_path(folder)} holds no notebooks; restore them with git")
     for name in only or ():
-        if not any(name in (path.stem, path.stem[:2]) for path in notebooks):
+        if not any(_is_named(path, [name]) for path in notebooks):
             raise QvlibError(
                 f"no notebook {name!r}; there are {', '.join(path.stem for path in notebooks)}"
             )
-    return [path for path in notebooks if not only or path.stem in only or path.stem[:2] in only]
+    played = [p for p in notebooks if p.stem < STUDIES_FROM or _is_named(p, studies)]
+    for name in only or ():
+        if not any(_is_named(path, [name]) for path in played):
+            raise QvlibError(
+                f"notebook {name!r} is a study that this run has not; see the parameter `compare`"
+            )
+    return [path for path in played if not only or _is_named(path, only)]
+
+
+def _is_named(notebook: Path, names: Sequence[str]) -> bool:
+    """Whether one of the names is a notebook's, or its number."""
+    return notebook.stem in names or notebook.stem[:2] in names
 
 
 def execute(notebook: Path, parameters: Mapping[str, Any]) -> Any:
@@ -197,7 +235,16 @@ def has_worked(params: Params, name: str) -> bool:
     needed += [
         (made_with, s) for chain in others for made_with, s in chain.every_stage() if s != "trial"
     ]
-    return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
+    compared = not params.ablations.compare or name < COMPARISON or comparison.is_made(params)
+    made = all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
+    return made and compared
+
+
+def _spent(params: Params, name: str) -> float:
+    """Seconds that what a notebook makes has taken so far, in all sessions."""
+    if name == COMPARISON and params.ablations.compare:
+        return comparison.seconds(params)
+    return seconds_spent(params, name)
 
 
 def must_be_alike(results: Path, params: Params) -> None:
@@ -412,7 +459,7 @@ def _data_hashes(params: Params) -> dict[str, str] | None:
 
 
 def _report(results: Path, seconds: float) -> None:
-    for table in ("summary", "reads"):
+    for table in ("summary", "reads", "estimators"):
         told = results / "tables" / f"{table}.md"
         if told.exists():
             print(f"\n{visible(told.read_text().strip())}\n")

@@ -49,9 +49,9 @@ class Cells:
         todo = [(self.context(cell), "agent") for cell in self._distinct("agent")]
         make_agents(todo, lambda cell, message: self._fail(cell, message, "agent"))
 
-    def fit(self, stage: str) -> None:
-        """Fit the models of ``q_model`` or ``control`` side by side."""
-        todo = [(self.context(cell), stage) for cell in self._distinct(stage)]
+    def fit(self, stage: str, those: Callable[[Params], bool] = lambda cell: True) -> None:
+        """Fit the models of ``q_model`` or ``control`` side by side; of ``those`` cells alone."""
+        todo = [(self.context(cell), stage) for cell in self._distinct(stage) if those(cell)]
         fit(todo, lambda cell, message: self._fail(cell, message, stage))
 
     def _distinct(self, *stages: str) -> list[Params]:

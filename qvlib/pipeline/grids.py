@@ -53,10 +53,14 @@ def read(params: Params) -> list[Cell]:
     cells = [Cell("the run", "as it is", base)]
     for axis, choices in axes.items():
         for change in _changes(grid, axis, choices):
-            label = ", ".join(f"{name} {short(value)}" for name, value in change.items())
             changed = base.changed(change, f"{grid}, axis {axis!r}")
-            cells.append(Cell(str(axis), label, changed))
+            cells.append(Cell(str(axis), labelled(change), changed))
     return cells
+
+
+def labelled(change: Mapping[str, Any]) -> str:
+    """A change in words: ``beta 0.3, trial_n 2``."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in change.items())
 
 
 def _changes(source: str, axis: Any, choices: Any) -> list[dict[str, Any]]:
@@ -166,6 +170,5 @@ def table(
     return found.assign(**{name: float("nan") for name in numbers if name not in found})
 
 
-def short(value: Any) -> str:
-    """A value as a label has it."""
+def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.yaml_text import read_mapping
 from qvlib.core.statistics import mean_interval
-from qvlib.pipeline.grids import short
+from qvlib.pipeline.grids import labelled
 from qvlib.pipeline.params import EPISODES, AblationSettings, Params, RunSettings
 from qvlib.runs.stage import read_stage
 
@@ -94,8 +94,7 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
         if (digest := changed.digest("trial")) in seen:
             raise QvlibError(f"{source}: the same settings twice; leave one out")
         seen.add(digest)
-        label = ", ".join(f"{key} {short(value)}" for key, value in change.items())
-        yield Try(name, label or "as it is", changed)
+        yield Try(name, labelled(change) or "as it is", changed)
 
 
 def tuned_on(params: Params) -> list[Params]:

@@ -27,6 +27,7 @@ from qvlib.report.numbers.calibration import actions, calibration
 from qvlib.report.numbers.episodes import by_task, load_episodes
 from qvlib.report.numbers.gains import arm_rows, gain_rows
 from qvlib.report.numbers.kinds import by_kind, scored_pairs
+from qvlib.report.numbers.metrics_json import metrics
 from qvlib.report.numbers.null import null
 from qvlib.report.numbers.origins import played_tasks
 from qvlib.report.numbers.pairs import held_out
@@ -72,10 +73,15 @@ def comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
 
 
 def write_comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
-    """Add the comparison to ``metrics.json`` of the run; returns all that it then holds."""
+    """Add the comparison to ``metrics.json`` of the run; returns all that it then holds.
+
+    What stands there is kept where it is of these parameters, else computed anew.
+    """
     path = resolve(params.run.results_dir) / params.run.name / "metrics.json"
     known = json.loads(path.read_bytes()) if path.exists() else {}
-    report = known | {"run": params.run.name} | comparison(params, outcome)
+    if known.get("digest") != params.fingerprint():
+        known = metrics(params)
+    report = known | comparison(params, outcome)
     write_json(path, report)
     return report
 
