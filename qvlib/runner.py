@@ -23,7 +23,7 @@ from qvlib.base.files import hash_of, write_atomic, write_json
 from qvlib.base.markup import visible
 from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
 from qvlib.base.terminal import Forward, format_duration
-from qvlib.pipeline import grids
+from qvlib.pipeline import comparison, grids, tuning
 from qvlib.pipeline.notebook import assigned
 from qvlib.pipeline.params import TRIAL, Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
@@ -33,6 +33,8 @@ GRID_FROM = "06"
 """The first notebook that shows the grid of ablations, whose file is a parameter by its content."""
 STUDIES_FROM = "08"
 """From here on notebooks are studies: a run plays those that its parameter ``studies`` names."""
+COMPARISON = "08_estimators"
+"""The study that compares estimators: of runs that set ``compare``, whose file is read likewise."""
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
@@ -75,12 +77,10 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    notebooks = find_notebooks(project_root() / "notebooks", only, params.run.studies)
+    compared = [COMPARISON] if params.ablations.compare else []
+    notebooks = find_notebooks(project_root() / "notebooks", only, [*params.run.studies, *compared])
     results = resolve(params.run.results_dir) / params.run.name
-    grid = ""
-    if params.ablations.grid and notebooks[-1].stem >= GRID_FROM:
-        grids.read(params)  # else a mistake in it would be told hours later
-        grid = _hash(resolve(params.ablations.grid).read_bytes())
+    files = _files(params, notebooks[-1].stem)
     package = code_hash()
     if not force:
         must_be_alike(results, params)
@@ -88,8 +88,9 @@ def run(
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
+        shown = {since: told for since, told in files.items() if notebook.stem >= since}
         stamp = {
-            "parameters": hash_of([params.flat(), grid if notebook.stem >= GRID_FROM else ""], 8),
+            "parameters": hash_of([params.flat(), shown], 8),
             "notebook": notebook_hash(notebook),
             "package": package,
         }
@@ -100,7 +101,7 @@ def run(
             print(f"{label}: up to date", flush=True)
             continue
         print(label, flush=True)
-        before, begun = seconds_spent(params, notebook.stem), time.monotonic()
+        before, begun = _spent(params, notebook.stem), time.monotonic()
         there = _written(results)
         executed = execute(notebook, _given(params, notebook))
         spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
@@ -110,6 +111,22 @@ def run(
     if only is None:
         _write_manifest(results, params, spent)
     _report(results, time.monotonic() - started)
+
+
+def _files(params: Params, last: str) -> dict[str, str]:
+    """Hashes of the files of the grid and the comparison, by the notebook that first shows them.
+
+    They are read before any notebook runs, else a mistake in them would be told hours later.
+    """
+    found = {}
+    for since, file, read in (
+        (GRID_FROM, params.ablations.grid, grids.read),
+        (COMPARISON, params.ablations.compare, tuning.read),
+    ):
+        if file and last >= since:
+            read(params)
+            found[since] = _hash(resolve(file).read_bytes())
+    return found
 
 
 def find_notebooks(
@@ -138,7 +155,10 @@ def find_notebooks(
     played = [p for p in notebooks if p.stem < STUDIES_FROM or _is_named(p, studies)]
     for name in only or ():
         if not any(_is_named(path, [name]) for path in played):
-            raise QvlibError(f"notebook {name!r} is a study that this run has not; see `studies`")
+            raise QvlibError(
+                f"notebook {name!r} is a study that this run has not; see the parameters `studies` "
+                "and `compare`"
+            )
     return [path for path in played if not only or _is_named(path, only)]
 
 
@@ -219,7 +239,16 @@ def has_worked(params: Params, name: str) -> bool:
         for made_with, s in chain.every_stage()
         if s != "trial" and not s.startswith(TRIAL)
     ]
-    return all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
+    compared = not params.ablations.compare or name < COMPARISON or comparison.is_made(params)
+    made = all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
+    return made and compared
+
+
+def _spent(params: Params, name: str) -> float:
+    """Seconds that what a notebook makes has taken so far, in all sessions."""
+    if name == COMPARISON and params.ablations.compare:
+        return comparison.seconds(params)
+    return seconds_spent(params, name)
 
 
 def must_be_alike(results: Path, params: Params) -> None:
@@ -434,7 +463,7 @@ def _data_hashes(params: Params) -> dict[str, str] | None:
 
 
 def _report(results: Path, seconds: float) -> None:
-    for table in ("summary", "reads"):
+    for table in ("summary", "reads", "estimators"):
         told = results / "tables" / f"{table}.md"
         if told.exists():
             print(f"\n{visible(told.read_text().strip())}\n")

@@ -141,7 +141,10 @@ def uses(params: Params, environment: Environment) -> Uses:
             + ("curriculum_pool" if params.pool else "rounds * train_tasks"),
         ),
         "dev": (
-            max(ablations.rule_tasks, ablations.trial_tasks if ablations.grid else 0),
+            max(
+                ablations.rule_tasks,
+                ablations.trial_tasks if ablations.grid or ablations.compare else 0,
+            ),
             "rule_tasks or trial_tasks",
         ),
         "test": (evaluation.test_skip + evaluation.test_tasks, "test_skip + test_tasks"),

@@ -496,7 +496,7 @@ class EvaluationSettings(Settings):
 
 
 class AblationSettings(Settings):
-    """Scoring rules and grids, on dev tasks."""
+    """Scoring rules, grids and the comparison of estimators, chosen on dev tasks."""
 
     rule_tasks: int = setting(
         0,
@@ -521,6 +521,15 @@ class AblationSettings(Settings):
         "sampling temperature of a cell's candidates; 0 = that of the agent",
         decides=TRIED,
         ge=0,
+    )
+    compare: str = setting(
+        "",
+        "file of the comparison of estimators, params/grids/estimators-*.yml; empty = none",
+    )
+    compare_chains: Literal["first", "all"] = setting(
+        "first",
+        "chains whose trials choose an estimator's settings on trial_tasks dev tasks; on test "
+        "tasks all are played",
     )
 
 

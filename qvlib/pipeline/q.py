@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -113,6 +114,7 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
                     on_failure(fitted_for, made.message)
                     continue
                 made.keep(stage)
+                stage.took(name, made.seconds)
                 clear(_scratch(stage.path, name))
                 facts[name] = dict(made.facts)
                 if all(value is not None for value in facts.values()):
@@ -179,7 +181,9 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         scratch=scratch,
         features=resolve(params.run.runs_dir) / "features",
     )
+    begun = time.monotonic()
     fitted = estimator.fit(problem, params.estimator)
+    seconds = time.monotonic() - begun
     part = f"{stage_path(params, which).name}/{name}"
     if rank()[0] != 0:  # several processes have fitted it together, and the first has it
         yield Made(part, facts=fitted.facts)
@@ -194,7 +198,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
             (folder / "README.md").write_text(card)
         write_json(folder / FACTS, fitted.facts)
         tables = {name.replace("model", "curve"): fitted.curve}
-        yield Made(part, {name: Parcel(folder)}, tables, fitted.facts)
+        yield Made(part, {name: Parcel(folder)}, tables, fitted.facts, seconds)
     clear_elsewhere(params, scratch)
 
 
@@ -245,6 +249,7 @@ def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
                     facts[name] = dict(made.facts)
                     if stage is not None:
                         made.keep(stage)
+                        stage.took(name, made.seconds)
             if stage is not None:
                 _finish(stage, facts)
         if torch.distributed.is_initialized():  # by a training, of which none may have been left

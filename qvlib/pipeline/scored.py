@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from qvlib.agents.reading import Foreign
 from qvlib.base.executors.processes import slices
+from qvlib.base.files import hash_of
 from qvlib.base.seeding import generator
 from qvlib.core.episodes import replay
 from qvlib.core.types import QModel, State, Task
@@ -34,26 +36,68 @@ def score_pairs(run: Params | Context) -> Stage:
     tasks. Columns: ``task``, ``group``, ``depth``, both actions, ``margin`` of the search's values
     and the ``kind`` of each action, and how much higher the chosen one is by ``own`` (Q),
     ``foreign`` (Q under another task's instruction) and ``log_pi`` (the agent's own
-    log-probability, nats; None where a server does not tell it). Gives the first chain's.
+    log-probability, nats; None where a server does not tell it). ``value`` and ``q`` are those of
+    the chosen action itself. Gives the first chain's.
     """
     context = context_of(run)
     for chain in chains(context):
-        _score_chain(chain)
+        score_chain(chain)
     return read_stage(context.params.each_seed()[0], "scored")
 
 
-def _score_chain(context: Context) -> None:
+@dataclass(frozen=True)
+class Judged:
+    """One chain's Q model on the pairs of another parameter set: what ``open_stage`` wants to know.
+
+    Both have the same agent and test tasks. Where both searches are alike, the stage is the chain's
+    own ``scored``.
+    """
+
+    chain: Params
+    searched: Params
+
+    @property
+    def run(self) -> Any:
+        """The section that names the folder of runs."""
+        return self.chain.run
+
+    def deciding(self, stage: str) -> dict[str, dict[str, Any]]:
+        """All parameters that decide the stage, by the stage they belong to."""
+        own, searched = self.chain.deciding(stage), self.searched.deciding(stage)
+        return own | {"episodes/search": searched["episodes/search"]}
+
+    def digest(self, stage: str) -> str:
+        """Eight hex digits of those."""
+        return hash_of(self.deciding(stage), 4)
+
+    def flat(self) -> dict[str, Any]:
+        """Every parameter of the chain."""
+        return self.chain.flat()
+
+    def every_stage(self) -> list[tuple[Judged, str]]:
+        """The one stage that there is."""
+        return [(self, "scored")]
+
+    def each_seed(self) -> list[Judged]:
+        """It is one chain."""
+        return [self]
+
+
+def score_chain(context: Context, searched: Params | None = None) -> None:
+    """``score_pairs`` of one chain; of the pairs that ``searched`` found, where that is given."""
     params = context.params
-    if is_complete(params, "scored"):
+    made_with = Judged(params, searched or params)
+    if is_complete(made_with, "scored"):
         return
-    with open_stage(params, "scored") as stage:
+    with open_stage(made_with, "scored") as stage:
         if stage.complete:
             return
-        searched = read_stage(params, "episodes/search").each("episodes", ["task"], ["pairs"])
-        of_task = drawn(((e["task"], e["pairs"]) for e in searched), MOST, params.run.seed)
+        searches = read_stage(made_with.searched, "episodes/search")
+        episodes = searches.each("episodes", ["task"], ["pairs"])
+        of_task = drawn(((e["task"], e["pairs"]) for e in episodes), MOST, params.run.seed)
         done = stage.done("pairs")
         todo = [(t, of_task[t.id]) for t in context.uses.test if t.id in of_task.keys() - done]
-        needs = [s for s in params.upstream("scored") if s != "data"]
+        needs = [s for s in params.upstream("scored") if s not in ("data", "episodes/search")]
         with workers(params) as executor:
             executor.place([*data_folders(params), *(stage_path(params, s) for s in needs)])
             parts = [(context, part) for part in slices(todo, part_count(executor, params))]
@@ -166,4 +210,6 @@ def _row(
             way: scores[way][key][chosen] - scores[way][key][rejected] if way in scores else None
             for way in ways
         },
+        "value": pair["chosen_value"],
+        "q": scores["own"][key][chosen] if "own" in scores else None,
     }

@@ -142,12 +142,16 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Made:
-    """What a worker has made for a stage: folders and tables by name, facts for the manifest."""
+    """What a worker has made for a stage: folders and tables by name, facts for the manifest.
+
+    seconds: that it took by itself, beside whatever other workers did.
+    """
 
     part: str
     folders: Mapping[str, Parcel] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def keep(self, stage: Stage) -> None:
         """Write all but the facts into the stage's folder, each whole or not at all."""

@@ -124,6 +124,7 @@ def _details(run: Path) -> list[str]:
             _arms(metrics),
             *_against(metrics),
             *_null(metrics),
+            *_estimators(metrics),
             *_by_kind(metrics.get("accuracy_by_kind") or {}),
             *_parts(metrics.get("parts") or {}),
             *_costs(metrics.get("cost") or {}),
@@ -236,6 +237,29 @@ def _null(metrics: Mapping[str, Any]) -> list[str]:
         "What each Q model whose winners were drawn by coins gains over one sample:",
         "\n".join(lines),
     ]
+
+
+def _estimators(metrics: Mapping[str, Any]) -> list[str]:
+    """Estimators compared on the run's trees, where it compares any."""
+    entries = metrics.get("estimators") or {}
+    if not entries:
+        return []
+    rows = [
+        [
+            name,
+            f"{entry['reward_mean']:.3f}",
+            paired(entry["gain"]),
+            paired(entry["null"].get("mean")),
+            paired(entry["against"].get("foreign")),
+            paired(entry["against"].get("likely")),
+            paired(entry.get("minus_published")),
+            entry["tuned_on"]["chosen"],
+        ]
+        for name, entry in sorted(entries.items(), key=lambda item: -item[1]["gain"]["mean"])
+    ]
+    less = ("its controls", "foreign instruction", "likeliest of 5", "published form")
+    head = ["estimator", "reward", "gain", *(f"less {rival}" for rival in less), "chosen on dev"]
+    return ["## Estimators on the same trees", table(head, rows), sentences.compared(metrics)]
 
 
 def _by_kind(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -35,6 +35,7 @@ _KINDS_MAYBE: dict[str, Callable[[Any], bool]] = {
     "peak_memory_gib": lambda value: (
         isinstance(value, dict) and all(map(is_number, value.values()))
     ),
+    "part_seconds": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     "files": lambda value: (
         isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
     ),

@@ -177,6 +177,12 @@ class Stage:
         """
         return parquet.read(self.path / f"{name}.parquet")
 
+    def took(self, part: str, seconds: float) -> None:
+        """Keep how long a part took by itself: the stage's own time tells of all side by side."""
+        self._must_be_writable()
+        self.manifest.setdefault("part_seconds", {})[part] = round(seconds, 3)
+        write_json(self.path / "manifest.json", self.manifest)
+
     def finish(self, **facts: Any) -> None:
         """Mark the stage complete; the manifest keeps facts about it and checksums of its files."""
         self._must_be_writable()

@@ -5,6 +5,7 @@ What they compare is told apart by shape and shade, not by colour alone.
 
 from qvlib.report.figures.arms import gains, reward_by_arm
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
+from qvlib.report.figures.comparison import gain_by_cost, ranking
 from qvlib.report.figures.examples import pair_loss, root_value
 from qvlib.report.figures.kinds import accuracy_by_kind
 from qvlib.report.figures.kit import BLUE, DARK, DPI, GREY, ORANGE, label, panels, png, save
@@ -25,6 +26,7 @@ __all__ = [
     "candidates",
     "cloning",
     "effects",
+    "gain_by_cost",
     "gains",
     "grid_changes",
     "grid_curves",
@@ -35,6 +37,7 @@ __all__ = [
     "pairs_by_depth",
     "panels",
     "png",
+    "ranking",
     "reads",
     "reward_by_arm",
     "root_value",

@@ -5,6 +5,7 @@ Every number of the report is made here, from the stages' own files. Rewards are
 """
 
 from qvlib.report.numbers.by_part import parts, parts_table
+from qvlib.report.numbers.comparison import write_comparison
 from qvlib.report.numbers.costs import cost
 from qvlib.report.numbers.episodes import (
     by_task,
@@ -58,5 +59,6 @@ __all__ = [
     "test_episodes",
     "unparsable_share",
     "uses_table",
+    "write_comparison",
     "write_metrics",
 ]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from qvlib.core.statistics import mean_interval
 from qvlib.pipeline.params import Params
+from qvlib.pipeline.scored import Judged
 from qvlib.report.intervals import share_interval
 from qvlib.runs.stage import read_stage
 
@@ -19,12 +20,21 @@ ALL, OTHER = "all", "other"
 
 def accuracy_by_kind(params: Params) -> dict[str, dict[str, Any]]:
     """``by_kind`` of the scored pairs of test tasks of all chains."""
+    pairs = scored_pairs(params)
+    return by_kind(pairs, params.run.bootstrap) if len(pairs) else {}
+
+
+def scored_pairs(params: Params, searched: Params | None = None) -> pd.DataFrame:
+    """The scored pairs of test tasks of all chains, with ``seed``; empty where there are none.
+
+    searched: the parameters whose searches found the pairs, where those are others.
+    """
     tables = [
-        read_stage(chain, "scored").table("pairs").assign(seed=chain.run.seed)
-        for chain in params.each_seed()
+        read_stage(Judged(chain, found), "scored").table("pairs").assign(seed=chain.run.seed)
+        for chain, found in zip(params.each_seed(), (searched or params).each_seed(), strict=True)
     ]
     known = [table for table in tables if len(table)]
-    return by_kind(pd.concat(known, ignore_index=True), params.run.bootstrap) if known else {}
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
 def pair_kind(chosen: str, rejected: str) -> str:

@@ -12,6 +12,7 @@ from qvlib.report.sentences.claims import (
     reads,
     verdict,
 )
+from qvlib.report.sentences.comparison import calibrated, compared
 from qvlib.report.sentences.conditions import (
     FEW_GROUPS,
     agent,
@@ -45,8 +46,10 @@ __all__ = [
     "agent",
     "agreement",
     "by_hand",
+    "calibrated",
     "chain",
     "claim",
+    "compared",
     "diagnosis",
     "excerpt",
     "few_groups",

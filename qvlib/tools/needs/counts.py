@@ -35,6 +35,23 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Seconds on the machine of a finished run, its processes together.
+
+    demonstration: of cloning, one demonstration in one epoch. tree: a search. pair: fitting one
+    model, a training pair. token: of an episode, read or written by the agent, with what the Q
+    model reads of it. cpus: of that machine. fitted: whose fitting it is, in words.
+    """
+
+    demonstration: float
+    tree: float
+    pair: float
+    token: float
+    cpus: int
+    fitted: str
+
+
+@dataclass(frozen=True)
 class Measured:
     """What a finished run has counted.
 
@@ -42,7 +59,8 @@ class Measured:
     iterations, arm_iterations: of the two searches. tries: how much the arms of ``TRIES`` try.
     refused: share of the draws that were dropped and drawn again, where it ``filtered`` them.
     pairs: a tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm
-    ``greedy``. speed: tokens a second of its agent in collecting.
+    ``greedy``. speed: tokens a second of its agent in collecting. pace: None of a run that does not
+    tell it.
     """
 
     name: str
@@ -62,6 +80,7 @@ class Measured:
     tries: Mapping[str, int] = field(default_factory=dict)
     expand_at: str = "second_visit"
     filtered: bool = True
+    pace: Pace | None = None
 
 
 def measured(folder: str | Path, params: Params) -> Measured:
@@ -113,6 +132,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             tries={arm: given[name] for arm, name in TRIES.items() if given.get(name)},
             expand_at=given.get("expand_at", "second_visit"),
             filtered=given.get("filter_actions", True),
+            pace=_pace(metrics, manifest),
         )
     except FileNotFoundError as error:
         raise QvlibError(
@@ -147,3 +167,30 @@ def _pairs(
             return float(rows["pairs a tree"].iloc[0]), params.pairs.pairs
     preferences = metrics["preferences"]
     return (preferences["pairs"] + preferences["held_out_pairs"]) / trees, given["pairs"]
+
+
+def _pace(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pace | None:
+    """How long the run's stages took; None where it does not tell, or made no agent."""
+    cost, given = metrics["cost"], manifest["parameters"]
+    needed = ("agent", "trees", "q_model", "control", "episodes")
+    if not all(cost.get(f"{kind}_seconds") for kind in needed) or given["agent"] != "small":
+        return None
+    chains = given.get("seeds", 1)
+    pairs = metrics["preferences"]["pairs"] / chains
+    cpus = manifest["machine"]["cpus"]
+    # Q models and controls are fitted side by side.
+    models = chains * (1 + given["control_shuffles"])
+    fit, fitted = max(cost["q_model_seconds"], cost["control_seconds"]) / models, "its Q models"
+    times = [e["cost"]["fit_seconds"] for e in metrics.get("estimators", {}).values()]
+    if times and all(times):
+        fit, fitted = sum(times) / len(times) / cpus, "its estimators, on the mean"
+    return Pace(
+        demonstration=cost["agent_seconds"]
+        / (chains * given["demonstrations"] * given["clone_epochs"]),
+        tree=cost["trees_seconds"] / metrics["preferences"]["trees"],
+        pair=fit / pairs,
+        token=cost["episodes_seconds"]
+        / (cost["evaluating_tokens"] + cost["evaluating_prompt_tokens"]),
+        cpus=cpus,
+        fitted=fitted,
+    )

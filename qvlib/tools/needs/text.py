@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
 from qvlib.report.formats import millions
-from qvlib.tools.needs import gpu_memory
+from qvlib.tools.needs import comparison, gpu_memory
 from qvlib.tools.needs.counts import Measured
 from qvlib.tools.needs.parts import Tokens, tokens, usd
 from qvlib.tools.needs.prompts import Lengths
@@ -60,10 +60,32 @@ def report(
         ]
     )
     notes = "\n".join(f"- {note}." for note in _notes(params, run, length, pace, same, bool(known)))
+    compared = _compared(params, run, length) if params.ablations.compare else ""
     return (
-        f"{markdown(gpu)}\n\n{markdown(table.drop(columns=empty))}\n\n"
+        f"{markdown(gpu)}\n\n{markdown(table.drop(columns=empty))}\n\n{compared}"
         f"Where these numbers are from:\n{notes}"
     )
+
+
+def _compared(params: Params, run: Measured, length: Lengths) -> str:
+    """The table of a comparison of estimators, in hours of a machine as that of the run."""
+    import pandas as pd
+
+    from qvlib.report.tables import markdown
+
+    parts = comparison.parts(params, run, length)
+    if not parts:
+        return ""
+    total = comparison.Part("in all", 0, sum(part.seconds for part in parts))
+    rows = [
+        {
+            "comparison of estimators": part.part,
+            "count": f"{part.count:,}" if part.count else "",
+            "hours": f"{part.seconds / 3600:,.2f}",
+        }
+        for part in (*parts, total)
+    ]
+    return f"{markdown(pd.DataFrame(rows))}\n\n"
 
 
 def _row(part: Tokens, hours: float | None, bill: float | None) -> dict[str, str]:
@@ -162,6 +184,8 @@ def _notes(
             "not counted: warm starts, scoring rules, grids, verdicts, curricula, rounds of RFT, "
             "and the Q model's and its critics' work in rounds after the first"
         )
+    if params.ablations.compare:
+        notes.append(comparison.note(run))
     if billed:
         notes.append(
             f"USD: {params.server.api_price_prompt:g} a million prompt tokens, "

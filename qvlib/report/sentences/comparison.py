@@ -1,0 +1,191 @@
+"""What a comparison of estimators allows to say: which gain, by what, and which is best.
+
+Takes what ``numbers.comparison`` adds to ``metrics.json``. An order of two estimators is told only
+where the interval of their paired difference tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qvlib.base import markup
+from qvlib.report.formats import interval
+from qvlib.report.sentences.claims import CHAINS
+from qvlib.report.sentences.gains import above_zero, change, listed, verdict_of
+
+Entry = Mapping[str, Any]
+NONE = "No estimator was compared."
+RIVALS = LABELS, INSTRUCTION, KIND, LIKELIEST = (
+    "its controls, fitted to labels dealt anew",
+    "itself told another task's instruction",
+    "its mean score of the kind of action",
+    "the likeliest of the same draws",
+)
+"""What a gain by an estimator exceeds."""
+
+
+def compared(metrics: Mapping[str, Any]) -> str:
+    """The comparison as a Markdown list."""
+    entries = metrics.get("estimators") or {}
+    lines = [*_lines(metrics, entries)] if entries else [NONE]
+    lines += [
+        f"**Not compared**: {markup.code(name)}: {markup.literal(why)}"
+        for name, why in (metrics.get("not_compared") or {}).items()
+    ]
+    return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator[str]:
+    yield _conditions(metrics, entries)
+    gaining = {name: entry for name, entry in entries.items() if above_zero(entry["gain"])}
+    losing = {name: entry for name, entry in entries.items() if entry["gain"]["ci95"][1] < -1e-9}
+    others = {n: entry for n, entry in entries.items() if n not in gaining and n not in losing}
+    yield f"**Gain over one sample**: {_with(gaining, 'gain') or 'of none it is shown'}."
+    if others:
+        yield f"**No gain is shown** of {_with(others, 'gain')}."
+    if losing:
+        yield f"**Worse than one sample**: {_with(losing, 'gain')}."
+    yield from _made_of(gaining)
+    yield _order(metrics, entries)
+    yield _published(metrics)
+    yield _own_trees(entries)
+    chains = len(metrics.get("seeds") or [0])
+    if chains < CHAINS:
+        yield f"{chains} chain{'s' * (chains != 1)} of training: a lead, no headline."
+
+
+def _conditions(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+    tuned = [entry["tuned_on"] for entry in entries.values()]
+    first, count = tuned[0], metrics["comparisons"]
+    chains, on = len(metrics.get("seeds") or [0]), len(first["seeds"])
+    return (
+        f"**{len(entries)} estimators**, the best of {first['tries']} settings of each by "
+        f"{first['tasks']} dev tasks and {on} of {chains} chain{'s' * (chains != 1)}, played once "
+        f"on test tasks. Of {count} differences that are told with 95 % intervals about "
+        f"{0.05 * count:.0f} would miss zero by chance alone."
+    )
+
+
+def _with(entries: Mapping[str, Entry], key: str) -> str:
+    """Names with a difference each, the highest first."""
+    ordered = sorted(entries.items(), key=lambda item: -item[1][key]["mean"])
+    return listed([f"{markup.code(name)} {change(entry[key])}" for name, entry in ordered])
+
+
+def _made_of(gaining: Mapping[str, Entry]) -> Iterator[str]:
+    """Which gains exceed all that could explain them, and what the others do not exceed."""
+    proven, rest = [], []
+    for name, entry in gaining.items():
+        tests = exceeds(entry)
+        open_ = [words for words, shown in tests.items() if not shown]
+        if not open_ and len(tests) == len(RIVALS):
+            proven.append(markup.code(name))
+        else:
+            rest.append((name, open_, tests))
+    if proven:
+        yield (
+            f"**Earned by labels and by reading**: the gain of {listed(proven)} exceeds that of "
+            f"{LABELS}, of {INSTRUCTION}, of {KIND} and of {LIKELIEST}."
+        )
+    for name, open_, tests in rest:
+        untested = [w for w in RIVALS if w not in tests]
+        told = [f"is not shown to earn more than {listed(open_)}"] if open_ else []
+        told += [f"was not compared with {listed(untested)}"] if untested else []
+        yield f"{markup.code(name)} gains, but {listed(told)}."
+
+
+def exceeds(entry: Entry) -> dict[str, bool]:
+    """Whether an estimator is shown to earn more than each thing that could explain its gain.
+
+    What was not played, or has too few shuffles for an interval, is left out.
+    """
+    against = entry["against"]
+    tests = {
+        LABELS: entry["null"].get("mean"),
+        INSTRUCTION: against.get("foreign"),
+        KIND: against.get("kind_only"),
+        LIKELIEST: against.get("likely"),
+    }
+    return {words: above_zero(told) for words, told in tests.items() if told}
+
+
+def _order(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
+    """Who is told apart from the best on dev tasks, by test tasks."""
+    best = metrics["best"]
+    less = {n: e for n, e in entries.items() if e.get("minus_best")}
+    if not less:
+        return ""
+    worse = {n: e for n, e in less.items() if e["minus_best"]["ci95"][1] < -1e-9}
+    better = {n: e for n, e in less.items() if above_zero(e["minus_best"])}
+    alike = [markup.code(n) for n in less if n not in worse and n not in better]
+    parts = [
+        f"{_with(better, 'minus_best')} earn{'s' * (len(better) == 1)} more" if better else "",
+        f"{_with(worse, 'minus_best')} earn{'s' * (len(worse) == 1)} less" if worse else "",
+        f"{listed(alike)} cannot be told from it" if alike else "",
+    ]
+    return (
+        f"**Best on dev tasks**: {markup.code(best)}. Beside it on test tasks, paired, "
+        f"{'; '.join(filter(None, parts))}."
+    )
+
+
+def _published(metrics: Mapping[str, Any]) -> str:
+    told = metrics.get("best_minus_published")
+    if not told:
+        return (
+            "**Against the published form**: it is itself the best on dev tasks."
+            if metrics["best"] == "published"
+            else ""
+        )
+    test = told["test"]
+    return (
+        f"**Against the published form**, {markup.code(metrics['best'])} on test tasks: "
+        f"{change(test)}: {verdict_of(test)}; over tasks alone, the chains taken as given, "
+        f"{interval(*test['ci95_tasks'], '+.3f')}. On dev tasks, where it was chosen, "
+        f"{change(told['dev'])}."
+    )
+
+
+def _own_trees(entries: Mapping[str, Entry]) -> str:
+    own = [markup.code(name) for name, entry in entries.items() if entry["own_trees"]]
+    if not own:
+        return ""
+    return f"{listed(own)} learn{'s' * (len(own) == 1)} from trees of other settings, same tasks."
+
+
+def calibrated(metrics: Mapping[str, Any]) -> str:
+    """How the scores that are meant as values stand to what the searches found; a Markdown list."""
+    entries = metrics.get("estimators") or {}
+    lines = [
+        f"- {markup.code(name)}: {_calibration(entry['calibration'])}"
+        for name, entry in entries.items()
+        if entry["calibration"]
+    ]
+    return "\n".join(lines) or "No score of these is a value in the unit of the reward."
+
+
+def _calibration(told: Mapping[str, Any]) -> str:
+    bias, slope = told["bias"], told["slope"]
+    level = (
+        "neither too high nor too low on the whole, as far as is shown"
+        if bias["ci95"][0] <= 0 <= bias["ci95"][1]
+        else f"too {'high' if bias['mean'] > 0 else 'low'} on the whole"
+    )
+    low, high = slope["ci95"]
+    if high < 0 or low > 0:
+        apart = (
+            "differences of scores overstate those of values"
+            if high < 1
+            else "differences of scores understate those of values"
+            if low > 1
+            else "differences of scores are those of values, as far as is shown"
+        )
+        apart = "they order values the wrong way round" if high < 0 else apart
+    else:
+        apart = "that they follow the values at all is not shown"
+    return (
+        f"of {told['actions']:,} actions of {told['tasks']:,} test tasks scores less values are "
+        f"{change(bias)}, {level}; a value rises by {slope['mean']:.2f} "
+        f"{interval(low, high, '.2f')} along one of score: {apart}."
+    )
