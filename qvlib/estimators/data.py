@@ -32,6 +32,11 @@ class PairIds:
         """Tokens of the prompt with the longer action."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
+    @property
+    def sequences(self) -> int:
+        """Sequences that it takes where its actions do not share one."""
+        return 2
+
 
 def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
     """Token ids of pairs, each of its state."""
@@ -208,7 +213,7 @@ def passes(rows: Sequence[PairIds], tokens: int, packed: bool = True) -> Iterato
 
     packed: as ``pair_log_probs`` is to take them. One row passes however long it is.
     """
-    size = _packed if packed else lambda row: 2 * row.longest
+    size = _packed if packed else lambda row: row.sequences * row.longest
     start = longest = 0
     for i, row in enumerate(rows):
         longest = max(longest, size(row))
