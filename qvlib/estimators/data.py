@@ -38,6 +38,13 @@ class PairIds:
         return 2
 
 
+@dataclass(frozen=True, slots=True)
+class ValuedIds(PairIds):
+    """A pair with the difference of its values, in favour of what is chosen."""
+
+    difference: float
+
+
 def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
     """Token ids of pairs, each of its state."""
     rows = []
@@ -237,6 +244,11 @@ def ordered_by_task(problem: Problem, q_model: QModel) -> dict[str, list[float]]
     if not pairs:
         return {}
     scores = q_model.score([states[i] for i in kept], [[p.chosen, p.rejected] for p in pairs])
+    return counted(pairs, scores)
+
+
+def counted(pairs: Sequence[Pair], scores: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Task -> [pairs that are ordered rightly, pairs]; scores: of (chosen, rejected) of each."""
     counts: dict[str, list[float]] = {}
     for pair, (chosen, rejected) in zip(pairs, scores, strict=True):
         count = counts.setdefault(pair.task, [0.0, 0])

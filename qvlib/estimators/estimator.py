@@ -98,6 +98,8 @@ class Estimator:
         one the arm ``tuned_policy`` and the scoring rule ``published_code`` are not played.
     loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
         ``fit``. unit: of a score, such as ``nats``.
+    asks: whether the reference is asked in words and never tuned or read, so that it may be a model
+        behind a server.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
         in by ``estimator_of``.
     """
@@ -109,4 +111,5 @@ class Estimator:
     policy: bool = False
     loss: str = ""
     unit: str = ""
+    asks: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
