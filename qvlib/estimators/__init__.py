@@ -19,6 +19,11 @@ from qvlib.estimators.estimator import Card, Estimator, Fitted, OpenModel, Probl
 
 ESTIMATORS: dict[str, str] = {
     "step_dpo": "qvlib.estimators.step_dpo:ESTIMATOR",
+    "trajectory_dpo": "qvlib.estimators.trajectory_dpo:ESTIMATOR",
+    "sweet_rl": "qvlib.estimators.sweet_rl:ESTIMATOR",
+    "vpo": "qvlib.estimators.vpo:ESTIMATOR",
+    "rebel": "qvlib.estimators.rebel:ESTIMATOR",
+    "llm_value": "qvlib.estimators.llm_value:ESTIMATOR",
     "agentrm": "qvlib.estimators.agentrm:ESTIMATOR",
     "qlass": "qvlib.estimators.qlass:ESTIMATOR",
     "digi_q": "qvlib.estimators.digi_q:ESTIMATOR",

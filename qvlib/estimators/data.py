@@ -32,6 +32,18 @@ class PairIds:
         """Tokens of the prompt with the longer action."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
+    @property
+    def sequences(self) -> int:
+        """Sequences that it takes where its actions do not share one."""
+        return 2
+
+
+@dataclass(frozen=True, slots=True)
+class ValuedIds(PairIds):
+    """A pair with the difference of its values, in favour of what is chosen."""
+
+    difference: float
+
 
 def encode_pairs(lm: LocalModel, states: Sequence[State], pairs: Sequence[Pair]) -> list[PairIds]:
     """Token ids of pairs, each of its state."""
@@ -220,7 +232,7 @@ def passes(rows: Sequence[PairIds], tokens: int, packed: bool = True) -> Iterato
 
     packed: as ``pair_log_probs`` is to take them. One row passes however long it is.
     """
-    size = _packed if packed else lambda row: 2 * row.longest
+    size = _packed if packed else lambda row: row.sequences * row.longest
     start = longest = 0
     for i, row in enumerate(rows):
         longest = max(longest, size(row))
@@ -244,6 +256,11 @@ def ordered_by_task(problem: Problem, q_model: QModel) -> dict[str, list[float]]
     if not pairs:
         return {}
     scores = q_model.score([states[i] for i in kept], [[p.chosen, p.rejected] for p in pairs])
+    return counted(pairs, scores)
+
+
+def counted(pairs: Sequence[Pair], scores: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Task -> [pairs that are ordered rightly, pairs]; scores: of (chosen, rejected) of each."""
     counts: dict[str, list[float]] = {}
     for pair, (chosen, rejected) in zip(pairs, scores, strict=True):
         count = counts.setdefault(pair.task, [0.0, 0])

@@ -102,6 +102,8 @@ class Estimator:
         that decide it have a property ``values``, see ``compares_states``.
     loss: ``module:FUNCTION`` that is minimised, for pages that show it; without one they show
         ``fit``. unit: of a score, such as ``nats``.
+    asks: whether the reference is asked in words and never tuned or read, so that it may be a model
+        behind a server.
     sources: file name -> sha256 of the module that one's own was read from, for manifests; filled
         in by ``estimator_of``.
     """
@@ -114,6 +116,7 @@ class Estimator:
     values: bool = False
     loss: str = ""
     unit: str = ""
+    asks: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def compares_states(self, settings: Settings) -> bool:

@@ -1,13 +1,16 @@
 """Step-level DPO in a plain loop, for small models (arXiv 2409.09345; DPO: arXiv 2305.18290).
 
-The loss, ``qvlib.core.dpo.dpo_loss``, is a pure function of four vectors of log-probabilities.
+The loss, ``qvlib.core.dpo.dpo_loss`` or another, is a pure function of four vectors of
+log-probabilities. What is compared may also be more than one action against one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -27,10 +30,17 @@ from qvlib.models.training import (
     steps_in_all,
 )
 
+Loss = Callable[
+    [Sequence[Any], torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]
+"""(rows, log pi of what is chosen and of what is rejected, the reference's of both) -> [B]."""
+LogProbs = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+"""As ``data.pair_log_probs``."""
+
 
 def train(
     lm: LocalModel,
-    pairs: Sequence[PairIds],
+    pairs: Sequence[Any],
     held_out: Sequence[PairIds],
     *,
     beta: float,
@@ -43,6 +53,9 @@ def train(
     label: str = "DPO",
     packed: bool | None = None,
     folder: str | Path | None = None,
+    loss: Loss | None = None,
+    log_probs: LogProbs = pair_log_probs,
+    terms: Mapping[str, Any] | None = None,
 ) -> tuple[LocalModel, list[dict[str, float]]]:
     """Tune a copy of the model in full, in a plain loop; ``lm`` stays the reference.
 
@@ -54,6 +67,9 @@ def train(
     packed: as ``data.packs`` says of these pairs; None = ask it.
     folder: keeps a checkpoint; a training that was killed goes on from it when called again with
         the same arguments.
+    loss: another than ``dpo_loss``; terms: its settings beside beta, to know the checkpoint by.
+    log_probs: of the rows of ``pairs``, where they are no ``PairIds`` but others with their
+        ``prompt``, ``longest`` and ``sequences``, which are not packed. ``held_out`` are pairs.
 
     Raises:
         QvlibError: no pair fits the model's context, training diverged, or the checkpoint cannot be
@@ -64,12 +80,16 @@ def train(
     pad = lm.end
     if packed is None:
         packed = packs(lm.model, [*pairs, *held_out], pad)
+    if loss is None:
+        loss = partial(_dpo, beta=beta)
 
-    def both(model: torch.nn.Module, rows: Sequence[PairIds]) -> tuple[torch.Tensor, torch.Tensor]:
+    def both(
+        model: torch.nn.Module, rows: Sequence[Any], of: LogProbs = pair_log_probs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            return _both(model, rows, rule, pad, batch, lm.batch_tokens, packed)
+            return _both(model, rows, rule, pad, batch, lm.batch_tokens, packed, of)
 
-    reference = both(lm.model, pairs)
+    reference = both(lm.model, pairs, log_probs)
     reference_held = both(lm.model, held_out) if held_out else None
     total = steps_in_all(len(pairs), batch, epochs)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=0.0, fused=True)
@@ -82,6 +102,7 @@ def train(
         "rule": rule,
         "seed": seed,
         "schedule": schedule,
+        **(terms or {}),
     }
     path = None if folder is None else named(folder, settings, pairs, held_out)
     kept = Checkpoint(path, total, policy, optimizer, rates)
@@ -97,18 +118,21 @@ def train(
                 rows, ours = [pairs[i] for i in drawn], []
                 theirs = reference[0][drawn], reference[1][drawn]
                 parts = passes(rows, lm.batch_tokens, packed)
-                losses = _losses(
-                    policy, rows, parts, theirs, ours, rule=rule, pad=pad, beta=beta, packed=packed
-                )
+                compute = partial(log_probs, rule=rule, pad=pad, packed=packed)
+                losses = _losses(policy, rows, parts, theirs, ours, compute, loss)
                 descend(policy, optimizer, _finite(losses, label, step, total, remedy), rates)
-                values = (torch.cat(some) for some in zip(*ours, strict=True))
-                curve.append(curve_row(len(curve), "train", *values, *theirs, beta))
+                values = [torch.cat(some) for some in zip(*ours, strict=True)]
+                found = loss(rows, *values, *theirs)
+                curve.append(curve_row(len(curve), "train", *values, *theirs, beta, found))
                 kept.step()
                 bar.update()
             judged = sum(row["split"] == "held-out" for row in curve)
             if reference_held and judged == epoch:
-                found = both(policy, held_out)
-                curve.append(curve_row(len(curve), "held-out", *found, *reference_held, beta))
+                values = both(policy, held_out)
+                found = loss(held_out, *values, *reference_held)
+                curve.append(
+                    curve_row(len(curve), "held-out", *values, *reference_held, beta, found)
+                )
     must_compute(policy, pairs[0].prompt, f"{label}, after its last step", remedy)
     return lm.tuned(policy), curve
 
@@ -121,24 +145,25 @@ def _finite(
         yield loss
 
 
+def _dpo(rows: Sequence[Any], *four: torch.Tensor, beta: float) -> torch.Tensor:
+    return dpo_loss(*four, beta)
+
+
 def _losses(
     policy: torch.nn.Module,
-    rows: Sequence[PairIds],
+    rows: Sequence[Any],
     parts: Iterable[slice],
     reference: tuple[torch.Tensor, torch.Tensor],
     seen: list[tuple[torch.Tensor, torch.Tensor]],
-    *,
-    rule: str,
-    pad: int,
-    beta: float,
-    packed: bool,
+    log_probs: LogProbs,
+    loss: Loss,
 ) -> Iterator[torch.Tensor]:
     """A batch's mean loss in shares, one a pass; ``seen`` gets the policy's log-probabilities."""
     for part in parts:
-        chosen, rejected = pair_log_probs(policy, rows[part], rule, pad, packed)
+        chosen, rejected = log_probs(policy, rows[part])
         seen.append((chosen.detach(), rejected.detach()))
-        loss = dpo_loss(chosen, rejected, reference[0][part], reference[1][part], beta)
-        yield loss.mean() * (len(chosen) / len(rows))
+        losses = loss(rows[part], chosen, rejected, reference[0][part], reference[1][part])
+        yield losses.mean() * (len(chosen) / len(rows))
 
 
 def curve_row(
@@ -149,15 +174,21 @@ def curve_row(
     ref_chosen: torch.Tensor,
     ref_rejected: torch.Tensor,
     beta: float,
+    losses: torch.Tensor | None = None,
 ) -> dict[str, float]:
-    """Loss, margin beta * (Q_w - Q_l) in nats, accuracy, both mean log-probabilities of a batch."""
+    """Loss, margin beta * (Q_w - Q_l) in nats, accuracy, both mean log-probabilities of a batch.
+
+    losses: [B]; None = those of DPO.
+    """
+    if losses is None:
+        losses = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta)
     chosen, rejected = chosen.detach(), rejected.detach()
     gap = (chosen - ref_chosen) - (rejected - ref_rejected)
     right = (gap > 0).double() + 0.5 * (gap == 0).double()
     return {
         "step": step,
         "split": split,
-        "loss": dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta).mean().item(),
+        "loss": losses.mean().item(),
         "margin": beta * gap.mean().item(),
         "accuracy": right.mean().item(),
         "log_prob_chosen": chosen.mean().item(),
@@ -168,19 +199,20 @@ def curve_row(
 
 def _both(
     model: torch.nn.Module,
-    rows: Sequence[PairIds],
+    rows: Sequence[Any],
     rule: str,
     pad: int,
     batch: int,
     tokens: int,
     packed: bool = True,
+    log_probs: LogProbs = pair_log_probs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of all chosen and all rejected actions, [N] each, without gradients.
 
     tokens: those of a pass, at most.
     """
     parts = [
-        pair_log_probs(model, some[part], rule, pad, packed)
+        log_probs(model, some[part], rule, pad, packed)
         for some in batches(rows, batch)
         for part in passes(some, tokens, packed)
     ]

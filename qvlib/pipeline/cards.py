@@ -71,4 +71,9 @@ def notes(facts: Mapping[str, Any]) -> list[str]:
             "The two actions of a pair cannot share a pass of this kind of model: each has one of "
             "its own, which takes longer."
         )
+    if facts.get("unread"):
+        lines.append(
+            f"{facts['unread']} replies about held-out pairs held no number from 0 to 100; each "
+            "counts one half."
+        )
     return [line for line in lines if line]

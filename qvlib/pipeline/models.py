@@ -90,13 +90,16 @@ def load_reference(context: Surroundings) -> Any:
     an agent are those of its weights in float32.
 
     Raises:
-        QvlibError: the agent is behind a server, and ``q_base`` is empty.
+        QvlibError: the agent is behind a server, ``q_base`` is empty, and the estimator does more
+            than ask.
     """
     params = context.params
     base, agent = params.q_model.q_base, params.agent.agent
     dtype = "float32" if params.dtype == "bfloat16" else params.dtype
     if base:
         return load(context, base, dtype)
+    if is_remote(agent) and estimator_of(params.q_model.estimator).asks:
+        return context.model("agent")
     if is_remote(agent):
         raise QvlibError(
             f"q_base is empty, and {agent} is behind a server and cannot be tuned here; name a "
