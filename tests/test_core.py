@@ -25,7 +25,7 @@ HEAVY = (
     "qvlib.models",
 )
 DISK = {"os", "io", "pathlib", "shutil", "tempfile", "json", "pickle", "sqlite3"}
-LONGEST = 1640  # lines
+LONGEST = 1700  # lines
 
 
 def test_it_loads_no_model_library():
