@@ -96,6 +96,13 @@ def test_a_served_model_keeps_its_name_and_is_sent_no_key(folder):
     assert params.agent.agent == "api:gpt-4o-mini" and params.server.api_key_variable == ""
 
 
+def test_arms_that_try_in_the_environment_try_less_where_they_are_played(folder):
+    tried = {"lats_iterations": 30, "reflexion_trials": 10}
+    params = dry.dry(make({**tried, "other_demonstrations": 0}), folder).flat()
+    assert (params["lats_iterations"], params["reflexion_trials"]) == (1, 2)
+    assert params["best_first_steps"] == 0  # no such arm
+
+
 def test_the_server_answers_as_its_model_samples(folder):
     params = dry.dry(
         make({"agent": "meta-llama/Llama-3.1-8B-Instruct", "other_demonstrations": 0}), folder

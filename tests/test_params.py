@@ -179,8 +179,7 @@ def test_a_whole_number_is_taken_for_a_float():
         ),
         (
             {"estimator": "test_params:OTHER_ESTIMATOR", "beta": 0.2},
-            "'beta' belongs to estimator step_dpo, and estimator is test_params:OTHER_ESTIMATOR; "
-            "leave it out",
+            "'beta' belongs to estimator step_dpo and trajectory_dpo",
         ),
     ],
 )
