@@ -24,6 +24,7 @@ ESTIMATORS: dict[str, str] = {
     "digi_q": "qvlib.estimators.digi_q:ESTIMATOR",
     "archer": "qvlib.estimators.archer:ESTIMATOR",
     "oreo": "qvlib.estimators.oreo:ESTIMATOR",
+    "rover": "qvlib.estimators.rover:ESTIMATOR",
 }
 
 __all__ = [
