@@ -25,6 +25,7 @@ ESTIMATORS: dict[str, str] = {
     "archer": "qvlib.estimators.archer:ESTIMATOR",
     "oreo": "qvlib.estimators.oreo:ESTIMATOR",
     "rover": "qvlib.estimators.rover:ESTIMATOR",
+    "hl_gauss": "qvlib.estimators.hl_gauss:ESTIMATOR",
 }
 
 __all__ = [
