@@ -26,6 +26,7 @@ ESTIMATORS: dict[str, str] = {
     "oreo": "qvlib.estimators.oreo:ESTIMATOR",
     "rover": "qvlib.estimators.rover:ESTIMATOR",
     "hl_gauss": "qvlib.estimators.hl_gauss:ESTIMATOR",
+    "tvm": "qvlib.estimators.tvm:ESTIMATOR",
 }
 
 __all__ = [
