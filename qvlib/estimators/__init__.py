@@ -27,6 +27,7 @@ ESTIMATORS: dict[str, str] = {
     "rover": "qvlib.estimators.rover:ESTIMATOR",
     "hl_gauss": "qvlib.estimators.hl_gauss:ESTIMATOR",
     "tvm": "qvlib.estimators.tvm:ESTIMATOR",
+    "pqm": "qvlib.estimators.pqm:ESTIMATOR",
 }
 
 __all__ = [
