@@ -28,6 +28,7 @@ ESTIMATORS: dict[str, str] = {
     "hl_gauss": "qvlib.estimators.hl_gauss:ESTIMATOR",
     "tvm": "qvlib.estimators.tvm:ESTIMATOR",
     "pqm": "qvlib.estimators.pqm:ESTIMATOR",
+    "bradley_terry": "qvlib.estimators.bradley_terry:ESTIMATOR",
 }
 
 __all__ = [
