@@ -18,10 +18,10 @@ from qvlib.core.episodes import replay
 from qvlib.core.step_values import backed_up, dealt, siblings
 from qvlib.estimators import estimator_of, head_loop
 from qvlib.estimators.bradley_terry import preference
-from qvlib.estimators.heads import Group, trajectories
+from qvlib.estimators.heads import Group, encode_paths
 from qvlib.estimators.histograms import Bins
 from qvlib.estimators.pqm import ranking
-from qvlib.estimators.tvm import probability, shares
+from qvlib.estimators.tvm import probability, success_shares
 from qvlib.models.heads import Head, load_head
 from qvlib.models.hidden import Headless, last_hidden
 
@@ -30,6 +30,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureW
 
 def column(*numbers: float) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [("rover", True), ("hl_gauss", True), ("tvm", True), ("pqm", False), ("bradley_terry", False)],
+)
+def test_scores_in_units_of_reward_compare_states(name, values):
+    estimator = estimator_of(name)
+    assert estimator.compares_states(estimator.settings()) is values
 
 
 # -- ROVER ------------------------------------------------------------------------------------
@@ -124,18 +133,18 @@ def test_a_share_is_of_paths_and_each_end_counts_once():
     ]
     tree = {"task": "t", "nodes": nodes}
     third = {"": 2 / 4, "a": 1 / 3, "b": 1.0, "a.x": 1.0, "a.y": 0.0, "a.z": 0.0}
-    assert shares(tree, 1.0) == third
-    assert shares(tree, 0.4) == third | {"": 3 / 4, "a": 2 / 3, "a.z": 1.0}
+    assert success_shares(tree, 1.0) == third
+    assert success_shares(tree, 0.4) == third | {"": 3 / 4, "a": 2 / 3, "a.z": 1.0}
     bare = [{key: n[key] for key in ("node", "parent", "action", "visits", "value")} for n in nodes]
-    assert shares({"task": "t", "nodes": bare}, 1.0) == third  # of a tree without rewards
-    assert set(shares(dealt(TREE, 0), 0.5)) == set(backed_up(TREE))
+    assert success_shares({"task": "t", "nodes": bare}, 1.0) == third  # of a tree without rewards
+    assert set(success_shares(dealt(TREE, 0), 0.5)) == set(backed_up(TREE))
     with pytest.raises(QvlibError, match="lacks 'parent'"):
-        shares({"task": "t", "nodes": [{"node": ""}]}, 1.0)
+        success_shares({"task": "t", "nodes": [{"node": ""}]}, 1.0)
 
 
 def test_tvm_fits_shares_by_cross_entropy(problem, monkeypatch):
     groups, loss = asked_of_fit(monkeypatch, "tvm", problem, success_reward=0.5)
-    known = known_steps(problem, partial(shares, success_reward=0.5))[2]
+    known = known_steps(problem, partial(success_shares, success_reward=0.5))[2]
     assert np.concatenate([g.targets for g in groups]).tolist() == known.tolist()
     assert 0 < known.mean() < 1 and len(set(known)) > 2  # shares of three, too
     sure = math.log(4)  # logits that are probabilities of 1/4 and 1/2
@@ -188,7 +197,7 @@ def test_pqm_fits_paths_to_the_last_visited_actions(problem, monkeypatch):
 
 def test_steps_of_a_path_pass_as_each_would_alone(problem):
     lm = problem.reference
-    found = trajectories(problem, (siblings(t, backed_up(t)) for t in problem.train_trees()))[:4]
+    found = encode_paths(problem, (siblings(t, backed_up(t)) for t in problem.train_trees()))[:4]
     model = Headless(lm.model)
     head = Head((model.width, 1), seed=1, zero=False).double()
     known = [
@@ -196,7 +205,7 @@ def test_steps_of_a_path_pass_as_each_would_alone(problem):
         for p in found
     ]
     for packed, tokens in ((True, lm.batch_tokens), (False, lm.batch_tokens), (True, 1)):
-        passes = list(head_loop._tuned(model, head, lm.end, packed, tokens, found))
+        passes = list(head_loop._tuned(lm.end, packed, tokens, model, head, found))
         assert len(passes) == (len(found) if tokens == 1 else 1)
         for outputs, alone in zip((o for part in passes for o in part), known, strict=True):
             torch.testing.assert_close(outputs, alone, atol=1e-9, rtol=0)

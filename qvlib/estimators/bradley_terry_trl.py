@@ -40,7 +40,7 @@ from qvlib.models.trainers import (
 )
 from qvlib.models.training import must_be_finite, named, scheduled, steps_in_all
 
-LOSS = "curve/loss"
+LOSS, PAIRS = "curve/loss", "curve/pairs"
 
 
 def train(
@@ -61,16 +61,7 @@ def train(
     backbone = copy.deepcopy(lm.model)
     backbone.base_model.load_state_dict(model.base_model.state_dict())
     logs = [log for log in trainer.state.log_history if LOSS in log]
-    curve = [
-        {
-            "step": step,
-            "split": "train",
-            "loss": log[LOSS],
-            "accuracy": None,
-            "pairs": log["curve/pairs"],
-        }
-        for step, log in enumerate(logs)
-    ]
+    curve = [heads.row(step, "train", log[LOSS], None, log[PAIRS]) for step, log in enumerate(logs)]
     return model.score, lm.tuned(backbone), curve
 
 
@@ -164,7 +155,7 @@ class PairTrainer(Silent, RewardTrainer):
         if self._seen:
             logs |= {
                 LOSS: sum(loss for loss, _ in self._seen) / len(self._seen),
-                "curve/pairs": sum(count for _, count in self._seen),
+                PAIRS: sum(count for _, count in self._seen),
             }
             self._seen.clear()
         super().log(logs, start_time)

@@ -82,6 +82,7 @@ ESTIMATOR = Estimator(
     HLGaussSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.hl_gauss:cross_entropy",
     unit="reward",
 )

@@ -65,12 +65,12 @@ def fit(problem: Problem, settings: PQMSettings) -> Fitted:
             diverged.
     """
     from qvlib.estimators.head_loop import fit_head
-    from qvlib.estimators.heads import trajectories
+    from qvlib.estimators.heads import encode_paths
 
     least = settings.right_above
     paths = [
         replace(path, targets=tuple(float(value > least) for value in path.targets))
-        for path in trajectories(
+        for path in encode_paths(
             problem, (siblings(tree, backed_up(tree)) for tree in problem.train_trees())
         )
     ]

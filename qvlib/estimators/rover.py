@@ -62,5 +62,11 @@ def fit(problem: Problem, settings: RoverSettings) -> Fitted:
 
 
 ESTIMATOR = Estimator(
-    "rover", RoverSettings, fit, load, loss="qvlib.estimators.agentrm:squared_error", unit="reward"
+    "rover",
+    RoverSettings,
+    fit,
+    load,
+    values=True,
+    loss="qvlib.estimators.agentrm:squared_error",
+    unit="reward",
 )

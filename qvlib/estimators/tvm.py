@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.settings import setting
-from qvlib.core.step_values import siblings
+from qvlib.core.step_values import found, siblings
 from qvlib.core.trees import check_tree
 from qvlib.core.types import QModel
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from qvlib.models.local import LocalModel
-
-ROUNDING = 1e-9  # of a reward, by which one that was summed up may be short of itself
 
 
 class TVMSettings(HeadSettings):
@@ -32,25 +30,23 @@ class TVMSettings(HeadSettings):
     )
 
 
-def shares(tree: Mapping[str, Any], success_reward: float) -> dict[str, float]:
+def success_shares(tree: Mapping[str, Any], success_reward: float) -> dict[str, float]:
     """Node -> the share of the paths through it that succeed, in [0, 1], of visited nodes.
 
-    A path is to what was visited last: an episode's end, by its ``reward``, or a leaf, by its
-    ``value``, which one episode from there got (discounted as the search says). Each counts once:
-    a further visit of an end is no new sample. ``best_reward`` is the best of several episodes, and
-    an episode from a state that was opened later is in its mean alone: they tell no share.
+    A path leads to what was visited last, an end or a leaf, and is worth what it ``found``. It
+    counts once: a further visit is no new sample. ``best_reward`` is the best of several episodes,
+    and one from a state that was opened later is in its mean alone: they tell no share.
 
     Raises:
         QvlibError: as ``check_tree``.
     """
     check_tree(tree)
-    visited = [row for row in tree["nodes"] if row["visits"]]
+    visited, got = [row for row in tree["nodes"] if row["visits"]], found(tree)
     inner = {row["parent"] for row in visited}
     paths: dict[Any, list[int]] = {}  # node -> [paths that succeed, paths]
     for row in reversed(visited):  # children come after their parents
         if row["node"] not in inner:
-            got = row.get("reward" if row.get("terminal") else "value", row["value"])
-            paths[row["node"]] = [int(got >= success_reward - ROUNDING), 1]
+            paths[row["node"]] = [int(got[row["node"]] >= success_reward), 1]
         above = paths.setdefault(row["parent"], [0, 0])
         above[0] += paths[row["node"]][0]
         above[1] += paths[row["node"]][1]
@@ -83,8 +79,11 @@ def fit(problem: Problem, settings: TVMSettings) -> Fitted:
     from qvlib.estimators.heads import grouped
 
     least = settings.success_reward
-    steps = [g for tree in problem.train_trees() for g in siblings(tree, shares(tree, least))]
-    if not any(share > 0 for group in steps for share in group.values):
+    told = ((tree, success_shares(tree, least)) for tree in problem.train_trees())
+    steps = [group for both in told for group in siblings(*both)]
+    # Of outcomes that were dealt anew as a control none may be left, but pairs keep their values.
+    best = max((p.chosen_value for p in problem.train), default=-1.0)
+    if best < least and not any(share > 0 for group in steps for share in group.values):
         raise QvlibError(
             f"no path of the trees got a reward of {least:g}, so all actions would be worth 0; "
             "lower success_reward, or search more tasks"
@@ -114,6 +113,7 @@ ESTIMATOR = Estimator(
     TVMSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.tvm:cross_entropy",
     unit="probability of success",
 )
