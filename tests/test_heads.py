@@ -14,7 +14,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import build_pairs, hold_out
 from qvlib.core.step_values import backed_up, dealt, siblings
-from qvlib.estimators import Problem, estimator_of
+from qvlib.estimators import Card, Fitted, Problem, estimator_of
 from qvlib.estimators.heads import Group, grouped
 from qvlib.models.heads import Head, load_head
 from qvlib.models.hidden import Headless, headless, last_hidden, packed_hidden, read_hidden
@@ -55,10 +55,13 @@ def asked_of_fit(monkeypatch, name: str, problem: Problem, **settings):
     from qvlib.estimators import head_loop
 
     asked = []
+
+    def fit_head(_, groups, __, loss, **___):
+        asked.append((groups, loss))
+        return Fitted(lambda folder: None, [], {}, Card("", (), "", ""))
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            head_loop, "fit_head", lambda _, groups, __, loss, **___: asked.append((groups, loss))
-        )
+        patch.setattr(head_loop, "fit_head", fit_head)
         estimator = estimator_of(name)
         estimator.fit(problem, estimator.settings(**settings))
     return asked[0]

@@ -29,6 +29,11 @@ ESTIMATORS: dict[str, str] = {
     "digi_q": "qvlib.estimators.digi_q:ESTIMATOR",
     "archer": "qvlib.estimators.archer:ESTIMATOR",
     "oreo": "qvlib.estimators.oreo:ESTIMATOR",
+    "rover": "qvlib.estimators.rover:ESTIMATOR",
+    "hl_gauss": "qvlib.estimators.hl_gauss:ESTIMATOR",
+    "tvm": "qvlib.estimators.tvm:ESTIMATOR",
+    "pqm": "qvlib.estimators.pqm:ESTIMATOR",
+    "bradley_terry": "qvlib.estimators.bradley_terry:ESTIMATOR",
 }
 
 __all__ = [

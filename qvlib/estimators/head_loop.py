@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +17,11 @@ from qvlib.estimators.data import PairIds, ordered_by_task, packs
 from qvlib.estimators.estimator import Card, Fitted, Problem
 from qvlib.estimators.features import frozen
 from qvlib.estimators.head_settings import HeadSettings
-from qvlib.estimators.heads import Group, HeadScorer, Loss, Read, first
+from qvlib.estimators.heads import Compared, HeadScorer, Loss, Read, first
+from qvlib.models import packing
 from qvlib.models.heads import Beside, Head
-from qvlib.models.hidden import Headless, headless, last_hidden, packed_hidden
+from qvlib.models.hidden import Headless, Row, headless, last_hidden, packed_hidden
+from qvlib.models.local import LocalModel
 from qvlib.models.training import (
     Checkpoint,
     batches,
@@ -30,7 +33,7 @@ from qvlib.models.training import (
     steps_in_all,
 )
 
-OutputsOf = Callable[[torch.nn.Module, torch.nn.Module, Sequence[Group]], Iterator[Any]]
+OutputsOf = Callable[[torch.nn.Module, torch.nn.Module, Sequence[Compared]], Iterator[Any]]
 """(model, head, groups) -> the head's outputs of each group, [replies, O], in parts."""
 
 
@@ -39,7 +42,7 @@ class Moving(Protocol):
 
     network: torch.nn.Module
 
-    def __call__(self, batch: Sequence[Group]) -> Sequence[Any]:
+    def __call__(self, batch: Sequence[Compared]) -> Sequence[Any]:
         """What the loss of each group is told in the place of its targets."""
 
     def follow(self) -> None:
@@ -48,7 +51,7 @@ class Moving(Protocol):
 
 def fit_head(
     problem: Problem,
-    groups: Sequence[Group],
+    groups: Sequence[Compared],
     settings: HeadSettings,
     loss: Loss,
     *,
@@ -58,13 +61,15 @@ def fit_head(
     read: Read = first,
     head: Head | Beside | None = None,
     moving: Callable[[torch.nn.Module, torch.nn.Module, OutputsOf], Moving] | None = None,
+    each: str = "states",
 ) -> Fitted:
     """Fit a head to groups of actions, by ``loss``: the whole of an estimator with a head.
 
-    The loss of a batch is the mean over its states of the mean of their terms. ``features: tuned``
+    The loss of a batch is the mean over its groups of the mean of their terms. ``features: tuned``
     trains a copy of the reference below the head; ``frozen`` the head alone. score, recipe: for the
     model's card (``Card``). head: another than one of the settings' form with so many outputs.
     moving: (model, head, how both are asked) -> targets that move; None = those of the groups.
+    each: what groups are, in the plural.
 
     Raises:
         QvlibError: training diverged, or a checkpoint cannot be read or written.
@@ -82,18 +87,39 @@ def fit_head(
     targets = moving(model, head, outputs_of) if moving else None
     curve = _descended(problem, groups, settings, loss, model, head, outputs_of, targets)
     backbone = lm.tuned(model.model) if tuned else None  # type: ignore[arg-type]
-    scorer = HeadScorer(headless(backbone or lm), head.eval(), read)
+    told = {"score": score, "recipe": recipe, "each": each}
+    return finished(problem, groups, settings, head, backbone, curve, read=read, **told)
+
+
+def finished(
+    problem: Problem,
+    groups: Sequence[Compared],
+    settings: HeadSettings,
+    head: Head | Beside,
+    backbone: LocalModel | None,
+    curve: list[dict[str, Any]],
+    *,
+    score: str,
+    recipe: str,
+    read: Read = first,
+    each: str = "states",
+) -> Fitted:
+    """What a trained head, with the model that was trained below it, is told of and saved as.
+
+    The accuracy on held-out pairs is added to the curve.
+    """
+    scorer = HeadScorer(headless(backbone or problem.reference), head.eval(), read)
     by_task = ordered_by_task(problem, scorer)
     facts = heads.facts_of(problem, groups, by_task)
     if by_task:
         accuracy = facts["held_out_accuracy"]
         curve.append(heads.row(len(curve), "held-out", None, accuracy, len(by_task)))
-    how = "the model and a head" if tuned else "a head on the model's frozen hidden states"
+    how = "the model and a head" if backbone else "a head on the model's frozen hidden states"
     epochs = (
-        f"{settings.fit_epochs} epochs of {facts['pairs']} states with {facts['steps']} actions"
+        f"{settings.fit_epochs} epochs of {facts['pairs']} {each} with {facts['steps']} actions"
     )
     card = Card(
-        "transformers" if tuned else "safetensors",
+        "transformers" if backbone else "safetensors",
         ("step-level-q-value", "value-head"),
         score,
         f"{recipe}; {how}, rate {settings.fit_lr:g}, {epochs}",
@@ -101,25 +127,31 @@ def fit_head(
     return Fitted(lambda folder: heads.save(folder, head, backbone), curve, facts, card)
 
 
-def _packs(problem: Problem, groups: Sequence[Group]) -> bool:
+def _packs(problem: Problem, groups: Sequence[Compared]) -> bool:
     """Whether actions can share their prompt's row (``data.packs``), tried on the widest groups."""
-    widest = sorted(groups, key=lambda group: group.size, reverse=True)[:2]
-    rows = [PairIds(g.prompt, g.replies[0], g.replies[-1]) for g in widest]
+    parts = (part for group in groups for part in group.parts)
+    widest = nlargest(2, parts, key=lambda part: packing.size(*part))
+    rows = [PairIds(prompt, replies[0], replies[-1]) for prompt, replies in widest]
     return packs(problem.reference.model, rows, problem.reference.end)
 
 
-def _known(problem: Problem, groups: Sequence[Group]) -> dict[int, torch.Tensor]:
+def _known(problem: Problem, groups: Sequence[Compared]) -> dict[int, torch.Tensor]:
     """The frozen hidden states of each group's actions, by its place in memory."""
-    rows = [(group.prompt, reply) for group in groups for reply in group.replies]
-    features = iter(frozen(problem, rows))
+    features = iter(frozen(problem, _rows(groups)))
     return {id(g): torch.stack([next(features) for _ in g.replies]) for g in groups}
+
+
+def _rows(groups: Sequence[Compared]) -> list[Row]:
+    """(prompt, action) of every action in order."""
+    parts = (part for group in groups for part in group.parts)
+    return [(prompt, reply) for prompt, replies in parts for reply in replies]
 
 
 def _frozen(
     known: dict[int, torch.Tensor],
     model: torch.nn.Module,
     head: torch.nn.Module,
-    batch: Sequence[Group],
+    batch: Sequence[Compared],
 ) -> Iterator[list[torch.Tensor]]:
     """The outputs of a batch's groups, in one part."""
     sizes = [len(group.replies) for group in batch]
@@ -134,38 +166,38 @@ def _tuned(
     tokens: int,
     model: torch.nn.Module,
     head: torch.nn.Module,
-    batch: Sequence[Group],
+    batch: Sequence[Compared],
 ) -> Iterator[list[torch.Tensor]]:
     """The outputs of a batch's groups in parts, each a padded pass of at most ``tokens``."""
     for part in _parts(batch, tokens, packed):
         sizes = [len(group.replies) for group in part]
         if packed:
-            hidden = packed_hidden(model, [(g.prompt, g.replies) for g in part], pad)
+            hidden = packed_hidden(model, [row for g in part for row in g.parts], pad)
         else:
-            hidden = last_hidden(model, [(g.prompt, r) for g in part for r in g.replies], pad)
+            hidden = last_hidden(model, _rows(part), pad)
         yield list(head(hidden).split(sizes))
 
 
-def _parts(batch: Sequence[Group], tokens: int, packed: bool) -> Iterator[list[Group]]:
+def _parts(batch: Sequence[Compared], tokens: int, packed: bool) -> Iterator[list[Compared]]:
     """Groups in the order of the batch, cut where a pass would be longer than ``tokens``."""
-    part: list[Group] = []
+    part: list[Compared] = []
     longest = rows = 0
     for group in batch:
-        width = max(longest, group.size if packed else group.longest)
-        more = rows + (1 if packed else len(group.replies))
-        if part and width * more > tokens:
+        size, own = group.longest, len(group.replies)
+        if packed:
+            size, own = group.size, len(group.parts)
+        if part and max(longest, size) * (rows + own) > tokens:
             yield part
-            part, rows = [], 0
-            width, more = (group.size, 1) if packed else (group.longest, len(group.replies))
+            part, rows, longest = [], 0, 0
         part.append(group)
-        longest, rows = width, more
+        longest, rows = max(longest, size), rows + own
     if part:
         yield part
 
 
 def _descended(
     problem: Problem,
-    groups: Sequence[Group],
+    groups: Sequence[Compared],
     settings: HeadSettings,
     loss: Loss,
     model: torch.nn.Module,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -52,6 +52,11 @@ class Group:
     targets: tuple[Any, ...]
 
     @property
+    def parts(self) -> tuple[tuple[Ids, tuple[Ids, ...]], ...]:
+        """(prompt, actions after it)."""
+        return ((self.prompt, self.replies),)
+
+    @property
     def longest(self) -> int:
         return len(self.prompt) + max(map(len, self.replies))
 
@@ -59,6 +64,37 @@ class Group:
     def size(self) -> int:
         """Tokens of the prompt with all actions, once each."""
         return len(self.prompt) + sum(map(len, self.replies))
+
+
+@dataclass(frozen=True, slots=True)
+class PathIds:
+    """The actions along one path, each after its own prompt, for losses that compare states.
+
+    It is asked like a ``Group``.
+    """
+
+    task: str
+    prompts: tuple[Ids, ...]
+    replies: tuple[Ids, ...]
+    targets: tuple[Any, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[Ids, tuple[Ids, ...]], ...]:
+        return tuple((p, (reply,)) for p, reply in zip(self.prompts, self.replies, strict=True))
+
+    @property
+    def longest(self) -> int:
+        return max(len(p) + len(a) for p, a in zip(self.prompts, self.replies, strict=True))
+
+    @property
+    def size(self) -> int:
+        return self.longest
+
+
+Compared = Group | PathIds
+"""What a loss is taken of at a time."""
+
+AnyCompared = TypeVar("AnyCompared", Group, PathIds)
 
 
 def grouped(
@@ -71,19 +107,46 @@ def grouped(
     Raises:
         QvlibError: a tree's task is no training task of the environment, or nothing fits.
     """
-    lm = problem.reference
+    ids_of = _ids_of(problem)
+    groups = [Group(g.task, *ids_of(g), tuple(target(g))) for g in siblings]
+    return fitting(problem.reference, groups)
+
+
+def encode_paths(problem: Problem, trees: Iterable[Iterable[Siblings]]) -> list[PathIds]:
+    """The paths of trees to each last visited action, that fit the context; targets are values.
+
+    trees: the ``siblings`` of each.
+
+    Raises:
+        QvlibError: as ``grouped``.
+    """
+    ids_of, found = _ids_of(problem), []
+    for groups in trees:
+        task, paths = "", dict[str, tuple[Any, ...]]()
+        for group in groups:  # parents first: the path to a state is known, and is not the last
+            task, so_far = group.task, paths.pop(group.node, ())
+            prompt, replies = ids_of(group)
+            for node, reply, value in zip(group.nodes, replies, group.values, strict=True):
+                paths[node] = (*so_far, (prompt, reply, value))
+        found += [PathIds(task, *zip(*steps, strict=True)) for steps in paths.values()]
+    return fitting(problem.reference, found)
+
+
+def _ids_of(problem: Problem) -> Callable[[Siblings], tuple[Ids, tuple[Ids, ...]]]:
+    """(ids of the prompt, of each action) of a state's actions."""
     tasks = {task.id: task for task in problem.environment.tasks("train")}
-    groups = []
-    for each in siblings:
-        if each.task not in tasks:
+    lm = problem.reference
+
+    def ids_of(group: Siblings) -> tuple[Ids, tuple[Ids, ...]]:
+        if group.task not in tasks:
             raise QvlibError(
-                f"tree of task {each.task!r}: no such training task; use trees made on the same "
+                f"tree of task {group.task!r}: no such training task; use trees made on the same "
                 "data"
             )
-        prompt, ids = lm.prompt(replay(problem.environment, tasks[each.task], each.path))
-        replies = tuple(lm.action_ids(prompt, action) for action in each.actions)
-        groups.append(Group(each.task, ids, replies, tuple(target(each))))
-    return fitting(lm, groups)
+        prompt, ids = lm.prompt(replay(problem.environment, tasks[group.task], group.path))
+        return ids, tuple(lm.action_ids(prompt, action) for action in group.actions)
+
+    return ids_of
 
 
 def of_pairs(rows: Sequence[PairIds], targets: tuple[Any, Any] = (1.0, 0.0)) -> list[Group]:
@@ -91,7 +154,7 @@ def of_pairs(rows: Sequence[PairIds], targets: tuple[Any, Any] = (1.0, 0.0)) -> 
     return [Group("", row.prompt, (row.chosen, row.rejected), targets) for row in rows]
 
 
-def fitting(lm: LocalModel, groups: Sequence[Group]) -> list[Group]:
+def fitting(lm: LocalModel, groups: Sequence[AnyCompared]) -> list[AnyCompared]:
     """The groups that fit the model's context whole.
 
     Raises:
@@ -164,11 +227,12 @@ def new_head(lm: LocalModel, settings: HeadSettings, outputs: int, seed: int) ->
 
 
 def facts_of(
-    problem: Problem, groups: Sequence[Group], by_task: Mapping[str, Sequence[float]]
+    problem: Problem, groups: Sequence[Compared], by_task: Mapping[str, Sequence[float]]
 ) -> dict[str, Any]:
     """The facts of ``Fitted``, of a model that was fitted to states.
 
-    by_task: ``estimators.data.ordered_by_task``. ``pairs`` counts states, ``steps`` actions.
+    by_task: ``estimators.data.ordered_by_task``. ``pairs`` counts states (what a loss is taken of
+    at a time), ``steps`` actions.
     """
     held = sum(count for _, count in by_task.values())
     right = sum(hit for hit, _ in by_task.values())
