@@ -145,7 +145,7 @@ def test_one_of_ones_own_is_found_fitted_saved_loaded_and_asked(problem, tmp_pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", r"estimator 'nonsense': no such name \(one of step_dpo\)"),
+        ("nonsense", r"estimator 'nonsense': no such name \(one of step_dpo, "),
         ("step-dpo", "did you mean step_dpo"),
         ("no_such_module:X", "no module 'no_such_module'; put no_such_module.py into"),
         (f"{__name__}:NOTHING", "has no 'NOTHING'"),
