@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from qvlib.core.preferences import build_pairs, hold_out
 from qvlib.core.step_values import found, siblings, trajectories
 from qvlib.estimators import Problem, estimator_of, head_loop, heads, oreo_loop
 from qvlib.estimators.data import action_log_probs
-from qvlib.estimators.digi_q import td_error
+from qvlib.estimators.digi_q import READS, td_error
 from qvlib.estimators.oreo import soft_bellman
 from qvlib.estimators.oreo_loop import encoded
-from qvlib.estimators.td import CRITICS, Taken, Targets, backup, reads, taken
+from qvlib.estimators.td import CRITICS, Taken, Targets, backup, transitions
 from qvlib.models.heads import Beside, Head, load_beside
 from qvlib.models.hidden import Headless, headless, hidden_around, packed_hidden, read_hidden
 
@@ -120,18 +121,14 @@ def test_the_error_of_two_critics_by_hand():
 
 def test_of_two_critics_the_smaller_scores_or_the_larger():
     outputs = torch.tensor([[1.0, 2.0, 9.0, 0.0], [4.0, 3.0, 9.0, 0.0]])
-    settings = estimator_of("digi_q").settings
-    assert reads(settings())(outputs).tolist() == [1.0, 3.0]
-    assert reads(settings(td_critics="max"))(outputs).tolist() == [2.0, 4.0]
+    assert READS["min"](outputs).tolist() == [1.0, 3.0]
+    assert READS["max"](outputs).tolist() == [2.0, 4.0]
 
 
 def test_target_networks_follow_and_give_the_targets(problem):
     """After a step of training a target weight is 0.9 of its own and 0.1 of the new one."""
-    record = problem.trees()[0]
-    groups = heads.grouped(
-        problem, siblings(record, found(record)), lambda each: taken(each, "visits")
-    )
-    groups = [replace(g, replies=((0,), *g.replies)) for g in groups]
+    one = replace(problem, trees=lambda: problem.trees()[:1], held_out=())
+    groups = transitions(one, "visits")
     hidden = {
         id(g): torch.randn(4, 2, generator=torch.manual_seed(i)) for i, g in enumerate(groups)
     }
@@ -140,8 +137,7 @@ def test_target_networks_follow_and_give_the_targets(problem):
     def outputs_of(model, of, batch):
         yield [of(hidden[id(group)]) for group in batch]
 
-    settings = estimator_of("digi_q").settings(td_discount=0.5)
-    moving = Targets(groups, settings, torch.nn.Identity(), head, outputs_of)
+    moving = Targets(groups, 0.5, 0.1, torch.nn.Identity(), head, outputs_of)
     before = [weight.clone() for weight in head.parameters()]
     with torch.no_grad():
         for weight in head.parameters():
@@ -300,14 +296,15 @@ def test_the_loss_of_oreo_is_known_before_training_and_reaches_both_networks(pro
     """A policy that is its reference and a value of 0 everywhere: L_V = 2 R^2, L_pi = R^2, KL 0."""
     lm = problem.reference
     batch = encoded(replace(problem, trees=lambda: problem.trees()[:1]))[0][:4]
-    settings = estimator_of("oreo").settings(oreo_kl=0.5)
+    training = oreo_loop.Training("", kl=0.5, lr=1e-3, epochs=1, batch=4)
+    loss = partial(soft_bellman, beta=0.03)
     policy, below = (copy.deepcopy(lm.model) for _ in range(2))
     head = Head((heads.width_of(lm), 1)).double()
     both = torch.nn.ModuleDict({"policy": policy, "value": Headless(below), "head": head})
 
     def share():
-        (loss,) = oreo_loop._losses(lm, both, batch, settings, soft_bellman, [], "fit")
-        return loss
+        (total,) = oreo_loop._losses(lm, both, batch, training, loss, [], "fit")
+        return total
 
     first = share()
     assert first.item() == pytest.approx(sum(3 * w.weight * w.value**2 for w in batch) / 4)
@@ -321,7 +318,7 @@ def test_the_loss_of_oreo_is_known_before_training_and_reaches_both_networks(pro
     for way in batch:
         ours, theirs = (action_log_probs(m, way.rows, "sum", lm.end) for m in (policy, lm.model))
         level = torch.full((2,), 0.3, dtype=torch.float64)
-        terms = soft_bellman(ours - theirs, level, level, way.value, settings.oreo_beta)
+        terms = soft_bellman(ours - theirs, level, level, way.value, 0.03)
         expected += way.weight * (sum(terms).item() + 0.5 * kl_a_token(way.rows, policy, lm)) / 4
     assert share().item() == pytest.approx(expected)
 

@@ -6,6 +6,7 @@ model; the paper first tunes its model to tell whether an action changes what is
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from qvlib.models.local import LocalModel
+
+READS = {"min": lambda out: out[..., :2].amin(-1), "max": lambda out: out[..., :2].amax(-1)}
+"""How both critics' Q, [N, >= 2], become a score."""
 
 
 class DigiQSettings(HeadSettings):
@@ -72,9 +76,22 @@ def fit(problem: Problem, settings: DigiQSettings) -> Fitted:
     Raises:
         QvlibError: no state fits the model's context, or training diverged.
     """
-    from qvlib.estimators.td import fit_critics
+    from qvlib.estimators.head_loop import fit_head
+    from qvlib.estimators.td import Targets, new_critics, transitions
 
-    return fit_critics(problem, settings, td_error, "temporal differences of two critics")
+    groups, discount = transitions(problem, settings.td_actions), settings.td_discount
+    return fit_head(
+        problem,
+        groups,
+        settings,
+        td_error,
+        score="An estimate of the value of an action and of going on as the trees do, in units of "
+        f"reward of which {discount:g} is left a step further away.",
+        recipe=f"temporal differences of two critics, discount factor {discount:g}",
+        read=READS[settings.td_critics],
+        head=new_critics(problem, settings),
+        moving=partial(Targets, groups, discount, settings.td_tau),
+    )
 
 
 def load(
@@ -82,12 +99,10 @@ def load(
 ) -> QModel:
     """Both Q on the hidden states of the model below them."""
     from qvlib.estimators.heads import scorer
-    from qvlib.estimators.td import reads
     from qvlib.models.heads import load_beside
 
-    return scorer(
-        folder, reference, open_model, reads(settings), lambda at: load_beside(at, ("q1", "q2"))
-    )
+    read = READS[settings.td_critics]
+    return scorer(folder, reference, open_model, read, lambda at: load_beside(at, ("q1", "q2")))
 
 
 ESTIMATOR = Estimator(
@@ -95,6 +110,7 @@ ESTIMATOR = Estimator(
     DigiQSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.digi_q:td_error",
     unit="reward",
 )

@@ -8,6 +8,7 @@ ends with it, by which the paper's code too chooses among sampled actions; the p
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -67,9 +68,16 @@ def fit(problem: Problem, settings: OreoSettings) -> Fitted:
         QvlibError: no trajectory fits the model's context, a tree's task is unknown, or training
             diverged.
     """
-    from qvlib.estimators.oreo_loop import fit_trajectories
+    from qvlib.estimators.oreo_loop import Training, fit_trajectories
 
-    return fit_trajectories(problem, settings, soft_bellman)
+    training = Training(
+        method=f"soft Bellman equation, beta {settings.oreo_beta:g}",
+        kl=settings.oreo_kl,
+        lr=settings.fit_lr,
+        epochs=settings.fit_epochs,
+        batch=settings.fit_batch,
+    )
+    return fit_trajectories(problem, training, partial(soft_bellman, beta=settings.oreo_beta))
 
 
 def load(
@@ -82,5 +90,11 @@ def load(
 
 
 ESTIMATOR = Estimator(
-    "oreo", OreoSettings, fit, load, loss="qvlib.estimators.oreo:soft_bellman", unit="reward"
+    "oreo",
+    OreoSettings,
+    fit,
+    load,
+    values=True,
+    loss="qvlib.estimators.oreo:soft_bellman",
+    unit="reward",
 )

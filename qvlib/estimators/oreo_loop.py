@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -30,10 +30,21 @@ from qvlib.models.training import (
     steps_in_all,
 )
 
-if TYPE_CHECKING:
-    from qvlib.estimators.oreo import OreoSettings
+Loss = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]
+]
+"""(log-ratios, V before, V after each action of a trajectory, what it found) -> (L_V, L_pi)."""
 
-Loss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """``method`` is its name and the loss's settings; kl weighs KL(pi || pi_ref) a token."""
+
+    method: str
+    kl: float
+    lr: float
+    epochs: int
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +89,18 @@ def encoded(problem: Problem) -> tuple[list[Steps], int]:
     return [Steps(rows, way.value, way.visits / mean) for rows, way in fit], len(ways) - len(fit)
 
 
-def fit_trajectories(problem: Problem, settings: OreoSettings, loss: Loss) -> Fitted:
-    """The whole of OREO. ``loss``: (log-ratios, V before, V after, R, beta) -> (L_V, L_pi)."""
+def fit_trajectories(problem: Problem, training: Training, loss: Loss) -> Fitted:
+    """The whole of OREO: encode, train, judge on held-out pairs.
+
+    Raises:
+        QvlibError: as ``encoded``, training diverged, or a checkpoint cannot be read or written.
+    """
     lm = problem.reference
     ways, dropped = encoded(problem)
     policy, below = (copy.deepcopy(lm.model).eval() for _ in range(2))
     head = Head((heads.width_of(lm), 1), problem.seed).to(lm.model.device, lm.model.dtype)
     both = torch.nn.ModuleDict({"policy": policy, "value": Headless(below), "head": head})
-    curve = _descended(problem, ways, settings, loss, both)
+    curve = _descended(problem, ways, training, loss, both)
     tuned = lm.tuned(below)
     by_task = ordered_by_task(problem, heads.HeadScorer(headless(tuned), head.eval()))
     steps = sum(len(way.rows) for way in ways)
@@ -102,9 +117,8 @@ def fit_trajectories(problem: Problem, settings: OreoSettings, loss: Loss) -> Fi
         ("step-level-q-value", "value-head", "oreo"),
         "An estimate of the best that can be reached after an action, less beta nats of going away "
         "from the agent, in units of reward.",
-        f"soft Bellman equation, beta {settings.oreo_beta:g}; a policy, and a model and a head, "
-        f"rate {settings.fit_lr:g}, {settings.fit_epochs} epochs of {len(ways)} trajectories with "
-        f"{steps} actions",
+        f"{training.method}; a policy, and a model and a head, rate {training.lr:g}, "
+        f"{training.epochs} epochs of {len(ways)} trajectories with {steps} actions",
     )
     return Fitted(lambda folder: heads.save(folder, head, tuned), curve, facts, card)
 
@@ -112,29 +126,27 @@ def fit_trajectories(problem: Problem, settings: OreoSettings, loss: Loss) -> Fi
 def _descended(
     problem: Problem,
     ways: Sequence[Steps],
-    settings: OreoSettings,
+    training: Training,
     loss: Loss,
     both: torch.nn.ModuleDict,
 ) -> list[dict[str, Any]]:
     """Train in place; returns the curve, a row a step."""
-    lm, total = problem.reference, steps_in_all(len(ways), settings.fit_batch, settings.fit_epochs)
-    optimizer = torch.optim.AdamW(
-        both.parameters(), lr=settings.fit_lr, weight_decay=0.0, fused=True
-    )
+    lm, total = problem.reference, steps_in_all(len(ways), training.batch, training.epochs)
+    optimizer = torch.optim.AdamW(both.parameters(), lr=training.lr, weight_decay=0.0, fused=True)
     rates = scheduled(optimizer, total, "linear")
-    path = named(Path(problem.scratch), settings.model_dump() | {"seed": problem.seed}, ways)
+    path = named(Path(problem.scratch), asdict(training) | {"seed": problem.seed}, ways)
     kept = Checkpoint(path, total, both, optimizer, rates)
     step = 0
     with tqdm(total=total, initial=kept.done, desc=problem.label, unit="batch") as bar:
-        for epoch in range(settings.fit_epochs):
+        for epoch in range(training.epochs):
             drawn = order(len(ways), problem.seed, "oreo", epoch)
-            for places in batches(drawn, settings.fit_batch):
+            for places in batches(drawn, training.batch):
                 step += 1
                 if step <= kept.done:
                     continue
                 batch, seen = [ways[i] for i in places], []
                 what = f"{problem.label}, step {step} of {total}"
-                losses = _losses(lm, both, batch, settings, loss, seen, what)
+                losses = _losses(lm, both, batch, training, loss, seen, what)
                 descend(both, optimizer, losses, rates)
                 kept.curve.append(heads.row(len(kept.curve), "train", sum(seen), None, len(batch)))
                 kept.step()
@@ -146,7 +158,7 @@ def _losses(
     lm: Any,
     both: torch.nn.ModuleDict,
     batch: Sequence[Steps],
-    settings: OreoSettings,
+    training: Training,
     loss: Loss,
     seen: list[float],
     what: str,
@@ -164,10 +176,10 @@ def _losses(
         share = torch.zeros((), dtype=values[0].dtype, device=values[0].device)
         for i, way in enumerate(part):
             before, after = values[i].unbind(1)
-            terms = loss(ratios[i], before, after, way.value, settings.oreo_beta)
+            terms = loss(ratios[i], before, after, way.value)
             kl = apart[i].sum() / counts[i].sum()  # a token
-            share = share + way.weight * (sum(terms) + settings.oreo_kl * kl) / len(batch)
-        must_be_finite(share.detach(), what, f"lower fit_lr (now {settings.fit_lr:g})")
+            share = share + way.weight * (sum(terms) + training.kl * kl) / len(batch)
+        must_be_finite(share.detach(), what, f"lower fit_lr (now {training.lr:g})")
         seen.append(share.item())
         yield share
 

@@ -11,20 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from qvlib.base.seeding import generator
 from qvlib.core.step_values import Siblings, found, shares, siblings
-from qvlib.estimators.estimator import Fitted, Problem
-from qvlib.estimators.head_loop import OutputsOf, fit_head
-from qvlib.estimators.heads import Group, Loss, Read, grouped, new_head
+from qvlib.estimators.estimator import Problem
+from qvlib.estimators.head_loop import OutputsOf
+from qvlib.estimators.head_settings import HeadSettings
+from qvlib.estimators.heads import Group, grouped, new_head
 from qvlib.models.heads import Beside
 
-if TYPE_CHECKING:
-    from qvlib.estimators.digi_q import DigiQSettings
-
+By = Literal["visits", "samples", "even"]
 CRITICS = ("q1", "q2", "v1", "v2")  # the columns of the heads' outputs
 
 
@@ -36,7 +35,7 @@ class Taken(NamedTuple):
     share: float
 
 
-def taken(group: Siblings, by: Literal["visits", "samples", "even"]) -> list[Taken]:
+def taken(group: Siblings, by: By) -> list[Taken]:
     """The visited actions of a state, with their ``step_values.shares``."""
     each = zip(group.actions, group.values, shares(group, by), strict=True)
     return [Taken((*group.path, action), value, share) for action, value, share in each]
@@ -66,14 +65,15 @@ class Targets:
     def __init__(
         self,
         groups: Sequence[Group],
-        settings: DigiQSettings,
+        discount: float,
+        tau: float,
         model: torch.nn.Module,
         head: torch.nn.Module,
         outputs_of: OutputsOf,
     ) -> None:
         self._online = torch.nn.ModuleDict({"model": model, "head": head})
         self.network = copy.deepcopy(self._online).requires_grad_(False)
-        self._settings, self._outputs_of = settings, outputs_of
+        self._discount, self._tau, self._outputs_of = discount, tau, outputs_of
         self._states = {(g.task, g.targets[0].path[:-1]): g for g in groups}
 
     @torch.no_grad()
@@ -87,7 +87,7 @@ class Targets:
                 outputs[id(group)],
                 group.targets,
                 [None if state is None else outputs[id(state)][0] for state in states],
-                self._settings.td_discount,
+                self._discount,
             )
             for group, states in zip(batch, after, strict=True)
         ]
@@ -97,35 +97,22 @@ class Targets:
         """Polyak: target <- (1 - tau) target + tau online, each weight."""
         both = zip(self.network.parameters(), self._online.parameters(), strict=True)
         for target, online in both:
-            target.lerp_(online, self._settings.td_tau)
+            target.lerp_(online, self._tau)
 
 
-def fit_critics(problem: Problem, settings: DigiQSettings, loss: Loss, recipe: str) -> Fitted:
-    """Fit both critics to all visited actions of the trees of training tasks.
+def transitions(problem: Problem, by: By) -> list[Group]:
+    """All states of the trees of training tasks, each group the state itself and its actions.
 
     Raises:
-        QvlibError: no state fits the model's context, or training diverged.
+        QvlibError: as ``heads.grouped``.
     """
-    lm = problem.reference
     steps = (group for tree in problem.train_trees() for group in siblings(tree, found(tree)))
-    of = partial(taken, by=settings.td_actions)
-    groups = [replace(g, replies=((lm.end,), *g.replies)) for g in grouped(problem, steps, of)]
+    groups = grouped(problem, steps, partial(taken, by=by))
+    end = problem.reference.end  # by itself an action that is read at the end of its prompt
+    return [replace(group, replies=((end,), *group.replies)) for group in groups]
+
+
+def new_critics(problem: Problem, settings: HeadSettings) -> Beside:
+    """Untrained heads ``CRITICS``, each drawn by itself."""
     seeds = {name: int(generator(problem.seed, name).integers(2**31)) for name in CRITICS}
-    return fit_head(
-        problem,
-        groups,
-        settings,
-        loss,
-        score="An estimate of the value of an action and of going on as the trees do, in "
-        f"units of reward of which {settings.td_discount:g} is left a step further away.",
-        recipe=f"{recipe}, discount factor {settings.td_discount:g}",
-        read=reads(settings),
-        head=Beside({name: new_head(lm, settings, 1, seed) for name, seed in seeds.items()}),
-        moving=partial(Targets, groups, settings),
-    )
-
-
-def reads(settings: DigiQSettings) -> Read:
-    """The smaller or the larger of both critics' Q, [N, >= 2] -> [N]."""
-    pick = {"min": torch.amin, "max": torch.amax}[settings.td_critics]
-    return lambda outputs: pick(outputs[..., :2], -1)
+    return Beside({name: new_head(problem.reference, settings, 1, seeds[name]) for name in CRITICS})
