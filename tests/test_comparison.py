@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.settings import Settings, setting
+from qvlib.core.filtering import Filtered
+from qvlib.core.types import Cost
 from qvlib.estimators import ESTIMATORS, Card, Estimator, Fitted
 from qvlib.pipeline import comparison, tuning
+from qvlib.pipeline.context import Context, chains
 from qvlib.pipeline.episodes import play_arms
 from qvlib.pipeline.params import load, make
 from qvlib.pipeline.scored import Judged
@@ -85,32 +89,58 @@ broken:
 """
 
 
+@dataclass(frozen=True)
+class Shopper:
+    """The world's scripted agent, which finds it likely to say little and what it says costs."""
+
+    agent: Any
+
+    def propose(self, requests):
+        return [
+            [
+                replace(p, log_prob=-len(p.action) / 10, cost=Cost(tokens=3, prompt_tokens=20))
+                for p in proposals
+            ]
+            for proposals in self.agent.propose(requests)
+        ]
+
+
 @pytest.fixture(scope="module")
 def params(tmp_path_factory):
-    """Two chains of a tiny run, as far as a comparison needs them, and a comparison of four."""
+    """Two chains as far as a comparison needs them, and a comparison of four.
+
+    A script proposes the actions, so that there are rewards without much cloning; Q models are
+    tuned from the small model that was cloned a little.
+    """
     folder = tmp_path_factory.mktemp("comparison")
     (folder / "estimators.yml").write_text(FILE)
     made = tiny(
         folder,
         seeds=2,
-        demonstrations=150,
-        agent_width=32,
+        demonstrations=20,
+        agent_width=16,
         other_demonstrations=0,
         train_tasks=6,
         test_tasks=6,
         trial_tasks=5,
         dpo_epochs=1,
+        search_iterations=12,
         batch_size=64,
         name="estimators",
         compare=str(folder / "estimators.yml"),
     )
-    for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs):
-        stage(made)
-    context = pipeline.context_of(made)
-    played = [made.arm(name) for name in (*comparison.SHARED, "search")]
-    for chain in pipeline.context.chains(context):
-        play_arms(chain, played)
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Context,
+            "sampler",
+            lambda self, *_, **__: Shopper(Filtered(self.demonstrator(2.0), self.environment)),
+        )
+        for stage in (pipeline.train_agents, pipeline.collect, pipeline.make_pairs):
+            stage(made)
+        played = [made.arm(name) for name in (*comparison.SHARED, "search")]
+        for chain in chains(pipeline.context_of(made)):
+            play_arms(chain, played)
+        yield made
 
 
 @pytest.fixture(scope="module")
