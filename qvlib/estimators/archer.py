@@ -53,6 +53,7 @@ ESTIMATOR = Estimator(
     ArcherSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.digi_q:td_error",
     unit="reward",
 )

@@ -95,6 +95,7 @@ ESTIMATOR = Estimator(
     DigiQSettings,
     fit,
     load,
+    values=True,
     loss="qvlib.estimators.digi_q:td_error",
     unit="reward",
 )

@@ -82,5 +82,11 @@ def load(
 
 
 ESTIMATOR = Estimator(
-    "oreo", OreoSettings, fit, load, loss="qvlib.estimators.oreo:soft_bellman", unit="reward"
+    "oreo",
+    OreoSettings,
+    fit,
+    load,
+    values=True,
+    loss="qvlib.estimators.oreo:soft_bellman",
+    unit="reward",
 )
