@@ -77,8 +77,7 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    compared = [COMPARISON] if params.ablations.compare else []
-    notebooks = find_notebooks(project_root() / "notebooks", only, [*params.run.studies, *compared])
+    notebooks = find_notebooks(project_root() / "notebooks", only, studies_of(params))
     results = resolve(params.run.results_dir) / params.run.name
     files = _files(params, notebooks[-1].stem)
     package = code_hash()
@@ -111,6 +110,12 @@ def run(
     if only is None:
         _write_manifest(results, params, spent)
     _report(results, time.monotonic() - started)
+
+
+def studies_of(params: Params) -> list[str]:
+    """The notebooks from ``STUDIES_FROM`` on that a run plays."""
+    compared = [COMPARISON] if params.ablations.compare else []
+    return [*params.run.studies, *compared]
 
 
 def _files(params: Params, last: str) -> dict[str, str]:
@@ -156,8 +161,7 @@ def find_notebooks(
     for name in only or ():
         if not any(_is_named(path, [name]) for path in played):
             raise QvlibError(
-                f"notebook {name!r} is a study that this run has not; see the parameters `studies` "
-                "and `compare`"
+                f"notebook {name!r} is a study that this run has not; see `studies` and `compare`"
             )
     return [path for path in played if not only or _is_named(path, only)]
 

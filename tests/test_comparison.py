@@ -76,7 +76,7 @@ def load_wins(folder, reference, settings, open_model):
     return Wins(json.loads((folder / "share.json").read_text()))
 
 
-COUNTING = Estimator("counting", CountingSettings, fit_wins, load_wins, unit="reward")
+COUNTING = Estimator("counting", CountingSettings, fit_wins, load_wins, values=True)
 OWN = f"{__name__}:COUNTING"
 
 FILE = f"""

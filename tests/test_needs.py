@@ -19,7 +19,7 @@ from qvlib.estimators import Estimator
 from qvlib.models.local import LocalModel
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
-from qvlib.tools.needs import Lengths, Measured, Tokens, Work, gpu_memory, parts
+from qvlib.tools.needs import Lengths, Measured, Tokens, Work, comparison, gpu_memory, parts
 from qvlib.tools.needs.gpu_memory import KNOWN, Shape, memory, shape
 
 PAPER = Path(__file__).parents[1] / "params" / "paper"
@@ -585,3 +585,75 @@ def test_prompts_are_counted_in_the_files_own_conversation():
         needs.lengths(thoughts, run, 11.0).reply == 11
         and needs.lengths(thoughts, replace(run, environment="webshop")).reply == 99
     )
+
+
+def test_a_comparison_of_estimators_tells_its_hours(results, tmp_path):
+    """Every part by hand, from the seconds of the finished run."""
+    (tmp_path / "estimators.yml").write_text(
+        "step_dpo: [{}, {beta: 0.3}]\nagentrm: [{}, {fit_lr: 0.1}]"
+    )
+    metrics = json.loads((results / "metrics.json").read_text())
+    manifest = json.loads((results / "manifest.json").read_text())
+    metrics["cost"] |= {
+        "agent_seconds": 100.0,
+        "q_model_seconds": 10.0,
+        "control_seconds": 40.0,
+        "episodes_seconds": 50.0,
+        "evaluating_tokens": 10_000,
+        "evaluating_prompt_tokens": 90_000,
+    }
+    manifest["machine"] = {"cpus": 2}
+    manifest["parameters"] |= {
+        "seeds": 1,
+        "demonstrations": 200,
+        "clone_epochs": 1,
+        "control_shuffles": 3,
+    }
+    (results / "metrics.json").write_text(json.dumps(metrics))
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    params = make(
+        {
+            "compare": str(tmp_path / "estimators.yml"),
+            "seeds": 3,
+            "demonstrations": 400,
+            "other_demonstrations": 0,
+            "train_tasks": 20,
+            "control_shuffles": 2,
+            "trial_tasks": 50,
+            "test_tasks": 100,
+        }
+    )
+    run = needs.measured(results, params)
+    pace = run.pace
+    assert pace.demonstration == 0.5 and pace.tree == 6.7 and pace.token == 50 / 100_000
+    assert pace.pair == pytest.approx(40 / 4 / 30)  # four models of 30 pairs, fitted side by side
+    parts = {part.part: part for part in comparison.parts(params, run, LENGTHS)}
+    assert parts["agents of the run"].seconds == pytest.approx(3 * 400 * 0.5)
+    assert parts["its searches"].seconds == pytest.approx(3 * 20 * 6.7)
+    model = 20 * run.pairs * pace.pair
+    assert parts["its Q models and controls"].seconds == pytest.approx(3 * 3 * model)
+    assert parts["models of the settings tried"] == comparison.Part(
+        "models of the settings tried", 4, pytest.approx(4 * model)
+    )
+    best = parts["models and controls of the best"]
+    assert (best.count, best.seconds) == (2 * 9, pytest.approx(18 * model))
+    q = (8 * 60 + 30 * 4) * pace.token  # of q_n5: 8 prompts, 30 replies
+    played = parts["their episodes on test tasks"]
+    assert played.count == 100 * 2 * 3 * (4 + 2)
+    assert played.seconds == pytest.approx(played.count * q)
+    dev = parts["their episodes on dev tasks"]
+    assert dev.seconds == pytest.approx(4 * 50 * (q + (5 * 60 + 5 * 4) * pace.token))
+    said = needs.report(params, run, LENGTHS)
+    assert "comparison of estimators" in said and "hours of the comparison: as results tiny" in said
+    known = {"one": {"cost": {"fit_seconds": 30.0}}, "two": {"cost": {"fit_seconds": 10.0}}}
+    (results / "metrics.json").write_text(json.dumps({**metrics, "estimators": known}))
+    again = needs.measured(results, params).pace
+    assert again.pair == pytest.approx(20 / 2 / 30) and "its estimators" in again.fitted
+
+
+def test_without_seconds_the_hours_of_a_comparison_are_not_told(results, tmp_path):
+    (tmp_path / "estimators.yml").write_text("step_dpo: [{}]")
+    params = make({"compare": str(tmp_path / "estimators.yml"), "other_demonstrations": 0})
+    run = needs.measured(results, params)
+    assert run.pace is None and comparison.parts(params, run, LENGTHS) == []
+    assert "no hours: the run does not tell its seconds" in needs.report(params, run, LENGTHS)

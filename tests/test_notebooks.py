@@ -37,7 +37,7 @@ NAMES = [
     "06_ablations",
     "07_report",
 ]
-STUDIES = ["09_published", "10_dpo_or_regression"]  # of runs that name them
+STUDIES = ["08_estimators", "09_published", "10_dpo_or_regression"]  # of runs that ask for them
 OWN = "bring_your_own_environment"  # test_own_environment.py looks at what it shows
 ARMS = {
     "sample",
@@ -466,16 +466,18 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
     }
     runner.run(
         ROOT / "params" / "hotpotqa-smoke.yml",
-        only=["00", "01", "02", "03", "04", "05", "07"],
+        only=["00", "01", "02", "03", "04", "05", "07", "08"],
         overrides={
             **tiny,
+            "compare": str(ROOT / "params" / "grids" / "estimators-smoke.yml"),
+            "trial_tasks": 3,
             "runs_dir": str(tmp_path / "runs"),
             "results_dir": str(tmp_path / "results"),
             "wandb_mode": "disabled",
         },
     )
     results = tmp_path / "results" / "hotpotqa-smoke"
-    names = [name for name in NAMES if name != "06_ablations"]
+    names = [*(name for name in NAMES if name != "06_ablations"), "08_estimators"]
     text = {name: shown(results / "notebooks", name) for name in names}
     assert "The gold answer is" in text["00_tour"] and re.search(
         r"(\d\.\d{3}) by hand, \*\*\1\*\* by the environment", text["00_tour"]
@@ -494,6 +496,7 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
     assert metrics["groups"] == "groups of questions" and re.search(
         r"bootstrap over \d+ groups of questions", text["07_report"]
     )
+    assert "step_dpo" in text["08_estimators"] and "step_dpo" in metrics["estimators"]
     for name, said in text.items():
         assert not re.search(r"shop|products|click\[|buy now", said, re.IGNORECASE), name
 

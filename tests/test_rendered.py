@@ -24,7 +24,7 @@ from qvlib.pipeline.params import load
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "results" / "smoke"
-STUDIES = load(ROOT / "params" / "smoke.yml").run.studies
+STUDIES = runner.studies_of(load(ROOT / "params" / "smoke.yml"))
 NAMES = [path.stem for path in runner.find_notebooks(ROOT / "notebooks", studies=STUDIES)]
 SANITIZE = Path(__file__).with_name("nbval_sanitize.cfg")
 RENEW = "run `qvlib run params/smoke.yml` and commit results/smoke"

@@ -176,6 +176,47 @@ def test_a_study_is_played_by_the_runs_that_name_it_alone(project, monkeypatch, 
     assert len(executed) == 4
 
 
+def test_the_comparison_is_played_where_one_is_named_and_its_file_is_a_parameter(
+    project, monkeypatch, capsys
+):
+    executed = []
+
+    def execute(notebook, parameters):
+        executed.append(notebook.stem)
+        return nbformat.read(notebook, as_version=4)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(runner, "has_worked", lambda *_: True)
+    for name in ("07_report", "08_estimators"):
+        project(name, "1")
+    assert main(["run", "tiny.yml"]) == 0 and executed == ["07_report"]
+    assert main(["run", "tiny.yml", "--only", "08"]) == 2
+    assert "a study that this run has not; see `studies` and `compare`" in capsys.readouterr().err
+    file = project.path / "estimators.yml"
+    named = ["run", "tiny.yml", "-p", "compare", "estimators.yml", "-p", "name", "more"]
+    for text in ("step_dpo: [{beta: 0.3}]", "step_dpo: [{beta: 0.1}]"):
+        file.write_text(text)
+        for _ in range(2):
+            assert main(named) == 0
+    assert executed[1:] == ["07_report", "08_estimators", "08_estimators"]
+    file.write_text("step_dpo: [{beto: 0.3}]")  # told before any notebook runs
+    assert main([*named, "--force"]) == 2
+    assert "did you mean 'beta'" in capsys.readouterr().err and len(executed) == 4
+
+
+def test_a_comparison_must_have_worked(monkeypatch):
+    params = load(ROOT / "params" / "smoke.yml", compare="params/grids/estimators-smoke.yml")
+    made = []
+    monkeypatch.setattr(runner, "is_complete", lambda *_: True)
+    monkeypatch.setattr(runner.comparison, "is_made", lambda params: bool(made))
+    assert runner.has_worked(params, "07_report")
+    assert not runner.has_worked(params, "08_estimators")
+    made.append(1)
+    assert runner.has_worked(params, "08_estimators")
+    monkeypatch.setattr(runner.comparison, "seconds", lambda params: 1000.0)
+    assert runner._spent(params, "08_estimators") == 1000
+
+
 def test_the_time_of_earlier_sessions_counts(project):
     """Else a run that was stopped and went on would seem quick."""
     project("02_collect", LOOK)

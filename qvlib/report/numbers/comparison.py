@@ -33,9 +33,6 @@ from qvlib.report.numbers.origins import played_tasks
 from qvlib.report.numbers.pairs import held_out
 from qvlib.runs.stage import read_stage
 
-VALUE = "reward"
-"""The unit of a score that is a value of an action, which a search can contradict."""
-
 
 def comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
     """``estimators``, ``comparisons``, ``best``, ``best_minus_published``, ``not_compared``.
@@ -153,8 +150,9 @@ def _entry(params: Params, one: Try, tries: pd.DataFrame, table: pd.DataFrame) -
 
 
 def _calibration(chosen: Params, pairs: pd.DataFrame, resamples: int) -> dict[str, Any] | None:
-    """Of a score that is a value; None of another."""
-    if estimator_of(chosen.q_model.estimator).unit != VALUE or not len(pairs):
+    """Of a score that is a value, which a search can contradict; None of another."""
+    estimator = estimator_of(chosen.q_model.estimator)
+    if not len(pairs) or not estimator.compares_states(chosen.estimator):
         return None
     return calibration(actions(pairs), resamples) or None
 
