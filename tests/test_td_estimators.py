@@ -284,7 +284,7 @@ def test_tabular_policy_and_value_solve_the_soft_bellman_equation():
 
 def test_oreo_scores_actions_by_the_value_of_the_prefix_that_ends_with_them(problem, tmp_path):
     one = replace(problem, trees=lambda: problem.trees()[:1], held_out=())
-    settings = {"fit_lr": 1e-2, "fit_epochs": 60, "fit_batch": 9}
+    settings = {"fit_lr": 1e-2, "fit_epochs": 45, "fit_batch": 9}
     scores = fitted_scores("oreo", one, tmp_path / "m", **settings)
     steps = siblings(problem.trees()[0], found(problem.trees()[0]))
     known = np.concatenate([step.values for step in steps])

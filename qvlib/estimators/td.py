@@ -49,9 +49,10 @@ def backup(
 ) -> torch.Tensor:
     """What a state's critics are fitted to, [1 + n, 2]: V of both, then Q of both for each action.
 
-    V_i -> sum_a share(a) Q_i'(s, a); Q_i -> value at an end, else discount * V_i'(s'): each critic
-    by its own target network. outputs: of the target networks, [1 + n, 4], the state's row first;
-    after: their row [4] of the state that an action leads to, None at an end.
+    V_i -> sum_a share(a) Q_i'(s, a), of which the published codes take one a; Q_i -> value at an
+    end, else discount * V_i'(s'): each critic by its own target network. outputs: of the target
+    networks, [1 + n, 4], the state's row first; after: their row [4] of the state that an action
+    leads to, None at an end.
     """
     rows = [outputs.new_tensor([action.share for action in actions]) @ outputs[1:, :2]]
     for action, state in zip(actions, after, strict=True):
