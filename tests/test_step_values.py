@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from toy import Maze, Scripted
 
+from qvlib.core.lockstep import lockstep
+from qvlib.core.mcts import SearchConfig, search
 from qvlib.core.step_values import (
     Trajectory,
     advantages,
     backed_up,
     dealt,
+    dealt_values,
     found,
     shares,
     siblings,
     trajectories,
 )
+from qvlib.core.trees import tree_record
 
 
 def row(node, value, visits=1, reward=0.0, terminal=False):
@@ -123,3 +128,41 @@ def test_after_dealing_nothing_below_an_action_tells_its_value():
     a, below = (np.mean([nodes[i]["value"] for nodes in controls]) for i in (1, 5))
     assert a == pytest.approx(0.4, abs=0.02)
     assert below == pytest.approx(0.25 - 0.1, abs=0.1)  # of its siblings, less what a gave away
+
+
+@pytest.fixture(scope="module")
+def searched():
+    """Trees of a deep maze with few rewards, as the search makes them."""
+    maze = Maze(depth=4, max_steps=5)
+    config = SearchConfig(iterations=30, expand_n=5, exploration=0.5)
+    jobs = [search(maze, task, config, 0) for s in ("train", "dev") for task in maze.tasks(s)]
+    return [tree_record(tree) for tree in lockstep(jobs, Scripted(), 8)]
+
+
+RULES = {"mean": {}, "max": {"discount": 0.9}, "uniform": {"sweeps": 1}}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_control_is_dealt_by_the_rule_whose_values_are_fitted(searched, rule):
+    """What a state's actions are worth on the mean over deals says nothing of what they were."""
+
+    def values(tree):
+        return backed_up(tree, rule, **RULES[rule])
+
+    by_values, by_mean, true = [], [], []
+    for tree in searched:
+        known = {g.node: advantages(g) for g in siblings(tree, values(tree))}
+        ways = [dealt_values(tree, values(tree), 0, k) for k in range(40)]
+        others = [dealt(tree, 0, k) for k in range(40)]
+        for of, controls in (
+            (by_values, [siblings(tree, way) for way in ways]),
+            (by_mean, [siblings(other, values(other)) for other in others]),
+        ):
+            told = [{g.node: advantages(g) for g in control} for control in controls]
+            of += [np.mean([t[node] for t in told], axis=0) for node in known]
+        true += list(known.values())
+    true, by_values, by_mean = map(np.concatenate, (true, by_values, by_mean))
+    slope = np.polyfit(true, by_values, 1)[0]
+    assert abs(slope) < 0.08, slope
+    if rule == "max":  # the reason for dealing values, not trees
+        assert np.polyfit(true, by_mean, 1)[0] > 0.15

@@ -141,14 +141,10 @@ def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any
     everything below it is moved by the difference. Were values dealt among siblings alone, the
     states below an action would still tell by their mean what it is worth. ``reward`` of an end
     moves along, cut to [0, 1]; ``best_reward`` is of the ends below, ``best_actions`` is gone.
-    Values are cut to [-1, 1]. Shuffles are independent.
+    Values are cut to [-1, 1]. Shuffles are independent. Values of another rule than the mean are not
+    dealt by this, but by ``dealt_values``: the best of children that were moved is no longer theirs.
     """
-    moved: dict[str, float] = {}
-    for parent, children in _visited_children(tree).items():
-        deal = generator(seed, tree["task"], parent, "deal", shuffle).permutation(len(children))
-        for child, source in zip(children, deal, strict=True):
-            by = children[source]["value"] - child["value"]
-            moved[child["node"]] = moved.get(parent, 0.0) + by
+    moved = _moves(tree, backed_up(tree), seed, shuffle)
     rows = [_moved(row, moved) for row in tree["nodes"]]
     best: dict[str, float] = {}
     for row in reversed(rows):
@@ -156,6 +152,25 @@ def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any
         row["best_reward"] = seen
         best[row["parent"]] = max(best.get(row["parent"], 0.0), seen)
     return {**tree, "nodes": rows, "best_actions": []}
+
+
+def dealt_values(
+    tree: Mapping[str, Any], values: Values, seed: int, shuffle: int = 0
+) -> dict[str, float]:
+    """The control of values by any rule: those of ``tree``, dealt and moved as in ``dealt``."""
+    moved = _moves(tree, values, seed, shuffle)
+    return {n: min(max(v + moved.get(n, 0.0), -1.0), 1.0) for n, v in values.items()}
+
+
+def _moves(tree: Mapping[str, Any], values: Values, seed: int, shuffle: int) -> dict[str, float]:
+    """What is added to the value of each visited node but the root."""
+    moved: dict[str, float] = {}
+    for parent, children in _visited_children(tree).items():
+        deal = generator(seed, tree["task"], parent, "deal", shuffle).permutation(len(children))
+        for child, source in zip(children, deal, strict=True):
+            by = values[children[source]["node"]] - values[child["node"]]
+            moved[child["node"]] = moved.get(parent, 0.0) + by
+    return moved
 
 
 def _moved(row: Row, moved: Mapping[str, float]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qvlib.base.settings import setting
-from qvlib.core.step_values import advantages, backed_up, siblings
+from qvlib.core.step_values import advantages
 from qvlib.core.types import QModel
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
 from qvlib.estimators.head_settings import HeadSettings
@@ -48,11 +48,10 @@ def fit(problem: Problem, settings: AgentRMSettings) -> Fitted:
     from qvlib.estimators.head_loop import fit_head
     from qvlib.estimators.heads import grouped
 
-    steps = (g for tree in problem.train_trees() for g in siblings(tree, backed_up(tree)))
     what = "mean backed-up value" if settings.target == "value" else "advantage over its siblings"
     return fit_head(
         problem,
-        grouped(problem, steps, TARGETS[settings.target]),
+        grouped(problem, problem.train_siblings(), TARGETS[settings.target]),
         settings,
         squared_error,
         score=f"An estimate of the {what} of an action, in units of reward.",

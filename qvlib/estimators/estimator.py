@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qvlib.base.settings import Settings
 from qvlib.core.preferences import Pair
+from qvlib.core.step_values import Siblings, Values, backed_up, dealt, dealt_values, siblings
 from qvlib.core.types import Environment, QModel
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class Problem:
     train, held_out: preference pairs, of other tasks each; held_out may be empty. For a control the
         winners of ``train`` are shuffled.
     trees: reads the records that the pairs come from (``qvlib.core.trees.tree_record``), for
-        estimators that need values; not called, nothing is read. For a control they are dealt anew
-        (``qvlib.core.step_values.dealt``).
+        estimators that need values; not called, nothing is read.
     label: what the progress bar says.
     scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays
         until the model is saved.
+    shuffle: of a control, which of its shuffles it is; None = no control. Estimators need not look:
+        ``train``, ``train_trees`` and ``train_siblings`` are what they are to be fitted to.
     features: a folder for frozen hidden states, which fits of the same trees share; None = they are
         not kept.
     """
@@ -44,9 +46,24 @@ class Problem:
     label: str
     scratch: Path
     features: Path | None = None
+    shuffle: int | None = None
 
     def train_trees(self) -> Iterator[Mapping[str, Any]]:
-        """The trees but those of tasks that pairs are held out of."""
+        """The trees but those of tasks that pairs are held out of; for a control dealt anew."""
+        for tree in self._kept():
+            yield tree if self.shuffle is None else dealt(tree, self.seed, self.shuffle)
+
+    def train_siblings(
+        self, values: Callable[[Mapping[str, Any]], Values] = backed_up
+    ) -> Iterator[Siblings]:
+        """The actions of the states of those trees, with values by a rule; a control's are dealt."""
+        for tree in self._kept():
+            known = values(tree)
+            if self.shuffle is not None:
+                known = dealt_values(tree, known, self.seed, self.shuffle)
+            yield from siblings(tree, known)
+
+    def _kept(self) -> Iterator[Mapping[str, Any]]:
         held = {pair.task for pair in self.held_out}
         return (tree for tree in self.trees() if tree["task"] not in held)
 

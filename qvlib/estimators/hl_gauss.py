@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from qvlib.base.settings import setting
-from qvlib.core.step_values import backed_up, siblings
 from qvlib.core.types import QModel
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
 from qvlib.estimators.head_settings import HeadSettings
@@ -44,8 +43,7 @@ def fit(problem: Problem, settings: HLGaussSettings) -> Fitted:
     from qvlib.estimators.head_loop import fit_head
     from qvlib.estimators.heads import grouped
 
-    steps = (g for tree in problem.train_trees() for g in siblings(tree, backed_up(tree)))
-    groups = grouped(problem, steps)
+    groups = grouped(problem, problem.train_siblings())
     values = (value for group in groups for value in group.targets)
     bins = Bins.over(values, settings.histogram_bins, settings.histogram_sigma)
     told = [replace(g, targets=tuple(map(bins.histogram, g.targets))) for g in groups]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from qvlib.base.settings import setting
-from qvlib.core.step_values import backed_up, siblings
+from qvlib.core.step_values import backed_up
 from qvlib.estimators.agentrm import load, squared_error
 from qvlib.estimators.estimator import Estimator, Fitted, Problem
 from qvlib.estimators.head_settings import HeadSettings
@@ -33,10 +33,9 @@ def fit(problem: Problem, settings: QlassSettings) -> Fitted:
     def best(tree: Any) -> dict[str, float]:
         return backed_up(tree, "max", settings.backup_discount)
 
-    steps = (group for tree in problem.train_trees() for group in siblings(tree, best(tree)))
     return fit_head(
         problem,
-        grouped(problem, steps),
+        grouped(problem, problem.train_siblings(best)),
         settings,
         squared_error,
         score="An estimate of the best value that was found after an action, in units of reward.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from qvlib.base.settings import setting
-from qvlib.core.step_values import backed_up, siblings
+from qvlib.core.step_values import backed_up
 from qvlib.estimators.agentrm import load, squared_error
 from qvlib.estimators.estimator import Estimator, Fitted, Problem
 from qvlib.estimators.head_settings import HeadSettings
@@ -47,11 +47,10 @@ def fit(problem: Problem, settings: RoverSettings) -> Fitted:
     def at_random(tree: Any) -> dict[str, float]:
         return backed_up(tree, "uniform", settings.backup_discount, settings.sweeps)
 
-    steps = (g for tree in problem.train_trees() for g in siblings(tree, at_random(tree)))
     greedy = f"{settings.sweeps} greedy steps, then actions" if settings.sweeps else "actions"
     return fit_head(
         problem,
-        grouped(problem, steps),
+        grouped(problem, problem.train_siblings(at_random)),
         settings,
         squared_error,
         score=f"An estimate of the value of an action before {greedy} at random, in units of "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.settings import setting
-from qvlib.core.step_values import found, siblings
+from qvlib.core.step_values import Siblings, found
 from qvlib.core.trees import check_tree
 from qvlib.core.types import QModel
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
@@ -67,6 +67,11 @@ def probability(outputs: torch.Tensor) -> torch.Tensor:
     return outputs[..., 0].sigmoid()
 
 
+def _in_bounds(group: Siblings) -> tuple[float, ...]:
+    """Shares in [0, 1], which a control's are moved out of."""
+    return tuple(min(max(share, 0.0), 1.0) for share in group.values)
+
+
 def fit(problem: Problem, settings: TVMSettings) -> Fitted:
     """Fit to the share of paths through each visited action that succeed.
 
@@ -79,18 +84,15 @@ def fit(problem: Problem, settings: TVMSettings) -> Fitted:
     from qvlib.estimators.heads import grouped
 
     least = settings.success_reward
-    told = ((tree, success_shares(tree, least)) for tree in problem.train_trees())
-    steps = [group for both in told for group in siblings(*both)]
-    # Of outcomes that were dealt anew as a control none may be left, but pairs keep their values.
-    best = max((p.chosen_value for p in problem.train), default=-1.0)
-    if best < least and not any(share > 0 for group in steps for share in group.values):
+    steps = list(problem.train_siblings(lambda tree: success_shares(tree, least)))
+    if not any(share > 0 for group in steps for share in group.values):
         raise QvlibError(
             f"no path of the trees got a reward of {least:g}, so all actions would be worth 0; "
             "lower success_reward, or search more tasks"
         )
     return fit_head(
         problem,
-        grouped(problem, steps),
+        grouped(problem, steps, _in_bounds),
         settings,
         cross_entropy,
         read=probability,

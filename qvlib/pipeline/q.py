@@ -19,7 +19,6 @@ from qvlib.base.executors.processes import rank
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
 from qvlib.core.preferences import Pair, hold_out, shuffle_winners
-from qvlib.core.step_values import dealt
 from qvlib.estimators import Problem, estimator_of
 from qvlib.models.saving import saving
 from qvlib.pipeline.agents import OnFailure
@@ -179,6 +178,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         seed=params.run.seed,
         label=label,
         scratch=scratch,
+        shuffle=int(name.removeprefix("model-")) if which == "control" else None,
         features=resolve(params.run.runs_dir) / "features",
     )
     begun = time.monotonic()
@@ -210,12 +210,13 @@ def _part(
 ) -> tuple[list[Pair], Trees, str]:
     """(training pairs, trees, label) of a model of a stage.
 
-    All of them; for a control dealt anew, for a critic those of the tasks that its coins give it.
+    All of them; for a control with shuffled winners, for a critic those of its own tasks, which its
+    coins give it.
     """
     seed, number = params.run.seed, name.removeprefix("model-")
     if which == "control":
         pairs = shuffle_winners(train, seed, int(number))
-        return pairs, partial(_trees, params, int(number)), f"control {number}"
+        return pairs, partial(_trees, params), f"control {number}"
     if which == "critics":
         is_own = partial(is_drawn, seed=seed, critic=int(number))
         pairs = [pair for pair in train if is_own(pair.task)]
@@ -225,13 +226,9 @@ def _part(
     return train, partial(_trees, params), "Q model"
 
 
-def _trees(
-    params: Params, shuffle: int | None = None, is_own: Callable[[str], bool] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The trees that a model is fitted to, of its own tasks alone; for a control dealt anew."""
-    for tree in each_tree(params):
-        if is_own is None or is_own(tree["task"]):
-            yield tree if shuffle is None else dealt(tree, params.run.seed, shuffle)
+def _trees(params: Params, is_own: Callable[[str], bool] | None = None) -> Iterator[dict[str, Any]]:
+    """The trees that a model is fitted to, of its own tasks alone."""
+    return (tree for tree in each_tree(params) if is_own is None or is_own(tree["task"]))
 
 
 def _fit_together(missing: Sequence[tuple[Context, str]]) -> None:
