@@ -307,6 +307,13 @@ def test_a_condition_is_told_by_which_way_it_moves_the_difference(change, words)
     assert "Not all methods were tried" in said.crossed(AHEAD, "deeper pairs")
 
 
+def test_what_failed_is_listed_and_nothing_of_it_is_alive():
+    rows = [{"axis": "a", "choice": "b", "failed": "<b>no</b> memory"}, {"failed": ""}]
+    text = said.failed(rows)
+    assert text.startswith("Failed:") and "<b>" not in text and text.count("\n- ") == 1
+    assert said.failed(rows[1:]) == "No cell failed."
+
+
 def test_which_part_is_larger_is_said_only_where_it_is_shown():
     assert "which of the two is worth more is not shown" in said.parts(rows(0.1, 0.05, 0.04, 0))
     assert "the parametrisation is worth more than the loss" in said.parts(AHEAD)

@@ -87,6 +87,7 @@ def conditions(cells: Sequence[Cell], table: pd.DataFrame) -> Conditions:
     as_it_is = {t.method: t for t in tried if t.cell is cells[0] or t.cell.axis == AS_IT_IS}
     if len(as_it_is) < 2:
         return {}
+    as_it_is = {name: as_it_is[name] for name in METHODS if name in as_it_is}
     found: Conditions = {AS_IT_IS: as_it_is}
     for axis in dict.fromkeys(t.cell.axis for t in tried if t.cell is not cells[0]):
         on_axis = [t for t in tried if t.cell.axis == axis]

@@ -17,7 +17,7 @@ from qvlib.report.published.transfer import made
 FILES = "params/paper/{}-phi3-mini.yml"
 TOPICS = {
     "models": "agent, q_base, dtype",
-    "data": "data_dir, goals, catalogue_products, max_steps, timeout_value",
+    "data": "data_dir, goals, max_steps, timeout_value",
     "budget": "train_tasks, iterations, expand_n, rounds, test_tasks, seeds",
     "prompts": "description_words, thoughts, examples, max_action_tokens",
     "actions": "filter_actions, listed_actions, temperature, top_p",
@@ -81,5 +81,5 @@ def listed(params: Params) -> str:
 
 def _short(value: Any) -> str:
     if value in ("", None):
-        return "none"
+        return "none"  # of data: those that are embedded
     return f"{value:g}" if isinstance(value, float) else markup.literal(str(value))

@@ -51,6 +51,17 @@ def opposite(heads: Sequence[Row]) -> str:
     )
 
 
+def failed(rows: Sequence[Row]) -> str:
+    """Which cells of the grid failed, and why; takes ``grids.table``."""
+    wrong = [
+        f"- {markup.literal(row['axis'])}: {markup.literal(row['choice'])} "
+        f"({markup.literal(row['failed'])})"
+        for row in rows
+        if row["failed"]
+    ]
+    return "\n".join(["Failed:", "", *wrong] if wrong else ["No cell failed."])
+
+
 def whole(rows: Sequence[Row]) -> str:
     """Whether there is a difference to explain, as the methods are and each with its best rate."""
     lines = []
