@@ -141,8 +141,8 @@ def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any
     everything below it is moved by the difference. Were values dealt among siblings alone, the
     states below an action would still tell by their mean what it is worth. ``reward`` of an end
     moves along, cut to [0, 1]; ``best_reward`` is of the ends below, ``best_actions`` is gone.
-    Values are cut to [-1, 1]. Shuffles are independent. Values of another rule than the mean are not
-    dealt by this, but by ``dealt_values``: the best of children that were moved is no longer theirs.
+    Values are cut to [-1, 1]. Shuffles are independent. Values by another rule than the mean are
+    dealt by ``dealt_values``: the best of children that were moved still tells.
     """
     moved = _moves(tree, backed_up(tree), seed, shuffle)
     rows = [_moved(row, moved) for row in tree["nodes"]]

@@ -56,7 +56,7 @@ class Problem:
     def train_siblings(
         self, values: Callable[[Mapping[str, Any]], Values] = backed_up
     ) -> Iterator[Siblings]:
-        """The actions of the states of those trees, with values by a rule; a control's are dealt."""
+        """The states of those trees, with values by a rule, which of a control are dealt."""
         for tree in self._kept():
             known = values(tree)
             if self.shuffle is not None:
