@@ -346,7 +346,6 @@ def test_controls_learn_no_taste(problem, learnt, tmp_path):
         apart.append(float((scores[:, 0] - scores[:, 2]).mean()))
         right.append(found.facts["held_out_accuracy"])
     gained = float((truth[:, 0] - truth[:, 2]).mean())
-    print(name, gained, apart, right)
     assert abs(np.mean(apart)) < 0.4 * gained, (gained, apart)
     assert 0.2 < np.mean(right) < 0.8, right
 
