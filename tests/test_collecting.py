@@ -29,7 +29,7 @@ from qvlib.estimators import Card, Estimator, Fitted
 from qvlib.models.verdicts import ASKED, ROLE, judge_of, verdict, without_end
 from qvlib.pipeline.curriculum import choose
 from qvlib.pipeline.params import make
-from qvlib.report import numbers
+from qvlib.report import numbers, one_search
 from qvlib.report.numbers.episodes import COSTS
 from qvlib.runs.stage import read_stage
 
@@ -381,6 +381,9 @@ def test_novelty_of_the_second_round_remembers_the_first(params):
     context = pipeline.Context(both)
     seen = pipeline.trees.seen(context)
     assert seen == pages_seen(trees_of(both.round_before()).values()) and seen["at start"] > 0
+    tree = next(iter(trees_of(both).values()))  # a notebook that searches a task again has it too
+    task = next(task for task in context.environment.tasks("train") if task.id == tree["task"])
+    assert drawn(one_search.again(context, task)[0]) == drawn(tree)
     assert pipeline.trees.seen(pipeline.Context(both.round_before())) == {}
     assert pipeline.trees.seen(pipeline.Context(params.replace(rounds=2))) == {}
 
@@ -603,6 +606,7 @@ def test_what_is_sampled_is_filtered_and_learnt_once():
     assert [r["actions"] for r in with_sampled(best, records, 0.0)] == [["a", "b"], ["c"], ["d"]]
 
 
+@pytest.mark.slow
 def test_rounds_of_rft_are_agent_evol(params):
     tuning = {"rft_lr": 5e-3, "rft_epochs": 6, "warm_rank": 0, "warm_batch": 2}
     evolved = params.replace(

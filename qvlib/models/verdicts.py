@@ -13,7 +13,6 @@ from typing import Any
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import Agent, Proposal, Request, State
 from qvlib.models.replies import said
-from qvlib.models.writing import talks, writer
 
 ROLE = (
     "You judge the trial of a task by somebody else. You see the task and all that was done; the "
@@ -61,6 +60,8 @@ def judge_of(lm: Any, name: str, longest: int) -> Judge:
     Raises:
         QvlibError: it is no chat model, such as a cloned one.
     """
+    from qvlib.models.writing import talks, writer
+
     if not talks(lm):
         raise QvlibError(
             f"evaluator: {name} is no chat model and can judge nothing; name one in "

@@ -1035,8 +1035,8 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
         yield (
             "curriculum_pool",
             (
-                f"{params.pool} tasks are fewer than rounds * train_tasks = {searched}; raise it "
-                "or lower those"
+                f"{params.pool} tasks are fewer than rounds * train_tasks = {searched}; raise "
+                "curriculum_pool or lower rounds"
             ),
         )
     base = params.q_model.q_base

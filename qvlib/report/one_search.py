@@ -18,7 +18,7 @@ from qvlib.core.mcts import Node, Select, search
 from qvlib.core.trees import children_by_parent, tree_record
 from qvlib.core.types import Task
 from qvlib.pipeline.context import Context
-from qvlib.pipeline.trees import STREAM, collector
+from qvlib.pipeline.trees import STREAM, collector, seen
 
 
 @dataclass
@@ -74,11 +74,19 @@ def again(
     that ``value`` in [-1, 1]; the root's visits and value after it was backed up.
     """
     chosen = context.params.search if settings is None else settings
-    watched = Watched(selection(chosen))
+    watched = Watched(selection(chosen, seen(context)))
     seed = context.params.run.seed
     config = search_config(chosen)
-    job = search(context.environment, task, config, seed, select=watched, stream=STREAM)
-    (tree,) = lockstep([job], collector(context), 1)
+    job = search(
+        context.environment,
+        task,
+        config,
+        seed,
+        select=watched,
+        judge=context.judge(),
+        stream=STREAM,
+    )
+    (tree,) = lockstep([job], context.judging(collector(context)), 1)
     return tree_record(tree), pd.DataFrame(watched.finish())
 
 
