@@ -223,7 +223,7 @@ def test_it_says_so_when_a_package_function_is_gone(notebook):
                 value = getattr(importlib.import_module(node.module), alias.name, None)
                 if value is None:
                     value = importlib.import_module(f"{node.module}.{alias.name}")
-                modules[alias.name] = value
+                modules[alias.asname or alias.name] = value
     used = [
         (node.value.id, node.attr)
         for node in ast.walk(tree)

@@ -27,8 +27,8 @@ def wants_values(params: Any) -> str:
     known = [each for each in ESTIMATORS if estimator_of(each).values and each != name]
     other = " or ".join(known) or "one of your own with values=True"
     return (
-        f"the arm compares states by their values, and scores of the estimator {name} as it is set "
-        f"rank the actions of one state alone; set estimator to {other}, or leave the arm out"
+        f"the arm compares states by their values, and the scores of {name} with these settings "
+        f"order the actions of one state alone; set estimator to {other}, or leave the arm out"
     )
 
 
