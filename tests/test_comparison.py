@@ -209,15 +209,18 @@ def test_one_set_of_trees_but_for_the_published_discount(params, outcome):
     assert published.search.discount == 1.0
 
 
-def test_nothing_is_done_twice(params, outcome, monkeypatch):
-    assert not comparison.is_made(params)  # a failed try is tried again
+def test_nothing_is_done_twice(params, outcome):
     kept = finished(params)
     again = comparison.run(params)
     pd.testing.assert_frame_equal(again.tries, outcome.tries)
     assert again.chosen == outcome.chosen and finished(params) == kept
-    whole = [one for one in tuning.read(params) if not one.params.flat().get("fails")]
-    monkeypatch.setattr(comparison, "read", lambda params: whole)
     assert comparison.is_made(params) and comparison.seconds(params) > 0
+    q_n5 = stage_path(outcome.chosen["counting"].params.each_seed()[1], "episodes/q_n5")
+    hidden = q_n5.rename(q_n5.with_name("elsewhere"))
+    assert not comparison.is_made(params)  # of one chain the best is not played
+    hidden.rename(q_n5)
+    nothing = params.replace(runs_dir=f"{params.run.runs_dir}-other")
+    assert not comparison.is_made(nothing) and comparison.seconds(nothing) == 0
 
 
 def test_pairs_are_those_that_the_run_found_and_its_own_model_shares_its_stage(params):
@@ -254,7 +257,8 @@ def test_the_numbers_are_those_of_the_episodes(params, outcome, metrics):
         low, high = entry["gain"]["ci95_tasks"]
         assert low <= entry["gain"]["mean"] <= high
         assert entry["accuracy_by_kind"]["all"]["pairs"] > 0
-        assert entry["cost"]["fit_seconds"] > 0 and entry["cost"]["env_steps"] > 0
+        assert entry["cost"]["env_steps"] > 0
+        assert name == "counting" or entry["cost"]["fit_seconds"] > 0
         assert entry["tuned_on"]["tries"] == 2 and entry["tuned_on"]["seeds"] == [0]
         assert (entry["calibration"] is not None) == (name == "counting")
         assert entry["own_trees"] == (name == "published")
@@ -320,6 +324,7 @@ def test_tables_and_pictures_are_made_of_them(params, outcome, metrics):
         ("step_dpo: [{agent_width: 16}]", "changes the agent, its sampling or the test tasks"),
         ("step_dpo: [{temperature: 2.0}]", "changes the agent, its sampling or the test tasks"),
         ("step_dpo: [{test_tasks: 3}]", "changes the agent, its sampling or the test tasks"),
+        ("published: [{pairs: all_nodes}]", "pairs is part of the published form"),
         ("step_dpo: [{trial_n: 3}]", "trial_n is the whole run's"),
         ("step_dpo: [{seeds: 3}]", "seeds is the whole run's"),
     ],
@@ -360,9 +365,13 @@ def test_the_comparisons_of_the_project_are_sound(file):
 
 def test_the_smallest_comparison_of_the_project_is_sound():
     params = load(resolve("params/smoke.yml"), compare="params/grids/estimators-smoke.yml")
+<<<<<<< HEAD
     names = [one.name for one in tuning.read(params)]
     assert set(names) == {*ESTIMATORS, tuning.PUBLISHED} - {"llm_value"}
     assert len(names) == len(set(names))
+=======
+    assert {one.name for one in tuning.read(params)} == {*ESTIMATORS, "published"} - {"llm_value"}
+>>>>>>> h_D
 
 
 # -- is a score a value? ---------------------------------------------------------------------------

@@ -464,12 +464,14 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
         "bootstrap": 100,
         "rule_tasks": 0,
     }
+    two = "step_dpo: [{}]\nagentrm: [{features: frozen}]\n"
+    (tmp_path / "estimators.yml").write_text(two)
     runner.run(
         ROOT / "params" / "hotpotqa-smoke.yml",
         only=["00", "01", "02", "03", "04", "05", "07", "08"],
         overrides={
             **tiny,
-            "compare": str(ROOT / "params" / "grids" / "estimators-smoke.yml"),
+            "compare": str(tmp_path / "estimators.yml"),
             "trial_tasks": 3,
             "runs_dir": str(tmp_path / "runs"),
             "results_dir": str(tmp_path / "results"),

@@ -112,23 +112,28 @@ def _played(chain: Params, own: Params) -> Sequence[tuple[Any, str]]:
 def stages(params: Params) -> list[tuple[Any, str]]:
     """The stages of the comparison as far as they are known, and the parameters of each.
 
-    Which settings are played on test tasks is known when all are tried.
+    Which settings are played on test tasks is known of those that are tried.
     """
     tries = read(params)
     found = [(c, s) for one in tries for c in tuned_on(one.params) for s in (*_FITTED, "trial")]
-    if not all(is_complete(*each) for each in found):
-        return found
-    for one in best(tries, tried(tries, {})).values():
+    for one in _known_best(tries).values():
         for chain, own in _chains(params, one):
             found += [(chain, stage) for stage in (*_FITTED, "control")]
             found += _played(chain, own)
     return found
 
 
+def _known_best(tries: Sequence[Try]) -> dict[str, Try]:
+    """The best of what was tried to the end."""
+    whole = [o for o in tries if all(is_complete(c, "trial") for c in tuned_on(o.params))]
+    return best(whole, tried(whole, {})) if whole else {}
+
+
 def is_made(params: Params) -> bool:
-    """Whether all of the comparison is there; one of which a try has failed never is."""
-    known = stages(params)
-    return any(stage in _ARMS for _, stage in known) and all(is_complete(*s) for s in known)
+    """Whether the best of what was tried is played; a try that failed is not missed."""
+    chosen = _known_best(read(params))
+    played = (_is_played(*each) for one in chosen.values() for each in _chains(params, one))
+    return bool(chosen) and all(played)
 
 
 def seconds(params: Params) -> float:

@@ -85,6 +85,10 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
             raise QvlibError(
                 f"{source}: {taken[0]} is the whole run's; set it in the parameter file, not here"
             )
+        if fixed := [key for key in change if key in form and name == PUBLISHED]:
+            raise QvlibError(
+                f"{source}: {fixed[0]} is part of the published form; call the line otherwise"
+            )
         changed = base.changed({**form, **change}, source)
         if changed.digest(f"{EPISODES}{BASE}") != base.digest(f"{EPISODES}{BASE}"):
             raise QvlibError(

@@ -57,7 +57,8 @@ def ranking(metrics: Mapping[str, Any]) -> Figure:
         )
         if y > 1:
             axes.axhline(y - 0.5, color=GREY, linewidth=0.4, alpha=0.5, zorder=0)
-    _beside(axes, len(names) + 0.75, "gain", "less published, paired")
+    versus = any(entry.get("minus_published") for entry in entries.values())
+    _beside(axes, len(names) + 0.75, "gain", "less published, paired" if versus else "")
     _across(axes, metrics.get("gains") or {}, len(names))
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
     best = metrics.get("best")
@@ -119,13 +120,13 @@ def _beside(axes: Axes, y: float, gain: str, less: str) -> None:
 
 def _across(axes: Axes, gains: Mapping[str, Any], rows: int) -> None:
     """What is the same for all estimators, as lines with their names on top."""
-    for arm, dashes in zip(LINES, (":", "--"), strict=True):
+    for arm, dashes, above in zip(LINES, (":", "--"), (2, 11), strict=True):
         if arm in gains:
             axes.axvline(gains[arm]["mean"], color=DARK, linewidth=1.0, linestyle=dashes, zorder=0)
             axes.annotate(
                 arm,
                 (gains[arm]["mean"], rows + 0.55),
-                xytext=(0, 2),
+                xytext=(0, above),
                 textcoords="offset points",
                 ha="center",
                 fontsize=7.5,

@@ -56,14 +56,14 @@ def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator
 
 
 def _conditions(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
-    tuned = [entry["tuned_on"] for entry in entries.values()]
-    first, count = tuned[0], metrics["comparisons"]
+    first = next(iter(entries.values()))["tuned_on"]
     chains, on = len(metrics.get("seeds") or [0]), len(first["seeds"])
+    named, tried, count = len(entries), first["tries"], metrics["comparisons"]
     return (
-        f"**{len(entries)} estimators**, the best of {first['tries']} settings of each by "
-        f"{first['tasks']} dev tasks and {on} of {chains} chain{'s' * (chains != 1)}, played once "
-        f"on test tasks. Of {count} differences that are told with 95 % intervals about "
-        f"{0.05 * count:.0f} would miss zero by chance alone."
+        f"**{named} estimator{'s' * (named != 1)}**, the best of {tried} "
+        f"setting{'s' * (tried != 1)} of each by {first['tasks']} dev tasks and {on} of {chains} "
+        f"chain{'s' * (chains != 1)}, played once on test tasks. Of {count} differences that are "
+        f"told with 95 % intervals about {0.05 * count:.0f} would miss zero by chance alone."
     )
 
 
