@@ -365,13 +365,9 @@ def test_the_comparisons_of_the_project_are_sound(file):
 
 def test_the_smallest_comparison_of_the_project_is_sound():
     params = load(resolve("params/smoke.yml"), compare="params/grids/estimators-smoke.yml")
-<<<<<<< HEAD
     names = [one.name for one in tuning.read(params)]
     assert set(names) == {*ESTIMATORS, tuning.PUBLISHED} - {"llm_value"}
     assert len(names) == len(set(names))
-=======
-    assert {one.name for one in tuning.read(params)} == {*ESTIMATORS, "published"} - {"llm_value"}
->>>>>>> h_D
 
 
 # -- is a score a value? ---------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_an_estimator_that_gives_values_may_be_set_to_give_none():
     beam = {"estimator": "agentrm", "beam_width": 2}
     assert "beam" in [each.name for each in make(beam).arms()]
     assert "beam" in [each.name for each in make({**beam, "estimator": "qlass"}).arms()]
-    with pytest.raises(QvlibError, match=r"estimator agentrm as it is set rank .* to qlass"):
+    with pytest.raises(QvlibError, match=r"agentrm with these settings order .* to qlass"):
         make({**beam, "target": "advantage"})
 
 
