@@ -23,7 +23,7 @@ from qvlib.pipeline.context import Context, chains
 from qvlib.pipeline.episodes import play_arms
 from qvlib.pipeline.params import load, make
 from qvlib.pipeline.scored import Judged
-from qvlib.report import comparison as tables
+from qvlib.report import estimators as tables
 from qvlib.report import figures, numbers, sentences
 from qvlib.report.figures.kit import panels, png
 from qvlib.report.figures.placing import place_labels

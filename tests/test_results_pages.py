@@ -387,3 +387,26 @@ def test_the_figure_leaves_out_what_was_not_played():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Q of 5"]
     assert beside == ["+0.100", "", "gain", ""]
     assert figures.png(figures.reads({})).startswith(b"\x89PNG")
+
+
+def test_a_page_of_a_comparison_holds_its_table_and_what_may_be_said_of_it(write):
+    def entry(gain, **more):
+        return {
+            "reward_mean": 0.35 + gain,
+            "gain": difference(gain) | {"ci95_tasks": [gain, gain]},
+            "against": {"foreign": difference(gain), "likely": difference(gain)},
+            "null": {},
+            "tuned_on": {"tries": 2, "tasks": 300, "seeds": [0], "chosen": "beta 0.1"},
+            "own_trees": False,
+        } | more
+
+    estimators = {"published": entry(0.1), "rover": entry(0.2, minus_published=difference(0.1))}
+    more = {"comparisons": 9, "best": "rover", "best_minus_published": None, "not_compared": {}}
+    folder = write(estimators=estimators, **more)
+    index(folder)
+    page = (folder / "README.md").read_text()
+    assert "## Estimators on the same trees" in page
+    row = "| rover | 0.550 | +0.200 [+0.170, +0.230] |  | +0.200 [+0.170, +0.230] |"
+    assert row in page and page.index(row) < page.index("| published | 0.450 |")
+    assert "**Gain over one sample**: `rover` +0.200" in page and "0 would miss" in page
+    assert "was not compared with its controls" in page
