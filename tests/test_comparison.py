@@ -339,6 +339,16 @@ def test_what_would_not_be_a_fair_comparison_is_refused(tmp_path, text, message)
     assert "estimators.yml" in str(caught.value)
 
 
+def test_arms_that_compare_states_do_not_keep_others_from_being_compared(tmp_path):
+    (tmp_path / "estimators.yml").write_text("step_dpo: [{}]\nagentrm: [{}]")
+    given = {"estimator": "agentrm", "saycan": True, "beam_width": 2, "extra_arms": []}
+    tries = tuning.read(make({**given, "compare": str(tmp_path / "estimators.yml")}))
+    assert [one.params.q_model.estimator for one in tries] == ["step_dpo", "agentrm"]
+    plain = make({"estimator": "agentrm", "trial_n": tuning.N})
+    for stage in ("q_model", "control", "trial", *(f"episodes/{arm}" for arm in comparison.PLAYED)):
+        assert tries[1].params.digest(stage) == plain.digest(stage)
+
+
 def test_the_parameters_decide_no_stage_that_was_there():
     plain, more = make({}), make({"compare": "a.yml", "compare_chains": "all"})
     assert {s: more.digest(s) for s in plain.stages()} == {

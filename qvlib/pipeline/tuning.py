@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qvlib.agents.arms import BASE
+from qvlib.agents.arms import BASE, arms_of
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.yaml_text import read_mapping
 from qvlib.core.statistics import mean_interval
 from qvlib.pipeline.grids import labelled
-from qvlib.pipeline.params import EPISODES, AblationSettings, Params, RunSettings
+from qvlib.pipeline.params import EPISODES, AblationSettings, Params, RunSettings, make
 from qvlib.runs.stage import read_stage
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
     file = params.ablations.compare
     if not (isinstance(settings, list) and settings and all(isinstance(s, dict) for s in settings)):
         raise QvlibError(f"{file}: {name!r:.60} is no list of {{parameter: value, ...}}")
-    base = params.replace(trial_n=N)
+    base = _plain(params).replace(trial_n=N)
     form = PUBLISHED_FORM if name == PUBLISHED else {"estimator": name}
     seen: set[str] = set()
     for change in settings:
@@ -99,6 +99,13 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
             raise QvlibError(f"{source}: the same settings twice; leave one out")
         seen.add(digest)
         yield Try(name, labelled(change) or "as it is", changed)
+
+
+def _plain(params: Params) -> Params:
+    """The run less the settings of arms: none that has any is played here, some refuse a score."""
+    arms = arms_of(params.evaluation.extra_arms)
+    of_arms = {name for arm in arms if arm.settings for name in arm.settings.names()}
+    return make({name: value for name, value in params.given.items() if name not in of_arms})
 
 
 def tuned_on(params: Params) -> list[Params]:
