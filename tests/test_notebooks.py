@@ -314,7 +314,7 @@ def test_a_changed_parameter_counts_in_the_kernel_that_has_run(smoke, monkeypatc
     """As who changes a value in the parameters cell and runs all cells again."""
     kernel(monkeypatch)
     given = {**yaml.safe_load(SMOKE.read_text()), "runs_dir": str(smoke / "runs")}
-    given |= {"results_dir": str(smoke / "changed"), "wandb_mode": "disabled", "iterations": 20}
+    given |= {"results_dir": str(smoke / "changed"), "wandb_mode": "disabled", "iterations": 24}
     notebook = load_notebook_node(str(ROOT / "notebooks" / "00_tour.ipynb"))
     first = parameterize_notebook(notebook, given).cells
     again = parameterize_notebook(notebook, given).cells

@@ -73,7 +73,7 @@ def nbval(folder):
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=1200,
+        timeout=1400,
         env={
             **os.environ,
             **runner.KERNEL_ENVIRONMENT,
