@@ -68,8 +68,8 @@ Conditions = dict[str, dict[str, Trial]]
 
 def method_of(params: Params) -> str:
     """What a method is called in the study; empty where it is no part of it."""
-    name = params.q_model.estimator
-    return TARGETS[params.estimator.target] if name == "agentrm" else ESTIMATORS.get(name, "")
+    target = getattr(params.estimator, "target", "")
+    return TARGETS.get(target) or ESTIMATORS.get(params.q_model.estimator, "")
 
 
 def conditions(cells: Sequence[Cell], table: pd.DataFrame) -> Conditions:

@@ -120,7 +120,7 @@ def _beside(axes: Axes, y: float, gain: str, less: str) -> None:
 
 def _across(axes: Axes, gains: Mapping[str, Any], rows: int) -> None:
     """What is the same for all estimators, as lines with their names on top."""
-    for arm, dashes, above in zip(LINES, (":", "--"), (2, 11), strict=True):
+    for arm, dashes, above in zip(LINES, (":", "--"), (2, 12.5), strict=True):
         if arm in gains:
             axes.axvline(gains[arm]["mean"], color=DARK, linewidth=1.0, linestyle=dashes, zorder=0)
             axes.annotate(
@@ -128,7 +128,7 @@ def _across(axes: Axes, gains: Mapping[str, Any], rows: int) -> None:
                 (gains[arm]["mean"], rows + 0.55),
                 xytext=(0, above),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 fontsize=7.5,
             )
 

@@ -23,7 +23,8 @@ def relatives(runs: Sequence[Finished]) -> pd.DataFrame:
     rows = []
     for figure in known:
         arm = figure.get("arm", "")
-        run = next((r for r in runs if r.benchmark == "webshop" and arm in r.metrics["arms"]), None)
+        alike = (r for r in runs if r.benchmark == figure["benchmark"])
+        run = next((r for r in alike if arm in r.metrics["arms"]), None)
         gain = run.metrics["gains"].get(arm) if run else None
         rows.append(
             {

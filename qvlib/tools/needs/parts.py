@@ -129,9 +129,9 @@ def _longer(name: str, tries: int, work: Work, params: Params) -> float:
     search ends by itself, or where its steps are spent.
     """
     wanted = params.flat()[TRIES[name]]
-    if name == "best_first":
+    if name == BEST_FIRST.name:
         return min(1.0, wanted / work.steps)
-    within = 1.0 if name == "lats" else min(1.0, params.world.max_steps * tries / work.steps)
+    within = 1.0 if name == LATS.name else min(1.0, params.world.max_steps * tries / work.steps)
     return wanted / tries * within
 
 
