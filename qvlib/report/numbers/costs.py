@@ -54,7 +54,7 @@ def _verdicts(params: Params) -> pd.DataFrame:
     names = {"prompt_tokens": "verdict_prompt_tokens", "tokens": "verdict_tokens"}
     records = _collected(params)
     return pd.DataFrame(
-        [{name: record[told] for name, told in names.items()} for record in records]
+        [{name: record.get(told, 0) for name, told in names.items()} for record in records]
     )
 
 
