@@ -4,9 +4,9 @@ The advantage of a turn is the mean log-ratio over its tokens; trajectories are 
 over turns (Bradley-Terry). The paper's critic also reads the task's reference solution, in training
 and whenever it ranks actions, of training tasks alone: it makes the pairs that a policy is then
 tuned on. Here the critic itself is asked, at test, where no solution may be read; nor does any
-world of this library tell one. So it reads the agent's prompt and no more, which is the paper's
-ablation without training-time information. The paper's public code takes the mean over all tokens
-of a trajectory, not the sum over turns of each turn's.
+world of this library tell one. So it reads the agent's prompt and no more. The sum over turns is as
+we read the method; its equations were not at hand, and its public code takes the mean over all
+tokens of a trajectory.
 """
 
 from __future__ import annotations
