@@ -61,6 +61,12 @@ ARMS = {
     "other_agent_foreign_q_n5",
     "control_q_n5",
     "control_q_n10",
+    "self_consistency_n5",
+    "agent_evol",
+    "best_of_n",
+    "lats",
+    "reflexion",
+    "reflexion_q",
 }
 
 
