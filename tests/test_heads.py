@@ -15,6 +15,8 @@ from qvlib.core.episodes import replay
 from qvlib.core.preferences import build_pairs, hold_out
 from qvlib.core.step_values import backed_up, dealt, siblings
 from qvlib.estimators import Card, Fitted, Problem, estimator_of
+from qvlib.estimators.agentrm import squared_error
+from qvlib.estimators.head_loop import fit_head
 from qvlib.estimators.heads import Group, grouped
 from qvlib.models.heads import Head, load_head
 from qvlib.models.hidden import Headless, headless, last_hidden, packed_hidden, read_hidden
@@ -193,8 +195,28 @@ def test_what_does_not_fit_is_said(problem):
     unknown = replace(steps[0], task="nowhere")
     with pytest.raises(QvlibError, match="nowhere"):
         grouped(problem, [unknown])
+
+
+@pytest.mark.parametrize("features", ["tuned", "frozen"])
+def test_states_beyond_the_context_are_dropped_and_counted(problem, features):
+    lm = problem.reference
+    steps = [g for t in problem.train_trees() for g in siblings(t, backed_up(t))]
+    groups = grouped(problem, steps)
+    most = lm.context - max(map(len, groups[0].replies))
+    longest = replace(groups[0], prompt=(groups[0].prompt * most)[:most])
+    long = replace(longest, prompt=(*longest.prompt, longest.prompt[0]))
+    estimator = estimator_of("agentrm")
+    settings = estimator.settings(features=features, fit_lr=1e-3)
+    told = {"score": "", "recipe": ""}
+
+    def fit(some):
+        return fit_head(problem, some, settings, squared_error, **told)
+
+    facts = fit([long, *groups[:3], longest, long]).facts
+    assert facts["pairs"] == 4 and facts["dropped_pairs"] == 2
+    assert facts["steps"] == sum(len(g.replies) for g in (*groups[:3], longest))
     with pytest.raises(QvlibError, match="no state of the trees fits"):
-        grouped(problem, [])
+        fit([long])
 
 
 def test_a_head_is_read_as_it_was_written(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from qvlib.base.errors import QvlibError
@@ -46,8 +45,7 @@ def fit(problem: Problem, settings: BradleyTerrySettings) -> Fitted:
     from qvlib.estimators.head_loop import finished, fit_head
 
     lm = problem.reference
-    pairs, _ = some_fit(lm, encode(problem.environment, lm, problem.train), [])
-    groups = heads.of_pairs(pairs)
+    pairs = encode(problem.environment, lm, problem.train)
     told: dict[str, Any] = {
         "score": "The log of the odds, in nats, that an action is the better of two is the "
         "difference of their scores. It ranks the actions of one state and compares no two states.",
@@ -62,10 +60,11 @@ def fit(problem: Problem, settings: BradleyTerrySettings) -> Fitted:
             )
         from qvlib.estimators.bradley_terry_trl import train
 
-        fitted = finished(problem, groups, settings, *train(problem, pairs, settings), **told)
-    else:
-        fitted = fit_head(problem, groups, settings, preference, **told)
-    return replace(fitted, facts=fitted.facts | {"dropped_pairs": len(problem.train) - len(groups)})
+        fit, _ = some_fit(lm, pairs, [])
+        told["dropped"] = len(pairs) - len(fit)
+        groups = heads.of_pairs(fit)
+        return finished(problem, groups, settings, *train(problem, fit, settings), **told)
+    return fit_head(problem, heads.of_pairs(pairs), settings, preference, **told)
 
 
 ESTIMATOR = Estimator(

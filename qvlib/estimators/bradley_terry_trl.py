@@ -22,6 +22,7 @@ from trl import RewardConfig, RewardTrainer
 from qvlib.base.errors import QvlibError
 from qvlib.estimators import heads
 from qvlib.estimators.data import PairIds
+from qvlib.estimators.descent import row
 from qvlib.estimators.estimator import Problem
 from qvlib.estimators.head_settings import HeadSettings
 from qvlib.models.heads import Head
@@ -61,7 +62,7 @@ def train(
     backbone = copy.deepcopy(lm.model)
     backbone.base_model.load_state_dict(model.base_model.state_dict())
     logs = [log for log in trainer.state.log_history if LOSS in log]
-    curve = [heads.row(step, "train", log[LOSS], None, log[PAIRS]) for step, log in enumerate(logs)]
+    curve = [row(step, "train", log[LOSS], None, log[PAIRS]) for step, log in enumerate(logs)]
     return model.score, lm.tuned(backbone), curve
 
 

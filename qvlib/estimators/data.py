@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -12,7 +12,7 @@ import torch
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair, accuracy
-from qvlib.core.types import Environment, QModel, State
+from qvlib.core.types import Environment, QModel, State, Task
 from qvlib.estimators.estimator import Problem
 from qvlib.models import packing
 from qvlib.models.local import Ids, LocalModel
@@ -62,13 +62,29 @@ def encode(environment: Environment, lm: LocalModel, pairs: Sequence[Pair]) -> l
     Raises:
         QvlibError: a pair's task is not a training task of the environment.
     """
-    tasks = {t.id: t for t in environment.tasks("train")}
-    unknown = next((p.task for p in pairs if p.task not in tasks), None)
-    if unknown is not None:
-        raise QvlibError(
-            f"pair of task {unknown!r}: no such training task; use trees made on the same data"
-        )
-    return encode_pairs(lm, [replay(environment, tasks[p.task], p.path) for p in pairs], pairs)
+    task_of = training_task(environment, "pair")
+    tasks = [task_of(p.task) for p in pairs]
+    states = [replay(environment, t, p.path) for t, p in zip(tasks, pairs, strict=True)]
+    return encode_pairs(lm, states, pairs)
+
+
+def training_task(environment: Environment, what: str) -> Callable[[str], Task]:
+    """Id -> the training task, of what was made on them: ``what``, one of them.
+
+    Raises:
+        QvlibError: (when asked) there is no such training task.
+    """
+    tasks = {task.id: task for task in environment.tasks("train")}
+
+    def task_of(name: str) -> Task:
+        if name not in tasks:
+            raise QvlibError(
+                f"{what} of task {name!r:.40}: no such training task; use trees made on the same "
+                "data"
+            )
+        return tasks[name]
+
+    return task_of
 
 
 def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:
@@ -247,8 +263,8 @@ def ordered_by_task(problem: Problem, q_model: QModel) -> dict[str, list[float]]
 
     A tie counts one half; pairs longer than the reference's context are left out.
     """
-    tasks = {task.id: task for task in problem.environment.tasks("train")}
-    states = [replay(problem.environment, tasks[p.task], p.path) for p in problem.held_out]
+    task_of = training_task(problem.environment, "pair")
+    states = [replay(problem.environment, task_of(p.task), p.path) for p in problem.held_out]
     rows = encode_pairs(problem.reference, states, problem.held_out)
     fit = set(map(id, fitting(problem.reference, rows)))
     kept = [i for i, row in enumerate(rows) if id(row) in fit]

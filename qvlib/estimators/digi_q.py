@@ -79,10 +79,10 @@ def fit(problem: Problem, settings: DigiQSettings) -> Fitted:
     from qvlib.estimators.head_loop import fit_head
     from qvlib.estimators.td import Targets, new_critics, transitions
 
-    groups, discount = transitions(problem, settings.td_actions), settings.td_discount
+    discount = settings.td_discount
     return fit_head(
         problem,
-        groups,
+        transitions(problem, settings.td_actions),
         settings,
         td_error,
         score="An estimate of the value of an action and of going on as the trees do, in units of "
@@ -90,7 +90,7 @@ def fit(problem: Problem, settings: DigiQSettings) -> Fitted:
         recipe=f"temporal differences of two critics, discount factor {discount:g}",
         read=READS[settings.td_critics],
         head=new_critics(problem, settings),
-        moving=partial(Targets, groups, discount, settings.td_tau),
+        moving=partial(Targets, discount, settings.td_tau),
     )
 
 

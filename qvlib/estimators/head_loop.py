@@ -6,14 +6,13 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from heapq import nlargest
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 
 from qvlib.estimators import heads
 from qvlib.estimators.data import PairIds, ordered_by_task, packs
+from qvlib.estimators.descent import descended, row
 from qvlib.estimators.estimator import Card, Fitted, Problem
 from qvlib.estimators.features import frozen
 from qvlib.estimators.head_settings import HeadSettings
@@ -22,16 +21,7 @@ from qvlib.models import packing
 from qvlib.models.heads import Beside, Head
 from qvlib.models.hidden import Headless, Row, headless, last_hidden, packed_hidden
 from qvlib.models.local import LocalModel
-from qvlib.models.training import (
-    Checkpoint,
-    batches,
-    descend,
-    must_be_finite,
-    named,
-    order,
-    scheduled,
-    steps_in_all,
-)
+from qvlib.models.training import must_be_finite
 
 OutputsOf = Callable[[torch.nn.Module, torch.nn.Module, Sequence[Compared]], Iterator[Any]]
 """(model, head, groups) -> the head's outputs of each group, [replies, O], in parts."""
@@ -49,6 +39,10 @@ class Moving(Protocol):
         """A step of training was taken."""
 
 
+MovingOf = Callable[[Sequence[Any], torch.nn.Module, torch.nn.Module, OutputsOf], Moving]
+"""(all groups, model, head, how both are asked) -> targets that move."""
+
+
 def fit_head(
     problem: Problem,
     groups: Sequence[Compared],
@@ -60,35 +54,68 @@ def fit_head(
     outputs: int = 1,
     read: Read = first,
     head: Head | Beside | None = None,
-    moving: Callable[[torch.nn.Module, torch.nn.Module, OutputsOf], Moving] | None = None,
+    moving: MovingOf | None = None,
     each: str = "states",
 ) -> Fitted:
     """Fit a head to groups of actions, by ``loss``: the whole of an estimator with a head.
 
-    The loss of a batch is the mean over its groups of the mean of their terms. ``features: tuned``
-    trains a copy of the reference below the head; ``frozen`` the head alone. score, recipe: for the
-    model's card (``Card``). head: another than one of the settings' form with so many outputs.
-    moving: (model, head, how both are asked) -> targets that move; None = those of the groups.
-    each: what groups are, in the plural.
+    Groups that do not fit the model's context are dropped and counted. The loss of a batch is the
+    mean over its groups of the mean of their terms. ``features: tuned`` trains a copy of the
+    reference below the head; ``frozen`` the head alone. score, recipe: for the model's card
+    (``Card``). head: another than one of the settings' form with so many outputs. moving: None =
+    the targets are those of the groups. each: what groups are, in the plural.
 
     Raises:
-        QvlibError: training diverged, or a checkpoint cannot be read or written.
+        QvlibError: nothing fits the model's context, training diverged, or a checkpoint cannot be
+            read or written.
     """
     tuned = settings.features == "tuned"
     lm = problem.reference
+    fit = heads.fitting(lm, groups)
     head = head or heads.new_head(lm, settings, outputs, problem.seed)
     if tuned:
         model: torch.nn.Module = Headless(copy.deepcopy(lm.model).eval())
-        outputs_of: OutputsOf = partial(_tuned, lm.end, _packs(problem, groups), lm.batch_tokens)
+        outputs_of: OutputsOf = partial(_tuned, lm.end, _packs(problem, fit), lm.batch_tokens)
     else:
-        model, known = torch.nn.Identity(), _known(problem, groups)
+        model, known = torch.nn.Identity(), _known(problem, fit)
         head.standardise(torch.cat(list(known.values())))
         outputs_of = partial(_frozen, known)
-    targets = moving(model, head, outputs_of) if moving else None
-    curve = _descended(problem, groups, settings, loss, model, head, outputs_of, targets)
+    trained = torch.nn.ModuleDict({"model": model, "head": head})
+    targets = moving(fit, model, head, outputs_of) if moving else None
+    if targets is not None:
+        trained["targets"] = targets.network  # kept in checkpoints; nothing there has a gradient
+
+    def shares(batch: Sequence[Compared], seen: list[float], what: str) -> Iterator[torch.Tensor]:
+        told = targets(batch) if targets else [group.targets for group in batch]
+        found = outputs_of(model, head, batch)
+        return _losses(found, told, loss, seen, what, settings.fit_lr)
+
+    curve = descended(
+        problem,
+        fit,
+        trained,
+        _optimizer(settings, model, head),
+        shares,
+        epochs=settings.fit_epochs,
+        batch=settings.fit_batch,
+        stream="head",
+        known_by=settings.model_dump() | {"loss": getattr(loss, "__name__", "")},
+        after=targets.follow if targets else None,
+    )
     backbone = lm.tuned(model.model) if tuned else None  # type: ignore[arg-type]
-    told = {"score": score, "recipe": recipe, "each": each}
-    return finished(problem, groups, settings, head, backbone, curve, read=read, **told)
+    return finished(
+        problem,
+        fit,
+        settings,
+        head,
+        backbone,
+        curve,
+        read=read,
+        score=score,
+        recipe=recipe,
+        each=each,
+        dropped=len(groups) - len(fit),
+    )
 
 
 def finished(
@@ -103,17 +130,19 @@ def finished(
     recipe: str,
     read: Read = first,
     each: str = "states",
+    dropped: int = 0,
 ) -> Fitted:
     """What a trained head, with the model that was trained below it, is told of and saved as.
 
-    The accuracy on held-out pairs is added to the curve.
+    The accuracy on held-out pairs is added to the curve. groups: what it was fitted to; dropped:
+    how many others did not fit the model's context.
     """
     scorer = HeadScorer(headless(backbone or problem.reference), head.eval(), read)
     by_task = ordered_by_task(problem, scorer)
-    facts = heads.facts_of(problem, groups, by_task)
+    facts = heads.facts_of(problem, groups, by_task, dropped)
     if by_task:
         accuracy = facts["held_out_accuracy"]
-        curve.append(heads.row(len(curve), "held-out", None, accuracy, len(by_task)))
+        curve.append(row(len(curve), "held-out", None, accuracy, len(by_task)))
     how = "the model and a head" if backbone else "a head on the model's frozen hidden states"
     epochs = (
         f"{settings.fit_epochs} epochs of {facts['pairs']} {each} with {facts['steps']} actions"
@@ -195,50 +224,14 @@ def _parts(batch: Sequence[Compared], tokens: int, packed: bool) -> Iterator[lis
         yield part
 
 
-def _descended(
-    problem: Problem,
-    groups: Sequence[Compared],
-    settings: HeadSettings,
-    loss: Loss,
-    model: torch.nn.Module,
-    head: torch.nn.Module,
-    outputs_of: OutputsOf,
-    moving: Moving | None = None,
-) -> list[dict[str, Any]]:
-    """Train in place; returns the curve, a row a step."""
-    total = steps_in_all(len(groups), settings.fit_batch, settings.fit_epochs)
+def _optimizer(
+    settings: HeadSettings, model: torch.nn.Module, head: torch.nn.Module
+) -> torch.optim.Optimizer:
+    """Of the head, at its own rate where it has one, and of what is trained below it."""
     parts = [{"params": list(head.parameters()), "lr": settings.head_lr or settings.fit_lr}]
     if list(model.parameters()):
         parts.append({"params": [p for p in model.parameters() if p.requires_grad]})
-    optimizer = torch.optim.AdamW(parts, lr=settings.fit_lr, weight_decay=0.0, fused=True)
-    rates = scheduled(optimizer, total, "linear")
-    known_by = settings.model_dump() | {"seed": problem.seed, "loss": getattr(loss, "__name__", "")}
-    both = torch.nn.ModuleDict({"model": model, "head": head})
-    if moving is not None:
-        both["targets"] = moving.network  # kept in checkpoints; nothing there has a gradient
-    path = named(Path(problem.scratch), known_by, groups)
-    kept = Checkpoint(path, total, both, optimizer, rates)
-    curve: list[dict[str, Any]] = kept.curve
-    step = 0
-    with tqdm(total=total, initial=kept.done, desc=problem.label, unit="batch") as bar:
-        for epoch in range(settings.fit_epochs):
-            drawn = order(len(groups), problem.seed, "head", epoch)
-            for places in batches(drawn, settings.fit_batch):
-                step += 1
-                if step <= kept.done:
-                    continue
-                batch, seen = [groups[i] for i in places], []
-                what = f"{problem.label}, step {step} of {total}"
-                told = moving(batch) if moving else [group.targets for group in batch]
-                found = outputs_of(model, head, batch)
-                losses = _losses(found, told, loss, seen, what, settings.fit_lr)
-                descend(both, optimizer, losses, rates)
-                if moving is not None:
-                    moving.follow()
-                curve.append(heads.row(len(curve), "train", sum(seen), None, len(batch)))
-                kept.step()
-                bar.update()
-    return curve
+    return torch.optim.AdamW(parts, lr=settings.fit_lr, weight_decay=0.0, fused=True)
 
 
 def _losses(

@@ -17,7 +17,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
 from qvlib.core.step_values import Siblings
 from qvlib.core.types import State
-from qvlib.estimators.data import PairIds
+from qvlib.estimators.data import PairIds, training_task
 from qvlib.estimators.estimator import OpenModel, Problem
 from qvlib.estimators.head_settings import HeadSettings
 from qvlib.models.heads import Beside, Head, load_head
@@ -102,18 +102,17 @@ def grouped(
     siblings: Iterable[Siblings],
     target: Callable[[Siblings], Sequence[Any]] = lambda group: group.values,
 ) -> list[Group]:
-    """States of trees as token ids, each with its visited actions, that fit the model's context.
+    """States of trees as token ids, each with its visited actions.
 
     Raises:
-        QvlibError: a tree's task is no training task of the environment, or nothing fits.
+        QvlibError: a tree's task is no training task of the environment.
     """
     ids_of = _ids_of(problem)
-    groups = [Group(g.task, *ids_of(g), tuple(target(g))) for g in siblings]
-    return fitting(problem.reference, groups)
+    return [Group(g.task, *ids_of(g), tuple(target(g))) for g in siblings]
 
 
 def encode_paths(problem: Problem, trees: Iterable[Iterable[Siblings]]) -> list[PathIds]:
-    """The paths of trees to each last visited action, that fit the context; targets are values.
+    """The paths of trees to each last visited action; targets are values.
 
     trees: the ``siblings`` of each.
 
@@ -129,21 +128,16 @@ def encode_paths(problem: Problem, trees: Iterable[Iterable[Siblings]]) -> list[
             for node, reply, value in zip(group.nodes, replies, group.values, strict=True):
                 paths[node] = (*so_far, (prompt, reply, value))
         found += [PathIds(task, *zip(*steps, strict=True)) for steps in paths.values()]
-    return fitting(problem.reference, found)
+    return found
 
 
 def _ids_of(problem: Problem) -> Callable[[Siblings], tuple[Ids, tuple[Ids, ...]]]:
     """(ids of the prompt, of each action) of a state's actions."""
-    tasks = {task.id: task for task in problem.environment.tasks("train")}
+    task_of = training_task(problem.environment, "tree")
     lm = problem.reference
 
     def ids_of(group: Siblings) -> tuple[Ids, tuple[Ids, ...]]:
-        if group.task not in tasks:
-            raise QvlibError(
-                f"tree of task {group.task!r}: no such training task; use trees made on the same "
-                "data"
-            )
-        prompt, ids = lm.prompt(replay(problem.environment, tasks[group.task], group.path))
+        prompt, ids = lm.prompt(replay(problem.environment, task_of(group.task), group.path))
         return ids, tuple(lm.action_ids(prompt, action) for action in group.actions)
 
     return ids_of
@@ -227,12 +221,15 @@ def new_head(lm: LocalModel, settings: HeadSettings, outputs: int, seed: int) ->
 
 
 def facts_of(
-    problem: Problem, groups: Sequence[Compared], by_task: Mapping[str, Sequence[float]]
+    problem: Problem,
+    groups: Sequence[Compared],
+    by_task: Mapping[str, Sequence[float]],
+    dropped: int = 0,
 ) -> dict[str, Any]:
     """The facts of ``Fitted``, of a model that was fitted to states.
 
-    by_task: ``estimators.data.ordered_by_task``. ``pairs`` counts states (what a loss is taken of
-    at a time), ``steps`` actions.
+    by_task: ``estimators.data.ordered_by_task``. dropped: groups beside these that do not fit the
+    model's context. ``pairs`` counts states (what a loss is taken of at a time), ``steps`` actions.
     """
     held = sum(count for _, count in by_task.values())
     right = sum(hit for hit, _ in by_task.values())
@@ -242,13 +239,6 @@ def facts_of(
         "held_out_pairs": int(held),
         "held_out_by_task": dict(by_task),
         "held_out_accuracy": right / held if held else None,
-        "dropped_pairs": 0,
+        "dropped_pairs": dropped,
         "dropped_held_out_pairs": len(problem.held_out) - int(held),
     }
-
-
-def row(
-    step: int, split: str, loss: float | None, accuracy: float | None, pairs: int
-) -> dict[str, Any]:
-    """A row of a training curve."""
-    return {"step": step, "split": split, "loss": loss, "accuracy": accuracy, "pairs": pairs}

@@ -5,30 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import decisions
 from qvlib.core.step_values import trajectories
 from qvlib.estimators import heads
-from qvlib.estimators.data import ordered_by_task, token_log_probs
+from qvlib.estimators.data import ordered_by_task, token_log_probs, training_task
+from qvlib.estimators.descent import descended, row
 from qvlib.estimators.estimator import Card, Fitted, Problem
 from qvlib.models.heads import Head
 from qvlib.models.hidden import Headless, Row, headless, hidden_around
-from qvlib.models.training import (
-    Checkpoint,
-    batches,
-    descend,
-    must_be_finite,
-    named,
-    order,
-    scheduled,
-    steps_in_all,
-)
+from qvlib.models.training import must_be_finite
 
 Loss = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]
@@ -63,16 +54,11 @@ def encoded(problem: Problem) -> tuple[list[Steps], int]:
         QvlibError: a tree's task is no training task of the environment, or nothing fits.
     """
     lm, environment = problem.reference, problem.environment
-    tasks = {task.id: task for task in environment.tasks("train")}
+    task_of = training_task(environment, "tree")
     ways = [way for tree in problem.train_trees() for way in trajectories(tree)]
-    unknown = next((way.task for way in ways if way.task not in tasks), None)
-    if unknown is not None:
-        raise QvlibError(
-            f"tree of task {unknown!r}: no such training task; use trees made on the same data"
-        )
     fit: list[tuple[tuple[Row, ...], Any]] = []
     for way in ways:
-        chosen = decisions(environment, tasks[way.task], way.actions)
+        chosen = decisions(environment, task_of(way.task), way.actions)
         prompts = [lm.prompt(state) for state, _ in chosen]
         rows = tuple(
             (ids, lm.action_ids(prompt, action))
@@ -100,18 +86,24 @@ def fit_trajectories(problem: Problem, training: Training, loss: Loss) -> Fitted
     policy, below = (copy.deepcopy(lm.model).eval() for _ in range(2))
     head = Head((heads.width_of(lm), 1), problem.seed).to(lm.model.device, lm.model.dtype)
     both = torch.nn.ModuleDict({"policy": policy, "value": Headless(below), "head": head})
-    curve = _descended(problem, ways, training, loss, both)
+    curve = descended(
+        problem,
+        ways,
+        both,
+        torch.optim.AdamW(both.parameters(), lr=training.lr, weight_decay=0.0, fused=True),
+        partial(_losses, lm, both, training, loss),
+        epochs=training.epochs,
+        batch=training.batch,
+        stream="oreo",
+        known_by=asdict(training),
+    )
     tuned = lm.tuned(below)
     by_task = ordered_by_task(problem, heads.HeadScorer(headless(tuned), head.eval()))
     steps = sum(len(way.rows) for way in ways)
-    facts = heads.facts_of(problem, [], by_task) | {
-        "pairs": len(ways),
-        "steps": steps,
-        "dropped_pairs": dropped,
-    }
+    facts = heads.facts_of(problem, [], by_task, dropped) | {"pairs": len(ways), "steps": steps}
     if by_task:
         accuracy = facts["held_out_accuracy"]
-        curve.append(heads.row(len(curve), "held-out", None, accuracy, len(by_task)))
+        curve.append(row(len(curve), "held-out", None, accuracy, len(by_task)))
     card = Card(
         "transformers",
         ("step-level-q-value", "value-head", "oreo"),
@@ -123,43 +115,12 @@ def fit_trajectories(problem: Problem, training: Training, loss: Loss) -> Fitted
     return Fitted(lambda folder: heads.save(folder, head, tuned), curve, facts, card)
 
 
-def _descended(
-    problem: Problem,
-    ways: Sequence[Steps],
-    training: Training,
-    loss: Loss,
-    both: torch.nn.ModuleDict,
-) -> list[dict[str, Any]]:
-    """Train in place; returns the curve, a row a step."""
-    lm, total = problem.reference, steps_in_all(len(ways), training.batch, training.epochs)
-    optimizer = torch.optim.AdamW(both.parameters(), lr=training.lr, weight_decay=0.0, fused=True)
-    rates = scheduled(optimizer, total, "linear")
-    path = named(Path(problem.scratch), asdict(training) | {"seed": problem.seed}, ways)
-    kept = Checkpoint(path, total, both, optimizer, rates)
-    step = 0
-    with tqdm(total=total, initial=kept.done, desc=problem.label, unit="batch") as bar:
-        for epoch in range(training.epochs):
-            drawn = order(len(ways), problem.seed, "oreo", epoch)
-            for places in batches(drawn, training.batch):
-                step += 1
-                if step <= kept.done:
-                    continue
-                batch, seen = [ways[i] for i in places], []
-                what = f"{problem.label}, step {step} of {total}"
-                losses = _losses(lm, both, batch, training, loss, seen, what)
-                descend(both, optimizer, losses, rates)
-                kept.curve.append(heads.row(len(kept.curve), "train", sum(seen), None, len(batch)))
-                kept.step()
-                bar.update()
-    return kept.curve
-
-
 def _losses(
     lm: Any,
     both: torch.nn.ModuleDict,
-    batch: Sequence[Steps],
     training: Training,
     loss: Loss,
+    batch: Sequence[Steps],
     seen: list[float],
     what: str,
 ) -> Iterator[torch.Tensor]:

@@ -65,9 +65,9 @@ class Targets:
 
     def __init__(
         self,
-        groups: Sequence[Group],
         discount: float,
         tau: float,
+        groups: Sequence[Group],
         model: torch.nn.Module,
         head: torch.nn.Module,
         outputs_of: OutputsOf,

@@ -14,7 +14,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import decisions
 from qvlib.core.trees import check_tree, paths
 from qvlib.core.types import Environment
-from qvlib.estimators.data import action_log_probs, encode
+from qvlib.estimators.data import action_log_probs, encode, training_task
 from qvlib.estimators.estimator import Fitted, Problem
 from qvlib.estimators.tuned import TunedSettings
 from qvlib.estimators.tuning import fit_by_loop
@@ -81,20 +81,14 @@ def encode_trajectories(
     Raises:
         QvlibError: a tree's task is no training task, or no tree has two.
     """
-    tasks, found = {task.id: task for task in environment.tasks("train")}, []
+    task_of, found = training_task(environment, "tree"), []
     for tree in trees:
         both = best_and_worst(tree, environment.max_steps)
         if both is None:
             continue
-        if tree["task"] not in tasks:
-            raise QvlibError(
-                f"tree of task {tree['task']!r:.40}: no such training task; use trees made on the "
-                "same data"
-            )
+        task = task_of(tree["task"])
         shared = len(commonprefix(both))  # noqa: RUF071 - of actions, not of paths
-        found.append(
-            TrajectoryIds(*(_steps(environment, lm, tasks[tree["task"]], p, shared) for p in both))
-        )
+        found.append(TrajectoryIds(*(_steps(environment, lm, task, p, shared) for p in both)))
     if not found:
         raise QvlibError(
             "no tree has two visited ends of different worth, so no trajectory is better than "
