@@ -19,7 +19,8 @@ from qvlib.core.step_values import (
     siblings,
     trajectories,
 )
-from qvlib.core.trees import tree_record
+from qvlib.core.trees import paths, tree_record
+from qvlib.estimators.trajectories import best_and_worst
 
 
 def row(node, value, visits=1, reward=0.0, terminal=False):
@@ -166,3 +167,71 @@ def test_a_control_is_dealt_by_the_rule_whose_values_are_fitted(searched, rule):
     assert abs(slope) < 0.08, slope
     if rule == "max":  # the reason for dealing values, not trees
         assert np.polyfit(true, by_mean, 1)[0] > 0.15
+
+
+def bellman(tree, weight):
+    """The fixed point of temporal differences, ``td.backup``, by node; weight: of an action."""
+    ends, below, q = found(tree), children(tree), {}
+    for row in reversed([row for row in tree["nodes"] if row["visits"]]):
+        if row["node"] not in below:
+            q[row["node"]] = ends[row["node"]]
+            continue
+        weights = [weight(child) for child in below[row["node"]]]
+        worth = [q[child["node"]] for child in below[row["node"]]]
+        q[row["node"]] = 0.95 * np.average(worth, weights=weights)
+    return q
+
+
+def children(tree):
+    below = {}
+    for row in tree["nodes"]:
+        if row["visits"]:
+            below.setdefault(row["parent"], []).append(row)
+    return below
+
+
+def of_trajectories(tree):
+    """What the trajectories through a node found on the mean, as OREO's values without beta."""
+    node = {path: node for node, path in paths(tree).items()}
+    told = {}
+    for way in trajectories(tree):
+        for depth in range(len(way.actions) + 1):
+            told.setdefault(node[way.actions[:depth]], []).append((way.value, way.visits))
+    means = {}
+    for at, ways in told.items():
+        values, visits = zip(*ways, strict=True)
+        means[at] = np.average(values, weights=visits)
+    return means
+
+
+def best_less_worst(tree):
+    """1 on the best trajectory alone, -1 on the worst alone, as trajectory DPO compares them."""
+    both = best_and_worst(tree, 5)
+    way = paths(tree)
+    on = [[t[: len(way[node])] == way[node] for t in both or ()] for node in way]
+    return {node: float(s[0]) - s[1] if s else 0.0 for node, s in zip(way, on, strict=True)}
+
+
+TARGETS = {
+    "digi_q": lambda tree: bellman(tree, lambda child: child["visits"]),
+    "archer": lambda tree: bellman(tree, lambda child: child.get("samples") or 1),
+    "oreo": of_trajectories,
+    "pqm": lambda tree: {node: float(value > 0.5) for node, value in backed_up(tree).items()},
+    "trajectory_dpo": best_less_worst,
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_controls_of_estimators_that_read_whole_trees_tell_next_to_nothing(searched, name):
+    """They are dealt by the mean backup: what is left of their own targets, and of its values."""
+    told, own, mean = [], [], []
+    for tree in searched:
+        deals = [dealt(tree, 0, k) for k in range(40)]
+        controls = [[advantages(g) for g in siblings(d, TARGETS[name](d))] for d in deals]
+        told += [np.mean(group, axis=0) for group in zip(*controls, strict=True)]
+        own += [advantages(g) for g in siblings(tree, TARGETS[name](tree))]
+        mean += [advantages(g) for g in siblings(tree, backed_up(tree))]
+    told, own, mean = map(np.concatenate, (told, own, mean))
+    assert np.polyfit(mean, own, 1)[0] > 0.5
+    assert abs(np.polyfit(own, told, 1)[0]) < 0.12  # archer and trajectory_dpo: about 0.10
+    assert abs(np.polyfit(mean, told, 1)[0]) < 0.05

@@ -137,7 +137,7 @@ def test_target_networks_follow_and_give_the_targets(problem):
     def outputs_of(model, of, batch):
         yield [of(hidden[id(group)]) for group in batch]
 
-    moving = Targets(groups, 0.5, 0.1, torch.nn.Identity(), head, outputs_of)
+    moving = Targets(0.5, 0.1, groups, torch.nn.Identity(), head, outputs_of)
     before = [weight.clone() for weight in head.parameters()]
     with torch.no_grad():
         for weight in head.parameters():
@@ -303,7 +303,7 @@ def test_the_loss_of_oreo_is_known_before_training_and_reaches_both_networks(pro
     both = torch.nn.ModuleDict({"policy": policy, "value": Headless(below), "head": head})
 
     def share():
-        (total,) = oreo_loop._losses(lm, both, batch, training, loss, [], "fit")
+        (total,) = oreo_loop._losses(lm, both, training, loss, batch, [], "fit")
         return total
 
     first = share()
