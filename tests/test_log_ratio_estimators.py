@@ -389,3 +389,69 @@ def test_a_killed_training_is_known_by_its_loss(problem, tmp_path):
     for alpha in (0.1, 0.5):
         estimator.fit(at, estimator.settings(vpo_alpha=alpha))
     assert len(list(tmp_path.glob("checkpoints-*"))) == 2
+
+
+# -- a critic that is told solutions ------------------------------------------------------------
+
+
+def test_a_policy_is_tuned_on_what_a_critic_prefers_that_read_solutions(
+    problem, tmp_path, monkeypatch
+):
+    """The critic reads a solution with every prompt, the policy never; its score is a sum."""
+    from qvlib.estimators import sweet_rl, tuning
+
+    asked, tuned_on = [], []
+
+    def solution(task):
+        asked.append(task.id)
+        return f"Solution: a of {task.id}"
+
+    told = replace(problem, solution=solution)
+    with monkeypatch.context() as patch:
+        by_loop = tuning.fit_by_loop
+
+        def spy(problem, settings, rows, held_out, method, **loop):
+            tuned_on.extend(rows)
+            return by_loop(problem, settings, rows, held_out, method, **loop)
+
+        patch.setattr(tuning, "fit_by_loop", spy)
+        found, scores = fitted("sweet_rl", told, tmp_path / "m", sweet_privileged=True)
+    held = {pair.task for pair in problem.held_out}
+    assert set(asked) == {task.id for task in problem.environment.tasks("train")} - held
+    states = list(problem.train_siblings())
+    assert found.facts["pairs"] == len(tuned_on) == len(states)
+    decode = problem.reference.tokenizer.decode
+    assert not any("Solution" in decode(row.prompt) for row in tuned_on)
+    chosen, rejected = (
+        [decode(getattr(r, w)).strip()[0] for r in tuned_on] for w in ("chosen", "rejected")
+    )
+    assert chosen.count("a") > 0.8 * len(chosen) and rejected.count("c") > 0.8 * len(rejected)
+    assert found.facts["held_out_accuracy"] > 0.9
+    a, b, c = scores.mean(0)
+    assert a > b > c
+    settings = sweet_rl.SweetRLSettings(sweet_privileged=True)
+    assert settings.of_policy.log_prob == "sum" and settings.log_prob == "mean"
+
+
+def test_a_critic_is_told_solutions_where_it_is_asked(problem):
+    from qvlib.estimators.sweet_rl import SweetRLSettings, _preferred
+
+    seen = []
+    lm = problem.reference
+
+    class Listening(type(lm)):
+        def prompt(self, state):
+            seen.append(state.task.instruction)
+            return super().prompt(state)
+
+    listening = Listening(lm.model, lm.tokenizer, lm.style)
+    there = replace(problem, reference=listening, solution=lambda task: f"Solution: {task.id}!")
+    pairs = list(_preferred(there, SweetRLSettings(sweet_privileged=True)))
+    assert pairs and seen and all("Solution: train-" in text for text in seen)
+    assert all(pair.margin > 0 for pair in pairs)
+
+
+def test_a_world_without_solutions_is_told(problem):
+    estimator = estimator_of("sweet_rl")
+    with pytest.raises(QvlibError, match="this world tells none"):
+        estimator.fit(problem, estimator.settings(sweet_privileged=True))

@@ -8,7 +8,8 @@ from toy import Maze
 
 from qvlib import environments
 from qvlib.agents.oracle import Oracle
-from qvlib.agents.reading import Foreign, KindOnly, WithinKind, mean_by_kind, under
+from qvlib.agents.reading import Foreign, KindOnly, WithinKind, mean_by_kind
+from qvlib.core.episodes import under
 from qvlib.core.types import Proposal, State, Step, Task
 from qvlib.report.numbers.against import against, reads
 

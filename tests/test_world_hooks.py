@@ -308,3 +308,15 @@ def test_a_question_of_one_article_has_no_second_hop(reading, questions):
     }
     unsupported = make_task(replace(questions["q2"].goal, facts=()), "g")
     assert QUESTIONS.parts(reading, unsupported, [BELL]) == {"answer": 0.0}
+
+
+def test_a_solution_names_what_the_instruction_does_not(embedded, questions, shirt):
+    hidden = [
+        t for t in embedded.tasks("train") if SHOP.solution(embedded, t)[10:] not in t.instruction
+    ]
+    assert len(hidden) == len(embedded.tasks("train"))
+    told = SHOP.solution(embedded, shirt)
+    assert told == f"Solution: {shirt.goal.name}; red; small"
+    assert QUESTIONS.solution(None, questions["q1"]) == "Solution: Arl"
+    assert "Arl" not in questions["q1"].instruction
+    assert GAMES.solution is None and SCIENCE.solution is None

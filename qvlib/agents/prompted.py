@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from qvlib.agents.arm import Cast
-from qvlib.agents.reading import under
+from qvlib.core.episodes import under
 from qvlib.core.types import Agent, Job, Proposal, Request, State
 
 T = TypeVar("T")

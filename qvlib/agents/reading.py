@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from qvlib.agents.arm import PART, Arm, Cast, Player, arm
 from qvlib.agents.reranking import best, has_other
 from qvlib.base.seeding import generator
-from qvlib.core.episodes import episode
+from qvlib.core.episodes import episode, under
 from qvlib.core.types import QModel, State, Task
 
 Kind = Callable[[State, str], tuple[str, str]]
@@ -47,21 +47,6 @@ class Foreign:
         return others[
             int(generator(self.seed, task.id, "foreign").integers(len(others)))
         ].instruction
-
-
-def under(state: State, instruction: str) -> State:
-    """A state as it would read if its task had this instruction."""
-    own = state.task.instruction
-
-    def told(text: str) -> str:
-        return text.replace(own, instruction) if own else text
-
-    return replace(
-        state,
-        task=replace(state.task, instruction=instruction),
-        observation=told(state.observation),
-        history=tuple(replace(s, observation=told(s.observation)) for s in state.history),
-    )
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,18 @@ def demonstrate(
     jobs = (episode(environment, task, seed) for task in tasks)
     by_task = {record["task"]: record for record in lockstep(jobs, agent, width)}
     return [by_task[task.id] for task in tasks]
+
+
+def under(state: State, instruction: str) -> State:
+    """A state as it would read if its task had this instruction."""
+    own = state.task.instruction
+
+    def told(text: str) -> str:
+        return text.replace(own, instruction) if own else text
+
+    return replace(
+        state,
+        task=replace(state.task, instruction=instruction),
+        observation=told(state.observation),
+        history=tuple(replace(s, observation=told(s.observation)) for s in state.history),
+    )

@@ -120,6 +120,8 @@ class World:
     parts: (environment, task, actions of an episode) -> part of the reward -> share of it that was
         reached, in [0, 1], found by replaying the actions; a part that the task does not have is
         left out. None: the reward has no parts.
+    solution: (environment, task) -> what solves it, in a few words: of training tasks alone, for
+        estimators that may read it in training. None: it is not told.
     sources: file name -> sha256 of the code of a world of your own.
     """
 
@@ -139,6 +141,7 @@ class World:
     place: Callable[[State], str] = nowhere
     script: Callable[[Any], Agent] | None = None
     parts: Callable[[Any, Task, Sequence[str]], Mapping[str, float]] | None = None
+    solution: Callable[[Any, Task], str] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qvlib.base.settings import Settings
 from qvlib.core.preferences import Pair
 from qvlib.core.step_values import Siblings, Values, backed_up, dealt, dealt_values, siblings
-from qvlib.core.types import Environment, QModel
+from qvlib.core.types import Environment, QModel, Task
 
 if TYPE_CHECKING:
     from qvlib.models.local import LocalModel
@@ -35,6 +35,8 @@ class Problem:
         ``train``, ``train_trees`` and ``train_siblings`` are what they are to be fitted to.
     features: a folder for frozen hidden states, which fits of the same trees share; None = they are
         not kept.
+    solution: what solves a training task, in words, for estimators that may read it in training;
+        None = the world tells none.
     """
 
     environment: Environment
@@ -47,6 +49,7 @@ class Problem:
     scratch: Path
     features: Path | None = None
     shuffle: int | None = None
+    solution: Callable[[Task], str] | None = None
 
     def train_trees(self) -> Iterator[Mapping[str, Any]]:
         """The trees but those of tasks that pairs are held out of; for a control dealt anew."""

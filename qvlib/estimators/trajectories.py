@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from os.path import commonprefix
@@ -13,15 +13,22 @@ import torch
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import decisions
 from qvlib.core.trees import check_tree, paths
-from qvlib.core.types import Environment
+from qvlib.core.types import Environment, State
 from qvlib.estimators.data import action_log_probs, encode, training_task
 from qvlib.estimators.estimator import Fitted, Problem
+from qvlib.estimators.step_dpo_loop import train
 from qvlib.estimators.tuned import TunedSettings
-from qvlib.estimators.tuning import fit_by_loop
+from qvlib.estimators.tuning import fit_by_loop, options
 from qvlib.models.local import Ids, LocalModel
 
 Steps = tuple[tuple[Ids, Ids], ...]
 """(prompt, action) token ids of each step, end tokens included."""
+Told = Callable[[State], State]
+
+
+def as_it_is(state: State) -> State:
+    """The state."""
+    return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +81,14 @@ def best_and_worst(
 
 
 def encode_trajectories(
-    environment: Environment, lm: LocalModel, trees: Iterator[Mapping[str, Any]]
+    environment: Environment,
+    lm: LocalModel,
+    trees: Iterator[Mapping[str, Any]],
+    told: Told = as_it_is,
 ) -> list[TrajectoryIds]:
     """The best against the worst trajectory of each tree that has two, their states replayed.
+
+    told: what is read in the place of a state.
 
     Raises:
         QvlibError: a tree's task is no training task, or no tree has two.
@@ -88,7 +100,7 @@ def encode_trajectories(
             continue
         task = task_of(tree["task"])
         shared = len(commonprefix(both))  # noqa: RUF071 - of actions, not of paths
-        found.append(TrajectoryIds(*(_steps(environment, lm, task, p, shared) for p in both)))
+        found.append(TrajectoryIds(*(_steps(environment, lm, task, p, shared, told) for p in both)))
     if not found:
         raise QvlibError(
             "no tree has two visited ends of different worth, so no trajectory is better than "
@@ -97,10 +109,12 @@ def encode_trajectories(
     return found
 
 
-def _steps(environment: Environment, lm: LocalModel, task: Any, path: Any, skip: int) -> Steps:
+def _steps(
+    environment: Environment, lm: LocalModel, task: Any, path: Any, skip: int, told: Told
+) -> Steps:
     steps = []
     for state, action in decisions(environment, task, path)[skip:]:
-        prompt, ids = lm.prompt(state)
+        prompt, ids = lm.prompt(told(state))
         steps.append((ids, lm.action_ids(prompt, action)))
     return tuple(steps)
 
@@ -118,6 +132,21 @@ def trajectory_log_probs(
     summed = each.new_zeros(len(sides)).index_add(0, torch.tensor(owner, device=each.device), each)
     chosen, rejected = summed.view(-1, 2).unbind(1)
     return chosen, rejected
+
+
+def tuned_on_trajectories(
+    problem: Problem, settings: TunedSettings, told: Told
+) -> tuple[LocalModel, list[dict[str, float]]]:
+    """A copy of the reference, tuned as by ``fit_trajectories``, and its curve; nothing is judged.
+
+    Raises:
+        QvlibError: as ``encode_trajectories``, nothing fits the model's context, or training
+            diverged.
+    """
+    lm = problem.reference
+    rows = encode_trajectories(problem.environment, lm, problem.train_trees(), told)
+    how = options(problem, settings)
+    return train(lm, rows, (), **how, packed=False, log_probs=trajectory_log_probs)
 
 
 def fit_trajectories(problem: Problem, settings: TunedSettings, method: str) -> Fitted:

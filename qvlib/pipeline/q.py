@@ -168,7 +168,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
     train, trees, label = _part(params, which, name, train)
-    estimator = estimator_of(params.q_model.estimator)
+    estimator, told = estimator_of(params.q_model.estimator), context.world.solution
     problem = Problem(
         environment=context.environment,
         reference=context.reference(),
@@ -180,6 +180,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         scratch=scratch,
         shuffle=int(name.removeprefix("model-")) if which == "control" else None,
         features=resolve(params.run.runs_dir) / "features",
+        solution=partial(told, context.environment) if told else None,
     )
     begun = time.monotonic()
     fitted = estimator.fit(problem, params.estimator)

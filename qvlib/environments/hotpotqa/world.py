@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qvlib.core.types import State
+from qvlib.core.types import State, Task
 from qvlib.environments.hotpotqa import failures
 from qvlib.environments.hotpotqa.environment import HotPotQA, build, parse
 from qvlib.environments.hotpotqa.generator import write_encyclopaedia
@@ -48,6 +48,10 @@ def _kind(state: State, action: str) -> str:
     return {"finish": "answer", "": "other"}.get(verb := parse(action)[0], verb)
 
 
+def _solution(environment: HotPotQA, task: Task) -> str:
+    return f"Solution: {task.goal.answer}"
+
+
 WORLD = World(
     "hotpotqa",
     HotPotQASettings,
@@ -61,4 +65,5 @@ WORLD = World(
     kind=_kind,
     script=Script,
     parts=failures.parts,
+    solution=_solution,
 )

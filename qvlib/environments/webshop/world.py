@@ -72,6 +72,11 @@ def _parts(environment: WebShop, task: Task, actions: Sequence[str]) -> dict[str
     return shares
 
 
+def _solution(environment: WebShop, task: Task) -> str:
+    options = (o[1] if isinstance(o, tuple) else o for o in task.goal.options)
+    return f"Solution: {'; '.join((task.goal.name, *options))}"
+
+
 WORLD = World(
     "webshop",
     WebShopSettings,
@@ -85,4 +90,5 @@ WORLD = World(
     place=place,
     script=Script,
     parts=_parts,
+    solution=_solution,
 )
