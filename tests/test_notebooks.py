@@ -37,7 +37,12 @@ NAMES = [
     "06_ablations",
     "07_report",
 ]
-STUDIES = ["08_estimators", "09_published", "10_dpo_or_regression"]  # of runs that ask for them
+STUDIES = [
+    "08_estimators",
+    "09_published",
+    "10_dpo_or_regression",
+    "11_value_search",
+]  # of runs that ask for them
 OWN = "bring_your_own_environment"  # test_own_environment.py looks at what it shows
 ARMS = {
     "sample",
@@ -474,7 +479,7 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
     (tmp_path / "estimators.yml").write_text(two)
     runner.run(
         ROOT / "params" / "hotpotqa-smoke.yml",
-        only=["00", "01", "02", "03", "04", "05", "07", "08"],
+        only=["00", "01", "02", "03", "04", "05", "07", "08", "11"],
         overrides={
             **tiny,
             "compare": str(tmp_path / "estimators.yml"),
@@ -485,7 +490,8 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
         },
     )
     results = tmp_path / "results" / "hotpotqa-smoke"
-    names = [*(name for name in NAMES if name != "06_ablations"), "08_estimators"]
+    studies = ["08_estimators", "11_value_search"]
+    names = [*(name for name in NAMES if name != "06_ablations"), *studies]
     text = {name: shown(results / "notebooks", name) for name in names}
     assert "The gold answer is" in text["00_tour"] and re.search(
         r"(\d\.\d{3}) by hand, \*\*\1\*\* by the environment", text["00_tour"]
@@ -505,6 +511,9 @@ def test_the_same_notebooks_serve_another_world(tmp_path):
         r"bootstrap over \d+ groups of questions", text["07_report"]
     )
     assert "step_dpo" in text["08_estimators"] and "step_dpo" in metrics["estimators"]
+    assert re.search(r"`beam` earns [\d.]+ with [\d.]+ steps a task", text["11_value_search"])
+    assert re.search(r"\*\*(Steps|No steps) .* saved\*\*", text["11_value_search"])
+    assert (results / "figures" / "value_search.png").stat().st_size > 1000
     for name, said in text.items():
         assert not re.search(r"shop|products|click\[|buy now", said, re.IGNORECASE), name
 

@@ -92,9 +92,12 @@ def _choice(state: State, best: Proposal) -> dict[str, Any]:
 
 
 def tree_episode(tree: Tree) -> dict[str, Any]:
-    """The record of a searched task: the best episode found, with all the search's cost."""
-    best = tree.best_actions
-    return Episode(tree.task, tree.root.best_reward, True, best, tree.cost).record()
+    """The record of a searched task: the best episode found, with all the search's cost.
+
+    ``rises`` is the search's anytime curve: [steps in the environment so far, reward] each.
+    """
+    best = Episode(tree.task, tree.root.best_reward, True, tree.best_actions, tree.cost)
+    return best.record() | {"rises": [list(rise) for rise in tree.rises]}
 
 
 def replay(environment: Environment, task: Task, actions: Iterable[str]) -> State:

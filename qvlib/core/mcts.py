@@ -109,6 +109,8 @@ class Tree:
     best_actions: from the first state to the end with the highest reward that was seen, in the tree
         or by a rollout; among equals the shortest, then the first. Empty where no
         episode ended.
+    rises: (steps in the environment so far, best terminal reward seen), each time that reward rose,
+        from 0: its anytime curve. An expansion's steps count together.
     """
 
     task: Task
@@ -116,6 +118,7 @@ class Tree:
     iterations: int
     cost: Cost
     best_actions: tuple[str, ...] = ()
+    rises: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ def search(
     at_once, prefix = config.expand_at == "first_visit", f"{stream}/" if stream else ""
     root = top = Node("", environment.reset(task))
     cost, done, best, solved = Cost(), 0, root.state, False
+    rises: list[tuple[int, float]] = []
     while done < config.iterations and not solved:
         if config.reroot_after and done and done % config.reroot_after == 0:
             top = _below(top, environment, config)
@@ -180,6 +184,7 @@ def search(
         stepped_into = [leaf]
         if _open(leaf, environment, config) and (leaf.visits or leaf is root or at_once):
             cost += yield from _expand(leaf, environment, config, (seed, task.id, prefix), judge)
+            _risen(rises, root, cost)
             stepped_into = leaf.children
             leaf = max(stepped_into, key=lambda child: child.value)
         outcome = _settled(leaf, environment, config)
@@ -189,6 +194,7 @@ def search(
         end = outcome.end
         reward = end.reward if end.done else 0.0
         backup(leaf, outcome.value, reward, config.discount, config.wrong_end_value)
+        _risen(rises, root, cost)
         for state in (*(node.state for node in stepped_into), end):
             best = _better(state, best)
         ends = stepped_into if at_once else [leaf]
@@ -200,7 +206,8 @@ def search(
         for node in [n for n in root.walk() if n.state.done and n.value == 0]:
             reward = node.state.reward
             backup(node, reward, reward, config.discount, config.wrong_end_value)
-    return Tree(task, root, done, cost, tuple(step.action for step in best.history))
+    actions = tuple(step.action for step in best.history)
+    return Tree(task, root, done, cost, actions, tuple(rises))
 
 
 def uct(child: Node, parent: Node, exploration: float) -> float:
@@ -270,6 +277,12 @@ def _note(node: Node | None, reward: float) -> None:
     while node is not None:
         node.best_reward = max(node.best_reward, reward)
         node = node.parent
+
+
+def _risen(rises: list[tuple[int, float]], root: Node, cost: Cost) -> None:
+    """Keep the best reward seen, and what it took, if it is higher than before."""
+    if root.best_reward > (rises[-1][1] if rises else 0.0):
+        rises.append((cost.env_steps, root.best_reward))
 
 
 def _open(node: Node, environment: Environment, config: SearchConfig) -> bool:
