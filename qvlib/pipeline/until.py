@@ -41,6 +41,11 @@ class Run:
         """The environment, tasks and models of the first chain, loaded when first asked for."""
         return Context(self.params.each_seed()[0], self.environment)
 
+    @cached_property
+    def all_chains(self) -> Context:
+        """The same of all chains, for what makes something of each; it loads no model."""
+        return Context(self.params, self.environment)
+
     def stage(self, name: str) -> Stage:
         """A finished stage of the first chain, to read from: ``trees``, ``episodes/q_n5``, ..."""
         return read_stage(self.params.each_seed()[0], name)
