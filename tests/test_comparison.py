@@ -23,6 +23,7 @@ from qvlib.pipeline.context import Context, chains
 from qvlib.pipeline.episodes import play_arms
 from qvlib.pipeline.params import load, make
 from qvlib.pipeline.scored import Judged
+from qvlib.pipeline.until import Run
 from qvlib.report import estimators as tables
 from qvlib.report import figures, numbers, sentences
 from qvlib.report.figures.kit import panels, png
@@ -536,3 +537,11 @@ def test_names_beside_points_do_not_cover_each_other():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     room = axes.get_window_extent()
     assert all(room.x0 <= box.x0 and box.x1 <= room.x1 for box in boxes)
+
+
+def test_the_notebook_compares_all_chains():
+    """``run.context`` is of the first chain alone."""
+    run = Run(make({"seeds": 3}), environment=None)
+    assert (run.all_chains.params.run.seeds, run.context.params.run.seeds) == (3, 1)
+    source = resolve("notebooks/08_estimators.ipynb").read_text()
+    assert "comparison.run(run.all_chains)" in source
