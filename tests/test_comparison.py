@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from killing import finished, tiny
@@ -15,6 +14,7 @@ from qvlib import pipeline
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.settings import Settings, setting
+from qvlib.core.episodes import decisions
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Cost
 from qvlib.estimators import ESTIMATORS, Card, Estimator, Fitted
@@ -27,7 +27,6 @@ from qvlib.report import estimators as tables
 from qvlib.report import figures, numbers, sentences
 from qvlib.report.figures.kit import panels, png
 from qvlib.report.figures.placing import place_labels
-from qvlib.report.numbers.calibration import actions, calibration
 from qvlib.runs.stage import is_complete, read_stage, stage_path
 
 # -- an estimator of one's own, whose score is a value -------------------------------------------
@@ -209,6 +208,25 @@ def test_one_set_of_trees_but_for_the_published_discount(params, outcome):
     assert published.search.discount == 1.0
 
 
+def test_what_the_agent_sampled_is_scored_by_each_of_the_best(params, outcome):
+    """Each action of its episodes, with what was then earned; replayed and scored again here."""
+    for one in outcome.chosen.values():
+        for chain in one.params.each_seed():
+            rows = read_stage(chain, "followed").table("actions")
+            context = pipeline.context_of(chain)
+            q_model, tasks = context.q_model(), {task.id: task for task in context.uses.test}
+            played = read_stage(chain, "episodes/sample").records("episodes")
+            assert len(rows) == sum(len(record["actions"]) for record in played)
+            for record in played:
+                part = rows[rows["task"] == record["task"]]
+                assert list(part["action"]) == record["actions"]
+                assert set(part["reward"]) == {record["reward"]}
+                assert list(part["left"]) == list(range(len(part)))[::-1]
+                made = decisions(context.environment, tasks[record["task"]], record["actions"])
+                scores = q_model.score([state for state, _ in made], [[a] for _, a in made])
+                assert list(part["score"]) == pytest.approx([row[0] for row in scores])
+
+
 def test_nothing_is_done_twice(params, outcome):
     kept = finished(params)
     again = comparison.run(params)
@@ -261,6 +279,7 @@ def test_the_numbers_are_those_of_the_episodes(params, outcome, metrics):
         assert name == "counting" or entry["cost"]["fit_seconds"] > 0
         assert entry["tuned_on"]["tries"] == 2 and entry["tuned_on"]["seeds"] == [0]
         assert (entry["calibration"] is not None) == (name == "counting")
+        assert entry["within_states"]["pairs"] == entry["accuracy_by_kind"]["all"]["pairs"]
         assert entry["own_trees"] == (name == "published")
     pairs = {e["accuracy_by_kind"]["all"]["pairs"] for e in metrics["estimators"].values()}
     assert len(pairs) == 1  # all are judged on the same pairs
@@ -380,67 +399,6 @@ def test_the_smallest_comparison_of_the_project_is_sound():
     assert len(names) == len(set(names))
 
 
-# -- is a score a value? ---------------------------------------------------------------------------
-
-
-def judged(score):
-    """Actions of 60 tasks, five each, with values in [0, 1]; ``score`` of a value."""
-    values = np.random.default_rng(0).random(300)
-    tasks = [f"t{i // 5}" for i in range(300)]
-    scores = [float(score(v)) for v in values]
-    return pd.DataFrame(
-        {"seed": 0, "task": tasks, "group": tasks, "score": scores, "value": values}
-    )
-
-
-def test_a_value_is_calibrated_and_what_is_none_is_told():
-    same = calibration(judged(lambda v: v), 200)
-    assert same["bias"]["mean"] == 0 and same["error"] == pytest.approx(0)
-    assert same["slope"]["mean"] == pytest.approx(1) and same["correlation"] == pytest.approx(1)
-    assert sum(b["count"] for b in same["bins"]) == same["actions"] == 300
-    double = calibration(judged(lambda v: 2 * v + 0.5), 200)
-    assert double["slope"]["mean"] == pytest.approx(0.5)
-    assert double["slope"]["ci95"] == pytest.approx([0.5, 0.5])
-    mean = judged(lambda v: v)["value"].mean()
-    assert double["bias"]["mean"] == pytest.approx(mean + 0.5)
-    assert double["error"] == pytest.approx(mean + 0.5)
-    wrong = calibration(judged(lambda v: 1 - v), 200)
-    assert wrong["slope"]["ci95"][1] < 0 and wrong["correlation"] == pytest.approx(-1)
-    assert calibration(judged(lambda v: 0.3), 200) == {}
-    assert calibration(judged(lambda v: v)[:10], 200) == {}
-
-
-def test_the_slope_is_that_of_least_squares_and_noise_widens_its_interval():
-    rng = np.random.default_rng(1)
-    noisy = judged(lambda v: v + rng.normal(0, 0.3))
-    told = calibration(noisy, 2000)
-    slope = np.polyfit(noisy["score"], noisy["value"], 1)[0]
-    assert told["slope"]["mean"] == pytest.approx(slope)
-    low, high = told["slope"]["ci95"]
-    assert low < slope < high and high - low > 0.05
-
-
-def test_an_action_of_several_pairs_counts_once():
-    pairs = pd.DataFrame(
-        {
-            "seed": 0,
-            "task": "t",
-            "group": "g",
-            "depth": 1,
-            "chosen": ["a", "a", "b"],
-            "rejected": ["b", "c", "c"],
-            "q": [0.9, 0.9, 0.5],
-            "own": [0.4, 0.7, 0.3],
-            "value": [1.0, 1.0, 0.6],
-            "margin": [0.4, 0.9, 0.5],
-        }
-    )
-    found = actions(pairs).set_index("action")
-    assert found["score"].to_dict() == pytest.approx({"a": 0.9, "b": 0.5, "c": 0.2})
-    assert found["value"].to_dict() == pytest.approx({"a": 1.0, "b": 0.6, "c": 0.1})
-    assert actions(pairs.drop(columns="q")).empty  # of older code
-
-
 # -- sentences: only what the intervals support ----------------------------------------------------
 
 
@@ -553,23 +511,6 @@ def test_few_chains_failures_and_foreign_trees_are_told():
     assert "**Not compared**: `two`: no" in said and "trees of other settings" in said
     assert "no headline" not in sentences.compared(report(one=entry()))
     assert sentences.compared({}) == "- No estimator was compared."
-
-
-@pytest.mark.parametrize(
-    ("bias", "slope", "words"),
-    [
-        ((0.0, 0.1), (1.0, 0.1), ("neither too high nor too low", "are those of values")),
-        ((0.3, 0.1), (0.5, 0.1), ("too high", "overstate")),
-        ((-0.3, 0.1), (2.0, 0.1), ("too low", "understate")),
-        ((0.0, 0.1), (0.0, 0.1), ("is not shown",)),
-        ((0.0, 0.1), (-0.5, 0.1), ("wrong way round",)),
-    ],
-)
-def test_calibration_is_told_by_its_intervals(bias, slope, words):
-    one = {"actions": 300, "tasks": 60, "bias": told(*bias), "slope": told(*slope)}
-    said = sentences.calibrated(report(one=entry(calibration=one), two=entry()))
-    assert all(word in said for word in words) and "two" not in said
-    assert "No score" in sentences.calibrated(report(two=entry()))
 
 
 def test_pictures_of_many_estimators_and_of_one():

@@ -17,6 +17,8 @@ from qvlib.agents.arms import BASE, GREEDY, MAIN
 from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, context_of
 from qvlib.pipeline.episodes import play_arms
+from qvlib.pipeline.followed import STAGE as FOLLOWED
+from qvlib.pipeline.followed import score_followed
 from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.scored import Judged, score_chain
@@ -93,6 +95,7 @@ def _play(context: Context, chosen: Mapping[str, Try]) -> dict[str, str]:
     making.fit("control")
     making.each(_ARMS, lambda cell: play_arms(cell, [cell.params.arm(arm) for arm in PLAYED]))
     making.each("scored", lambda cell: score_chain(cell, searched[cell.params]))
+    making.each(FOLLOWED, score_followed)
     return {name: why for (name, _), why in making.failed.items()}
 
 
@@ -106,7 +109,8 @@ def _is_played(chain: Params, own: Params) -> bool:
 
 
 def _played(chain: Params, own: Params) -> Sequence[tuple[Any, str]]:
-    return [*((chain, stage) for stage in _ARMS), (Judged(chain, own), "scored")]
+    of_chain = [(chain, stage) for stage in (*_ARMS, FOLLOWED)]
+    return [*of_chain, (Judged(chain, own), "scored")]
 
 
 def stages(params: Params) -> list[tuple[Any, str]]:

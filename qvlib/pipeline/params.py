@@ -53,6 +53,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
     "scored": ("q_model", "episodes/search"),
+    "followed": ("q_model", "episodes/sample"),
 }
 EPISODES, TRIAL = "episodes/", "trial/"
 """What the stages of an arm's episodes, and of a twin's of a cell, begin with."""
@@ -638,7 +639,7 @@ class Params:
         if stage.startswith(EPISODES) and arm.origin:
             # Another module's arm of the same name is another arm, and so is one that was edited.
             fields |= {"arm": arm.origin, "arm sha256": arm.sha256}
-        if stage == "scored":  # by what an estimator's settings change in its scores
+        if stage in ("scored", "followed"):  # by what an estimator's settings change in its scores
             fields |= self.estimator.deciding("rerank")
         if stage == "q_model":
             sources = estimators.estimator_of(self.q_model.estimator).sources
@@ -674,6 +675,7 @@ class Params:
         optional = {
             "other_agent": self.other_agent.other_demonstrations > 0,
             "critics": False,  # they guide a later round alone
+            "followed": False,  # of the estimators of a comparison alone
             "rft": any("rft" in arm.needs for arm in self.arms()),
             "rules": self.ablations.rule_tasks > 0,
             "trial": bool(self.ablations.grid),

@@ -111,15 +111,15 @@ def score_chain(context: Context, searched: Params | None = None) -> None:
 
 
 def drawn(
-    tasks: Iterator[tuple[str, Rows]], most: int, seed: int
+    tasks: Iterator[tuple[str, Rows]], most: int, seed: int, what: str = "scored pairs"
 ) -> dict[str, list[Mapping[str, Any]]]:
     """At most so many of all pairs, each as likely as another; by task, none without a pair.
 
-    tasks: (id, pairs) in an order that no run changes.
+    tasks: (id, pairs) in an order that no run changes. what: they are, where it is no pairs.
     """
     pairs = [(task, pair) for task, rows in tasks for pair in rows]
     if len(pairs) > most:
-        chosen = generator(seed, "scored pairs").choice(len(pairs), most, replace=False)
+        chosen = generator(seed, what).choice(len(pairs), most, replace=False)
         pairs = [pairs[i] for i in sorted(chosen)]
     of_task: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for task, pair in pairs:

@@ -66,6 +66,7 @@ MADE_BY = {
     "rules": ("the scoring rules are not tried", "06_ablations"),
     "trial": ("the cell of the grid is not tried", "06_ablations"),
     "scored": ("the pairs of the test tasks are not scored", "05_evaluate"),
+    "followed": ("what the agent sampled is not scored by the estimator", "08_estimators"),
 }
 
 

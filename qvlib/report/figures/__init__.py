@@ -4,6 +4,7 @@ What they compare is told apart by shape and shade, not by colour alone.
 """
 
 from qvlib.report.figures.arms import gains, reward_by_arm
+from qvlib.report.figures.calibration import calibrations
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
 from qvlib.report.figures.comparison import gain_by_cost, ranking
 from qvlib.report.figures.examples import pair_loss, root_value
@@ -23,6 +24,7 @@ __all__ = [
     "ORANGE",
     "accuracy_by_kind",
     "calibration",
+    "calibrations",
     "candidates",
     "cloning",
     "effects",

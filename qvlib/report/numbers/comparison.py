@@ -23,7 +23,7 @@ from qvlib.pipeline.comparison import PLAYED, SHARED, Outcome
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.tuning import PUBLISHED, Try, trials, tuned_on
 from qvlib.report.numbers.against import against, comparable, difference
-from qvlib.report.numbers.calibration import actions, calibration
+from qvlib.report.numbers.calibration import calibrated, within_states
 from qvlib.report.numbers.episodes import by_task, load_episodes
 from qvlib.report.numbers.gains import arm_rows, gain_rows
 from qvlib.report.numbers.kinds import by_kind, scored_pairs
@@ -43,8 +43,8 @@ def comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
     there is no published form, or it is the best itself. An estimator has ``reward_mean``,
     ``gain`` and the ``gains`` of its other arms over one sample, ``against`` and ``null`` as a run
     has them, ``minus_best``, ``minus_published``, ``accuracy_by_kind``, ``calibration`` (None where
-    its score is no value), ``cost``, ``tuned_on``, and ``own_trees`` where its settings change what
-    is searched.
+    its score is neither a value nor a probability), ``within_states``, ``unit`` of its score,
+    ``cost``, ``tuned_on``, and ``own_trees`` where its settings change what is searched.
     """
     resamples = params.run.bootstrap
     played = {name: rows(params, one.params) for name, one in outcome.chosen.items()}
@@ -142,19 +142,13 @@ def _entry(params: Params, one: Try, tries: pd.DataFrame, table: pd.DataFrame) -
         },
         "accuracy_by_kind": by_kind(pairs, resamples) if len(pairs) else {},
         "held_out_accuracy": held_out(chosen.each_seed())["held_out_accuracy"],
-        "calibration": _calibration(chosen, pairs, resamples),
+        "unit": estimator_of(chosen.q_model.estimator).unit,
+        "calibration": calibrated(chosen, resamples),
+        "within_states": within_states(pairs, resamples) or None,
         "cost": _cost(chosen, own),
         "tuned_on": _tuned_on(one, tries),
         "own_trees": _has_own_trees(params, chosen),
     }
-
-
-def _calibration(chosen: Params, pairs: pd.DataFrame, resamples: int) -> dict[str, Any] | None:
-    """Of a score that is a value, which a search can contradict; None of another."""
-    estimator = estimator_of(chosen.q_model.estimator)
-    if not len(pairs) or not estimator.compares_states(chosen.estimator):
-        return None
-    return calibration(actions(pairs), resamples) or None
 
 
 def _cost(chosen: Params, own: pd.Series) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 So no prose holds a number typed by hand, and no verdict is printed that its numbers do not test.
 """
 
+from qvlib.report.sentences.calibration import calibrated
 from qvlib.report.sentences.claims import (
     claim,
     diagnosis,
@@ -12,7 +13,7 @@ from qvlib.report.sentences.claims import (
     reads,
     verdict,
 )
-from qvlib.report.sentences.comparison import calibrated, compared
+from qvlib.report.sentences.comparison import compared
 from qvlib.report.sentences.conditions import (
     FEW_GROUPS,
     agent,
