@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from needing import FILE, LENGTHS, PHI, arm, finished
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from qvlib.agents.beam import BEAM
@@ -19,74 +20,16 @@ from qvlib.estimators import Estimator
 from qvlib.models.local import LocalModel
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
-from qvlib.tools.needs import Lengths, Measured, Tokens, Work, comparison, gpu_memory, parts
+from qvlib.tools.needs import Measured, Tokens, Work, gpu_memory, parts
 from qvlib.tools.needs.gpu_memory import KNOWN, Shape, memory, shape
 
 PAPER = Path(__file__).parents[1] / "params" / "paper"
-PHI = "microsoft/phi-1_5"
 VALUES = Estimator("told", Settings, lambda *_: None, lambda *_: None, values=True)
-LENGTHS = Lengths(prompt=1000, action=10, reply=50, origin=("as told",))
-FILE = {
-    "agent": "api:gpt",
-    "q_base": PHI,
-    "other_demonstrations": 0,
-    "filter_actions": False,
-    "train_tasks": 200,
-    "test_tasks": 20,
-    "api_price_prompt": 2.0,
-    "api_price_completion": 10.0,
-    "pairs": "best_path",
-    "min_margin": 0.0,
-    "trainer": "trl",
-    "control_shuffles": 3,
-}
-
-
-def arm(steps, prompts, replies, refused=0.2):
-    """A row of metrics.json of a run whose prompts have 60 tokens and whose replies have 4."""
-    return {
-        "env_steps": steps,
-        "prompt_tokens": 60 * prompts,
-        "tokens": 4 * replies,
-        "refused_share": refused,
-    }
 
 
 @pytest.fixture
 def results(tmp_path):
-    """A finished run of 10 trees: 40 prompts and 70 replies each, a fifth of them drawn again."""
-    metrics = {
-        "arms": {
-            "greedy": arm(3, 3, 3),
-            "sample": arm(4, 5, 5),
-            "random_n5": arm(4, 6, 25),
-            "tuned_policy": arm(4, 5, 5),
-            "q_n5": arm(5, 8, 30),
-            "q_n10": arm(5, 9, 60),
-            "control_q_n5": arm(5, 8, 30),
-            "control_q_n10": arm(5, 9, 60),
-            "search": arm(30, 20, 35),
-        },
-        "preferences": {"trees": 10, "pairs": 30, "held_out_pairs": 10},
-        "cost": {
-            "collecting_env_steps": 800,
-            "collecting_prompt_tokens": 10 * 40 * 60,
-            "collecting_tokens": 10 * 70 * 4,
-            "trees_seconds": 67,
-        },
-    }
-    given = {
-        "name": "tiny",
-        "environment": "webshop",
-        "agent": "small",
-        "iterations": 30,
-        "search_iterations": 10,
-        "expand_n": 5,
-        "pairs": "all_nodes",
-    }
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    (tmp_path / "manifest.json").write_text(json.dumps({"parameters": given}))
-    return tmp_path
+    return finished(tmp_path)
 
 
 def test_counts_of_a_run(results):
@@ -585,75 +528,3 @@ def test_prompts_are_counted_in_the_files_own_conversation():
         needs.lengths(thoughts, run, 11.0).reply == 11
         and needs.lengths(thoughts, replace(run, environment="webshop")).reply == 99
     )
-
-
-def test_a_comparison_of_estimators_tells_its_hours(results, tmp_path):
-    """Every part by hand, from the seconds of the finished run."""
-    (tmp_path / "estimators.yml").write_text(
-        "step_dpo: [{}, {beta: 0.3}]\nagentrm: [{}, {fit_lr: 0.1}]"
-    )
-    metrics = json.loads((results / "metrics.json").read_text())
-    manifest = json.loads((results / "manifest.json").read_text())
-    metrics["cost"] |= {
-        "agent_seconds": 100.0,
-        "q_model_seconds": 10.0,
-        "control_seconds": 40.0,
-        "episodes_seconds": 50.0,
-        "evaluating_tokens": 10_000,
-        "evaluating_prompt_tokens": 90_000,
-    }
-    manifest["machine"] = {"cpus": 2}
-    manifest["parameters"] |= {
-        "seeds": 1,
-        "demonstrations": 200,
-        "clone_epochs": 1,
-        "control_shuffles": 3,
-    }
-    (results / "metrics.json").write_text(json.dumps(metrics))
-    (results / "manifest.json").write_text(json.dumps(manifest))
-    params = make(
-        {
-            "compare": str(tmp_path / "estimators.yml"),
-            "seeds": 3,
-            "demonstrations": 400,
-            "other_demonstrations": 0,
-            "train_tasks": 20,
-            "control_shuffles": 2,
-            "trial_tasks": 50,
-            "test_tasks": 100,
-        }
-    )
-    run = needs.measured(results, params)
-    pace = run.pace
-    assert pace.demonstration == 0.5 and pace.tree == 6.7 and pace.token == 50 / 100_000
-    assert pace.pair == pytest.approx(40 / 4 / 30)  # four models of 30 pairs, fitted side by side
-    parts = {part.part: part for part in comparison.parts(params, run, LENGTHS)}
-    assert parts["agents of the run"].seconds == pytest.approx(3 * 400 * 0.5)
-    assert parts["its searches"].seconds == pytest.approx(3 * 20 * 6.7)
-    model = 20 * run.pairs * pace.pair
-    assert parts["its Q models and controls"].seconds == pytest.approx(3 * 3 * model)
-    assert parts["models of the settings tried"] == comparison.Part(
-        "models of the settings tried", 4, pytest.approx(4 * model)
-    )
-    best = parts["models and controls of the best"]
-    assert (best.count, best.seconds) == (2 * 9, pytest.approx(18 * model))
-    q = (8 * 60 + 30 * 4) * pace.token  # of q_n5: 8 prompts, 30 replies
-    played = parts["their episodes on test tasks"]
-    assert played.count == 100 * 2 * 3 * (4 + 2)
-    assert played.seconds == pytest.approx(played.count * q)
-    dev = parts["their episodes on dev tasks"]
-    assert dev.seconds == pytest.approx(4 * 50 * (q + (5 * 60 + 5 * 4) * pace.token))
-    said = needs.report(params, run, LENGTHS)
-    assert "comparison of estimators" in said and "hours of the comparison: as results tiny" in said
-    known = {"one": {"cost": {"fit_seconds": 30.0}}, "two": {"cost": {"fit_seconds": 10.0}}}
-    (results / "metrics.json").write_text(json.dumps({**metrics, "estimators": known}))
-    again = needs.measured(results, params).pace
-    assert again.pair == pytest.approx(20 / 2 / 30) and "its estimators" in again.fitted
-
-
-def test_without_seconds_the_hours_of_a_comparison_are_not_told(results, tmp_path):
-    (tmp_path / "estimators.yml").write_text("step_dpo: [{}]")
-    params = make({"compare": str(tmp_path / "estimators.yml"), "other_demonstrations": 0})
-    run = needs.measured(results, params)
-    assert run.pace is None and comparison.parts(params, run, LENGTHS) == []
-    assert "no hours: the run does not tell its seconds" in needs.report(params, run, LENGTHS)

@@ -312,7 +312,11 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
         assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-AFTER_TREES = {"trees", "pairs", "q_model", "control", "critics", "rft", "rules", "trial", "scored"}
+ON_TEST = ("scored", "followed")
+AFTER_TREES = {
+    *("trees", "pairs", "q_model", "control", "critics", "rft", "rules", "trial"),
+    *ON_TEST,
+}
 RERANKED = {
     *("q_n5", "q_n10", "control_q_n5", "control_q_n10", "other_agent_q_n5"),
     *("other_agent_foreign_q_n5", "saycan_n5", "beam", "best_first", "lats", "reflexion_q"),
@@ -331,7 +335,7 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     after_pairs = episodes({*RERANKED, "tuned_policy"})
     assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *TUNED}
     assert changed(dpo_epochs=7) == {
-        *("q_model", "control", "critics", "rules", "trial", "scored"),
+        *("q_model", "control", "critics", "rules", "trial", *ON_TEST),
         *after_pairs,
     }
     assert not changed(batch_size=3, runs_dir="x", device="cuda", bootstrap=200, processes=3)
@@ -344,7 +348,7 @@ def test_a_digest_changes_with_the_stage_and_all_after_it_only():
 def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(rerank_temperature=0.5) == {"trial", *episodes(RERANKED)}
     assert changed(prior_weight=0.5) == {"trial", *episodes(RERANKED)}
-    assert changed(score_rule="mean") == {"rules", "trial", "scored", *episodes(RERANKED)}
+    assert changed(score_rule="mean") == {"rules", "trial", *ON_TEST, *episodes(RERANKED)}
     assert changed(search_iterations=7) == {"scored", *episodes({"search"})}
     assert episodes({"search"}) <= changed(min_margin=0.3)  # its record holds pairs
     assert changed(best_of=5) == episodes({"best_of_n"})
@@ -359,7 +363,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     for arm, changes in own.items():
         assert changed(**changes) == episodes({arm})
     every_arm = episodes(arm.name for arm in arms_of())
-    assert changed(test_skip=7) == {"scored", *every_arm}
+    assert changed(test_skip=7) == {*ON_TEST, *every_arm}
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
     after_trees = AFTER_TREES | TUNED | episodes({"tuned_policy", *RERANKED})

@@ -1,76 +1,111 @@
-"""How long a comparison of estimators takes, from the seconds that a finished run has measured."""
+"""What a comparison of estimators takes beside the run that it belongs to: hours, and tokens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from qvlib.pipeline import tuning
 from qvlib.pipeline.comparison import PLAYED
+from qvlib.pipeline.followed import MOST as FOLLOWED
 from qvlib.pipeline.params import Params
-from qvlib.tools.needs.counts import Measured, Pace, Work
-from qvlib.tools.needs.parts import tokens
+from qvlib.pipeline.tuning import Try
+from qvlib.tools.needs.counts import Measured, Pace
+from qvlib.tools.needs.fitting import fitting
+from qvlib.tools.needs.hours import Part, Stage, distinct, episode, models, searches
+from qvlib.tools.needs.parts import Tokens, asked, collecting, read_of_pairs, training
 from qvlib.tools.needs.prompts import Lengths
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the work: how many models, searches or episodes, and their seconds together."""
+def parts(params: Params, run: Measured, length: Lengths, pace: Pace) -> list[Part]:
+    """What a comparison adds to the run, in seconds.
 
-    part: str
-    count: int
-    seconds: float
-
-
-def parts(params: Params, run: Measured, length: Lengths) -> list[Part]:
-    """The run itself, then what a comparison adds; nothing where the run does not tell its pace.
-
-    Every estimator is taken to be fitted as fast as those of the run, and to play episodes as long
-    as its method's.
+    Every estimator is taken to be fitted as fast as those of the run in each of its epochs, and to
+    play episodes as long as its method's. Which settings are the best is not known: the first try
+    of each stands for them, and all their models are counted.
     """
-    pace = run.pace
-    if pace is None:
-        return []
-    agent, search = params.agent, params.search
-    chains, shuffles = params.run.seeds, params.q_model.control_shuffles
-    cloned = chains * agent.demonstrations * agent.clone_epochs * pace.demonstration
-    trees = chains * search.rounds * search.train_tasks
-    searching = trees * pace.tree * search.iterations / run.iterations
-    rows = tokens(params, run, length)
-    arms = [row for row in rows if row.part.startswith("arm ")]
-    own = sum((row.prompt + row.completion) * pace.token for row in arms)
-    model = search.rounds * search.train_tasks * run.pairs * pace.pair
-    fitted = chains * (1 + shuffles)
     tries = tuning.read(params)
-    names = len({one.name for one in tries})
-    tried = sum(len(tuning.tuned_on(one.params)) for one in tries)
-    dev, test = params.ablations.trial_tasks, params.evaluation.test_tasks
-    played = test * names * chains * (len(PLAYED) - 1 + shuffles)
-    one, q = (_seconds(run.arms[arm], run, pace) for arm in ("sample", "q_n5"))
+    tried = distinct((c, "q_model") for one in tries for c in tuning.tuned_on(one.params))
+    of_best = distinct(
+        (chain, stage)
+        for one in _best(tries)
+        for chain in one.params.each_seed()
+        for stage in ("q_model", "control")
+    )
+    test, dev = _episodes(params, tries), params.ablations.trial_tasks
+    chains = sum(len(tuning.tuned_on(one.params)) for one in tries)
+    one, q = (episode(run.arms[arm], run, pace) for arm in ("sample", "q_n5"))
+    scored = _scored(params, tries, length)
     return [
-        Part("agents of the run", chains, cloned),
-        Part("its searches", trees, searching),
-        Part("its Q models and controls", fitted, fitted * model),
-        Part("its episodes", sum(row.tasks for row in arms), own),
-        Part("models of the settings tried", tried, tried * model),
-        Part("their episodes on dev tasks", 2 * tried * dev, tried * dev * (one + q)),
-        Part("models and controls of the best", names * fitted, names * fitted * model),
-        Part("their episodes on test tasks", played, played * q),
+        searches("searches of other settings", _trees(params, tries), run, pace),
+        models("models of the settings tried", tried, run, pace),
+        Part("their episodes on dev tasks", 2 * chains * dev, chains * dev * (one + q)),
+        models("models and controls of the best", of_best, run, pace),
+        Part("their episodes on test tasks", test, test * q),
+        Part("their scores of actions of test tasks", 0, scored * pace.token),
     ]
 
 
-def _seconds(work: Work, run: Measured, pace: Pace) -> float:
-    """Of an episode."""
-    return (work.prompts * run.prompt + work.replies * run.reply) * pace.token
+def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
+    """What a comparison adds to the run, in tokens: each estimator by what its fitting reads."""
+    tries = tuning.read(params)
+    tuned = [chain for one in tries for chain in tuning.tuned_on(one.params)]
+    best = [chain for one in _best(tries) for chain in one.params.each_seed()]
+    sample, q = run.arms["sample"], run.arms["q_n5"]
+    dev, test = params.ablations.trial_tasks, params.evaluation.test_tasks * _arms(params)
+    on_dev = [asked("", "agent", dev * len(tuned), sample, length, params)]
+    on_dev += [asked("", "agent", dev, q, length, chain, scored=True) for chain in tuned]
+    on_test = [asked("", "agent", test, q, length, chain, scored=True) for chain in best]
+    searched = [collecting(chain, run, length) for chain, _ in _trees(params, tries)]
+    return [
+        _summed("searches of other settings", searched),
+        _summed("models of settings tried", [training(c, run, length, False) for c in tuned]),
+        _summed("their episodes on dev tasks", on_dev),
+        _summed("models of the best", [training(c, run, length) for c in best]),
+        _summed("their episodes on test tasks", on_test),
+        Tokens("their scores", "q_base", 0, q=_scored(params, tries, length)),
+    ]
 
 
-def note(run: Measured) -> str:
-    """Where the hours are from."""
-    pace = run.pace
-    if pace is None:
-        return "no hours: the run does not tell its seconds; give another with --from"
-    return (
-        f"hours of the comparison: as results {run.name} took on {pace.cpus} processors, "
-        f"{1000 * pace.pair:,.0f} ms a training pair in fitting {pace.fitted}, "
-        f"{1 / pace.token:,.0f} tokens a second in episodes; an estimator that tunes more or reads "
-        "more takes longer"
+def _trees(params: Params, tries: Sequence[Try]) -> list[Stage]:
+    """The searches of those whose trees are not the run's, such as the published discount's."""
+    tuned = [chain for one in tries for chain in tuning.tuned_on(one.params)]
+    best = [chain for one in _best(tries) for chain in one.params.each_seed()]
+    own = [(chain, "trees") for chain in params.each_seed()]
+    return distinct(((chain, "trees") for chain in [*tuned, *best]), own)
+
+
+def _best(tries: Iterable[Try]) -> list[Try]:
+    """The first try of each estimator."""
+    return list({one.name: one for one in reversed(list(tries))}.values())
+
+
+def _arms(params: Params) -> int:
+    """Arms that are played anew on the test tasks, each shuffle of the controls one."""
+    return len(PLAYED) - 1 + params.q_model.control_shuffles
+
+
+def _episodes(params: Params, tries: Iterable[Try]) -> int:
+    return params.evaluation.test_tasks * params.run.seeds * len(_best(tries)) * _arms(params)
+
+
+def _scored(params: Params, tries: Iterable[Try], length: Lengths) -> float:
+    """Tokens that are read to score pairs of test tasks and actions that the agent sampled."""
+    step = length.prompt + length.action
+    steps = params.evaluation.test_tasks * params.world.max_steps
+    return sum(
+        read_of_pairs(chain, length) + min(FOLLOWED, steps) * fitting(chain).readers * step
+        for one in _best(tries)
+        for chain in one.params.each_seed()
+    )
+
+
+def _summed(part: str, rows: Sequence[Tokens]) -> Tokens:
+    return Tokens(
+        part,
+        rows[0].who if rows else "agent",
+        sum(row.tasks for row in rows),
+        prompts=sum(row.prompts for row in rows),
+        prompt=sum(row.prompt for row in rows),
+        completion=sum(row.completion for row in rows),
+        q=sum(row.q for row in rows),
     )

@@ -25,6 +25,9 @@ TRIES = {
 """Arms that try in the environment first -> the parameter that says how much."""
 
 
+Rule = tuple[str, float, int]
+
+
 @dataclass(frozen=True)
 class Work:
     """Means a task: steps in the environment, prompts asked, replies to them."""
@@ -38,9 +41,10 @@ class Work:
 class Pace:
     """Seconds on the machine of a finished run, its processes together.
 
-    demonstration: of cloning, one demonstration in one epoch. tree: a search. pair: fitting one
-    model, a training pair. token: of an episode, read or written by the agent, with what the Q
-    model reads of it. cpus: of that machine. fitted: whose fitting it is, in words.
+    demonstration: of cloning, or a warm start, one demonstration in one epoch. tree: a search.
+    pair: fitting one model, a training pair. token: of an episode, read or written by the agent,
+    with what the Q model reads of it. cpus: of that machine. fitted: whose fitting it is, in words.
+    epochs: of that fitting; 0 = of several estimators, each its own.
     """
 
     demonstration: float
@@ -49,6 +53,7 @@ class Pace:
     token: float
     cpus: int
     fitted: str
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Measured:
     search: collecting a tree. arms: by name as they are called now, ``search`` among them.
     iterations, arm_iterations: of the two searches. tries: how much the arms of ``TRIES`` try.
     refused: share of the draws that were dropped and drawn again, where it ``filtered`` them.
-    pairs: a tree, by the rule ``rule``. prompt, reply: tokens of a prompt and of a reply in arm
+    pairs: a tree, by the rule ``rule``; rules: by each that it tried, (rule, margin, visits).
+    prompt, reply: tokens of a prompt and of a reply in arm
     ``greedy``. speed: tokens a second of its agent in collecting. pace: None of a run that does not
     tell it.
     """
@@ -81,6 +87,11 @@ class Measured:
     expand_at: str = "second_visit"
     filtered: bool = True
     pace: Pace | None = None
+    rules: Mapping[Rule, float] = field(default_factory=dict)
+
+    def pairs_a_tree(self, settings: Any) -> float:
+        """By a run's settings of pairs where it tried them, else ``pairs``."""
+        return self.rules.get(_rule(settings), self.pairs)
 
 
 def measured(folder: str | Path, params: Params) -> Measured:
@@ -110,7 +121,9 @@ def measured(folder: str | Path, params: Params) -> Measured:
             count: cost[f"collecting_{count}"] / trees
             for count in ("env_steps", "prompt_tokens", "tokens")
         }
-        pairs, rule = _pairs(folder, metrics, given, trees, params)
+        rules, preferences = _rules(folder), metrics["preferences"]
+        own = (preferences["pairs"] + preferences["held_out_pairs"]) / trees
+        tried = _rule(params.pairs) in rules
         read_and_written = cost["collecting_tokens"] + cost["collecting_prompt_tokens"]
         return Measured(
             name=given["name"],
@@ -124,8 +137,8 @@ def measured(folder: str | Path, params: Params) -> Measured:
             ],
             expand_n=given["expand_n"],
             refused=arms["sample"]["refused_share"],
-            pairs=pairs,
-            rule=rule,
+            pairs=rules.get(_rule(params.pairs), own),
+            rule=params.pairs.pairs if tried else given["pairs"],
             prompt=prompt,
             reply=reply,
             speed=read_and_written / cost["trees_seconds"],
@@ -133,6 +146,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             expand_at=given.get("expand_at", "second_visit"),
             filtered=given.get("filter_actions", True),
             pace=_pace(metrics, manifest),
+            rules=rules,
         )
     except FileNotFoundError as error:
         raise QvlibError(
@@ -146,34 +160,30 @@ def measured(folder: str | Path, params: Params) -> Measured:
         ) from None
 
 
-def _pairs(
-    folder: Path, metrics: Mapping[str, Any], given: Mapping[str, Any], trees: int, params: Params
-) -> tuple[float, str]:
-    """Pairs a tree, and the rule that gave them.
-
-    By the file's own rule and margin where the run tried them, else by the run's.
-    """
+def _rules(folder: Path) -> dict[Rule, float]:
+    """Pairs a tree by each rule that the run tried."""
     import pandas as pd
 
-    table = folder / "tables" / "pair_rules.csv"
-    if table.exists():
-        rows = pd.read_csv(table)
-        rows = rows[
-            (rows["rule"] == params.pairs.pairs)
-            & (rows["min margin"] == params.pairs.min_margin)
-            & (rows["min visits"] == least_visits(params.pairs.pairs, params.pairs.min_visits))
-        ]
-        if len(rows):
-            return float(rows["pairs a tree"].iloc[0]), params.pairs.pairs
-    preferences = metrics["preferences"]
-    return (preferences["pairs"] + preferences["held_out_pairs"]) / trees, given["pairs"]
+    path = folder / "tables" / "pair_rules.csv"
+    if not path.exists():
+        return {}
+    rows = pd.read_csv(path)[["rule", "min margin", "min visits", "pairs a tree"]]
+    return {
+        (rule, margin, visits): float(pairs)
+        for rule, margin, visits, pairs in rows.itertuples(index=False, name=None)
+    }
+
+
+def _rule(pairs: Any) -> Rule:
+    return pairs.pairs, pairs.min_margin, least_visits(pairs.pairs, pairs.min_visits)
 
 
 def _pace(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pace | None:
-    """How long the run's stages took; None where it does not tell, or made no agent."""
+    """How long the run's stages took; None where it does not tell, or tuned no agent."""
     cost, given = metrics["cost"], manifest["parameters"]
     needed = ("agent", "trees", "q_model", "control", "episodes")
-    if not all(cost.get(f"{kind}_seconds") for kind in needed) or given["agent"] != "small":
+    tuned = given["agent"] == "small" or given.get("warm_start")
+    if not all(cost.get(f"{kind}_seconds") for kind in needed) or not tuned:
         return None
     chains = given.get("seeds", 1)
     pairs = metrics["preferences"]["pairs"] / chains
@@ -181,9 +191,11 @@ def _pace(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pace | Non
     # Q models and controls are fitted side by side.
     models = chains * (1 + given["control_shuffles"])
     fit, fitted = max(cost["q_model_seconds"], cost["control_seconds"]) / models, "its Q models"
+    epochs = given.get("dpo_epochs") or given.get("fit_epochs") or 1
     times = [e["cost"]["fit_seconds"] for e in metrics.get("estimators", {}).values()]
     if times and all(times):
         fit, fitted = sum(times) / len(times) / cpus, "its estimators, on the mean"
+        epochs = 0
     return Pace(
         demonstration=cost["agent_seconds"]
         / (chains * given["demonstrations"] * given["clone_epochs"]),
@@ -193,4 +205,5 @@ def _pace(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> Pace | Non
         / (cost["evaluating_tokens"] + cost["evaluating_prompt_tokens"]),
         cpus=cpus,
         fitted=fitted,
+        epochs=epochs,
     )

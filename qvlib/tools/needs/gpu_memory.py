@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qvlib.base.errors import QvlibError
-from qvlib.estimators.step_dpo import StepDPOSettings
 from qvlib.models.names import SMALL, SMOLLM2, files_of, is_remote
 from qvlib.pipeline.params import Params
+from qvlib.tools.needs.fitting import fitting
 
 BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 WINDOW = 8192  # tokens of a call: ``LocalModel.batch_tokens``
@@ -40,33 +40,19 @@ KNOWN = {
 }
 
 
-def training(params: Params) -> StepDPOSettings:
-    """The settings of a training whose cost is known.
-
-    Raises:
-        QvlibError: they are another estimator's.
-    """
-    how = params.estimator
-    if not isinstance(how, StepDPOSettings):
-        raise QvlibError(
-            f"estimator {params.q_model.estimator!r}: only what training step_dpo takes is known; "
-            "leave estimator out for the needs of everything else"
-        )
-    return how
-
-
 def memory(params: Params) -> dict[str, dict[str, float]]:
     """Bytes on the GPU in each part of a run.
 
     Of weights, training (gradients and AdamW's two moments) and working (keys, values,
     activations). A model of P parameters, L layers, hidden size h, keys of width k, b bytes a
-    number: weights P b; training 3 P b, of a LoRA of rank r its own parameters; keys and values
-    2 L k b a token, of the kept prompts (``cache_tokens``) and of a call: its prompts (at most
-    ``WINDOW`` tokens) and n copies of them for n replies; activations ``KEPT`` L h b a token of a
-    pass of training, counted on a Phi (a Llama keeps 21, a Phi-3 24).
+    number: weights P b, of each copy that ``fitting`` holds or trains; training 3 P b of what is
+    trained, of a LoRA of rank r its own parameters, of frozen features the heads alone; keys and
+    values 2 L k b a token, of the kept prompts (``cache_tokens``) and of a call: its prompts (at
+    most ``WINDOW`` tokens) and n copies of them for n replies; activations ``KEPT`` L h b a token
+    of a pass of training, counted on a Phi (a Llama keeps 21, a Phi-3 24), of each copy.
 
     Raises:
-        QvlibError: a model whose size is not known.
+        QvlibError: a model whose size, or an estimator whose training is not known.
     """
     if not params.q_model.q_base and is_remote(params.agent.agent):
         raise QvlibError(
@@ -85,9 +71,9 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
     ]
     agents = [(shape(params, name, which), own) for which, name in names if not is_remote(name)]
     q = shape(params, params.q_model.q_base or params.agent.agent)
-    how = training(params)
-    lora = how.lora_rank if how.adapts else 0
-    tuned = lora * q.adapter if lora else q.parameters
+    how = fitting(params, q.hidden)
+    one = how.lora * q.adapter if how.lora else q.parameters
+    trained = how.trained * one + how.heads
     longest = params.agent.prompt_tokens + params.sampling.max_action_tokens
     call = max(longest, min(WINDOW, params.run.batch_size * longest))
 
@@ -104,19 +90,22 @@ def memory(params: Params) -> dict[str, dict[str, float]]:
                 model, size, params.agent.cache_tokens + (1 + params.search.expand_n) * call
             ),
         }
-    # tokens of a pass: pairs, each of two sequences
-    trained = max(2 * longest, min(WINDOW, how.dpo_batch * 2 * longest))
+    sequence = how.sequence(params)
+    read = max(sequence, min(WINDOW, how.batch * sequence))
+    copies = how.held + how.trained
     parts["training Q"] = {
-        "weights": (2.0 * q.parameters + (tuned if lora else 0)) * exact,
-        "training": 3.0 * tuned * exact,
-        "working": float(KEPT) * q.layers * q.hidden * exact * trained,
+        "weights": (copies * q.parameters + (one if how.lora else 0) + how.heads + how.followed)
+        * float(exact),
+        "training": 3.0 * trained * exact,
+        "working": float(KEPT) * q.layers * q.hidden * exact * read * how.trained
+        or keys(q, exact, call),  # what is not trained is read as it is played
     }
-    policies = 1 + params.q_model.control_shuffles
+    models = 1 + params.q_model.control_shuffles
     reference = 0 if not params.q_model.q_base and own == exact else 1
-    scorers = [(q, exact)] * (policies + reference)
+    scorers = [(q, exact)] * (models + reference)
     parts["playing"] = {
         "weights": sum(model.parameters * size for model, size in agents)
-        + float(reference * q.parameters + policies * tuned) * exact,
+        + float(reference * q.parameters + models * (how.own * one + how.heads)) * exact,
         "training": 0.0,
         "working": sum(
             keys(model, size, params.agent.cache_tokens) for model, size in (*agents, *scorers)

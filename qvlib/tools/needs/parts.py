@@ -20,7 +20,7 @@ from qvlib.models.names import SMALL, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
 from qvlib.tools.needs.counts import TRIES, Measured, Work
-from qvlib.tools.needs.gpu_memory import training
+from qvlib.tools.needs.fitting import fitting, read_of_a_tree
 from qvlib.tools.needs.prompts import Lengths
 
 TRIED_BY_Q = (BEAM, BEST_FIRST, REFLEXION_Q)
@@ -46,17 +46,7 @@ class Tokens:
 
 def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
     """What each part of a run reads and writes, all chains and shuffles together."""
-    trees = params.search.rounds * params.search.train_tasks * params.run.seeds
-    search = _scaled(run.search, run, params, run.iterations, params.search.iterations)
-    rows = [_part("collecting", "agent", trees, search, length, params)]
-    pairs = trees * run.pairs
-    # The pass forward and the two-fold work backward in each epoch, and the reference once; both
-    # replies after their prompt.
-    how = training(params)
-    passes = 3 * how.dpo_epochs + 1
-    prompt = 2 * length.prompt if how.trainer == "trl" else length.prompt
-    trained = pairs * passes * (prompt + 2 * length.action) * (1 + params.q_model.control_shuffles)
-    rows.append(Tokens("training Q and controls", "q_base", round(pairs), q=trained))
+    rows = [collecting(params, run, length), training(params, run, length)]
     for arm in params.arms():
         if arm in SCRIPTS:  # no model plays it
             continue
@@ -69,12 +59,34 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
         scored = arm.kind in (RERANKED, CONTROL) or arm in (*SCORED, *TRIED_BY_Q)
         # A chat model judges for itself.
         scored = scored or (arm is LATS and params.agent.agent == SMALL)
-        rows.append(_part(part, arm.sampled or "agent", tasks, work, length, params, scored))
+        rows.append(asked(part, arm.sampled or "agent", tasks, work, length, params, scored))
     rows.append(_scoring(params, length))
     return rows
 
 
+def collecting(params: Params, run: Measured, length: Lengths) -> Tokens:
+    """The searches of training tasks."""
+    trees = params.search.rounds * params.search.train_tasks * params.run.seeds
+    search = _scaled(run.search, run, params, run.iterations, params.search.iterations)
+    return asked("collecting", "agent", trees, search, length, params)
+
+
+def training(params: Params, run: Measured, length: Lengths, controls: bool = True) -> Tokens:
+    """Fitting the Q model, and its controls, see ``fitting``."""
+    trees = params.search.rounds * params.search.train_tasks * params.run.seeds
+    how = fitting(params)
+    shared = how.reads == "features" or not controls
+    models = 1 if shared else 1 + params.q_model.control_shuffles
+    read = trees * read_of_a_tree(params, run, length) * how.in_all() * models
+    return Tokens("training Q and controls", "q_base", round(trees * run.pairs), q=read)
+
+
 def _scoring(params: Params, length: Lengths) -> Tokens:
+    tasks = params.evaluation.test_tasks * params.run.seeds
+    return Tokens("scoring pairs", "q_base", tasks, q=read_of_pairs(params, length))
+
+
+def read_of_pairs(params: Params, length: Lengths) -> float:
     """Scoring pairs of test tasks: at most as many as the trees of the arm ``search`` can give.
 
     The Q model and its reference read each state and both actions under its own and under another
@@ -83,9 +95,8 @@ def _scoring(params: Params, length: Lengths) -> Tokens:
     tasks = params.evaluation.test_tasks * params.run.seeds
     grown = comb(params.search.expand_n, 2) * params.search.search_iterations  # pairs of a tree
     pairs = min(MOST * params.run.seeds, tasks * grown)
-    passes = 4 if is_remote(params.agent.agent) else 5
-    read = pairs * passes * (length.prompt + 2 * length.action)
-    return Tokens("scoring pairs", "q_base", tasks, q=read)
+    passes = 2 * fitting(params).readers + (not is_remote(params.agent.agent))
+    return pairs * passes * (length.prompt + 2 * length.action)
 
 
 def _arm(arm: Arm, run: Measured, params: Params) -> Work:
@@ -163,7 +174,7 @@ def _scaled(work: Work, run: Measured, params: Params, iterations: int, wanted: 
     )
 
 
-def _part(
+def asked(
     part: str,
     who: str,
     tasks: int,
@@ -183,7 +194,7 @@ def _part(
         prompts,
         prompt=prompts * length.prompt,
         completion=tasks * work.replies * length.reply,
-        q=2 * tasks * read if scored else 0.0,
+        q=fitting(params).readers * tasks * read if scored else 0.0,
     )
 
 

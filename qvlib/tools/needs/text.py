@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
 from qvlib.report.formats import millions
-from qvlib.tools.needs import comparison, gpu_memory
+from qvlib.tools.needs import comparison, gpu_memory, grid, hours
 from qvlib.tools.needs.counts import Measured
 from qvlib.tools.needs.parts import Tokens, tokens, usd
 from qvlib.tools.needs.prompts import Lengths
@@ -33,7 +33,9 @@ def report(
     same = run.agent == params.agent.agent
     pace = {"agent": speed or (run.speed if same else None), "q": q_speed}
     parts = tokens(params, run, length)
-    hours = [_hours(part, pace) for part in parts]
+    if params.ablations.compare:
+        parts += comparison.tokens(params, run, length)
+    taken = [_hours(part, pace) for part in parts]
     bills = [usd(params, part) for part in parts]
     known = [bill for bill in bills if bill is not None]
     total = Tokens(
@@ -45,8 +47,8 @@ def report(
         completion=sum(part.completion for part in parts),
         q=sum(part.q for part in parts),
     )
-    rows = [_row(*row) for row in zip(parts, hours, bills, strict=True)]
-    rows.append(_row(total, None if None in hours else sum(hours), sum(known) if known else None))
+    rows = [_row(*row) for row in zip(parts, taken, bills, strict=True)]
+    rows.append(_row(total, None if None in taken else sum(taken), sum(known) if known else None))
     table = pd.DataFrame(rows)
     empty = [title for title in ("hours", "USD") if not any(table[title])]
     gpu = pd.DataFrame(
@@ -60,32 +62,42 @@ def report(
         ]
     )
     notes = "\n".join(f"- {note}." for note in _notes(params, run, length, pace, same, bool(known)))
-    compared = _compared(params, run, length) if params.ablations.compare else ""
     return (
-        f"{markdown(gpu)}\n\n{markdown(table.drop(columns=empty))}\n\n{compared}"
+        f"{markdown(gpu)}\n\n{markdown(table.drop(columns=empty))}\n\n"
+        f"{_measured(params, run, length)}"
         f"Where these numbers are from:\n{notes}"
     )
 
 
-def _compared(params: Params, run: Measured, length: Lengths) -> str:
-    """The table of a comparison of estimators, in hours of a machine as that of the run."""
+def _measured(params: Params, run: Measured, length: Lengths) -> str:
+    """The table of a run with a grid or a comparison, in hours of a machine as that of ``run``."""
     import pandas as pd
 
     from qvlib.report.tables import markdown
 
-    parts = comparison.parts(params, run, length)
-    if not parts:
+    if not _added(params) or run.pace is None:
         return ""
-    total = comparison.Part("in all", 0, sum(part.seconds for part in parts))
+    parts = hours.of_the_run(params, run, length, run.pace)
+    if params.ablations.grid:
+        parts += grid.parts(params, run, run.pace)
+    if params.ablations.compare:
+        parts += comparison.parts(params, run, length, run.pace)
+    parts.append(hours.Part("in all", 0, sum(part.seconds for part in parts)))
     rows = [
         {
-            "comparison of estimators": part.part,
+            _added(params): part.part,
             "count": f"{part.count:,}" if part.count else "",
-            "hours": f"{part.seconds / 3600:,.2f}",
+            "hours": f"{part.seconds / 3600:,.1f}",
         }
-        for part in (*parts, total)
+        for part in parts
     ]
     return f"{markdown(pd.DataFrame(rows))}\n\n"
+
+
+def _added(params: Params) -> str:
+    """What is played beside the run, in words."""
+    compared = ["comparison of estimators"] if params.ablations.compare else []
+    return " and ".join([*(["grid of ablations"] if params.ablations.grid else []), *compared])
 
 
 def _row(part: Tokens, hours: float | None, bill: float | None) -> dict[str, str]:
@@ -174,18 +186,17 @@ def _notes(
     if (
         params.search.rounds > 1
         or params.ablations.rule_tasks
-        or params.ablations.grid
         or params.agent.warm_start
         or params.judge
         or params.pool
         or params.rft.rft_rounds > 1
     ):
         notes.append(
-            "not counted: warm starts, scoring rules, grids, verdicts, curricula, rounds of RFT, "
+            "not counted: warm starts, scoring rules, verdicts, curricula, rounds of RFT, "
             "and the Q model's and its critics' work in rounds after the first"
         )
-    if params.ablations.compare:
-        notes.append(comparison.note(run))
+    if _added(params):
+        notes.append(hours.note(run, f"the {_added(params)}"))
     if billed:
         notes.append(
             f"USD: {params.server.api_price_prompt:g} a million prompt tokens, "
