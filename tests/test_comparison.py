@@ -394,6 +394,19 @@ def test_the_comparisons_of_the_project_are_sound(file):
     assert trees == {quick.replace(other_demonstrations=0).digest("trees")}
 
 
+def test_the_comparison_on_a_language_model_asks_it_too():
+    """On the trees that smollm2.yml makes, which are found again."""
+    params = load(resolve("params/estimators-smollm2.yml"))
+    tries = tuning.read(params)
+    counts = Counter(one.name for one in tries)
+    assert set(counts) == {*ESTIMATORS, tuning.PUBLISHED} and set(counts.values()) == {2}
+    trees = {one.params.digest("trees") for one in tries if one.name != "published"}
+    assert trees == {params.digest("trees"), load(resolve("params/smollm2.yml")).digest("trees")}
+    assert len(trees) == 1
+    asked = [one.params.q_model.q_base for one in tries if one.name == "llm_value"]
+    assert asked == ["", "smollm2"]  # the agent itself, and what it was before its warm start
+
+
 def test_the_smallest_comparison_of_the_project_is_sound():
     params = load(resolve("params/smoke.yml"), compare="params/grids/estimators-smoke.yml")
     names = [one.name for one in tuning.read(params)]
