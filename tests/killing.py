@@ -287,7 +287,8 @@ def differences(
 ) -> dict[str, str]:
     """name -> the first difference, for each part of two outcomes that is not the same.
 
-    Everything must be equal but floats of tables, which may differ by ``tolerance``.
+    Everything must be equal but floats, which may differ by ``tolerance``, of themselves where
+    they are above 1: a slope divides by a spread, which may be small.
     """
     different = dict.fromkeys(one.keys() ^ other.keys(), "only one has it")
     for name in one.keys() & other.keys():
@@ -314,7 +315,8 @@ def _apart(one: Any, other: Any, tolerance: float, place: str = "") -> Iterator[
         for i, (a, b) in enumerate(zip(one, other, strict=True)):
             yield from _apart(a, b, tolerance, f"{place}[{i}]")
     elif isinstance(one, float) and isinstance(other, float):
-        if not (abs(one - other) <= tolerance or (math.isnan(one) and math.isnan(other))):
+        near = math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+        if not (near or (math.isnan(one) and math.isnan(other))):
             yield f"{place}: {one} and {other}"
     elif type(one) is not type(other) or isinstance(one, (dict, list, np.ndarray)) or one != other:
         yield f"{place}: {one!r} and {other!r}"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import resolve
@@ -27,10 +28,16 @@ def save(figure: Figure, params: Params, name: str) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a file, the same for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    return buffer.getvalue()
+    """A figure as a file, the same for the same figure.
+
+    A palette of 256 colours loses nothing that is seen, and two thirds of the size: pages embed
+    their pictures.
+    """
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    picture = Image.open(drawn).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(packed, "png", optimize=True)
+    return packed.getvalue()
 
 
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
