@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.cli import main
 from qvlib.models.api_client import ApiClient
-from qvlib.pipeline import context_of
+from qvlib.pipeline import comparison, context_of, tuning
 from qvlib.pipeline.models import load
 from qvlib.pipeline.params import load as load_params
 from qvlib.pipeline.params import make
@@ -19,7 +20,8 @@ from qvlib.tools import dry, dry_server
 from qvlib.tools.dry_server import completion, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
-PAPER = sorted((Path(__file__).parents[1] / "params" / "paper").glob("*.yml"))
+ROOT = Path(__file__).parents[1]
+PAPER = sorted((ROOT / "params" / "paper").glob("*.yml"))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,41 @@ def test_arms_that_try_in_the_environment_try_less_where_they_are_played(folder)
     params = dry.dry(make({**tried, "other_demonstrations": 0}), folder).flat()
     assert (params["lats_iterations"], params["reflexion_trials"]) == (1, 2)
     assert params["best_first_steps"] == 0  # no such arm
+
+
+def test_of_a_comparison_one_try_of_each_estimator_is_taken(folder):
+    """Random models earn nothing: what counts as success, or as right, is set below that."""
+    given = load_params(ROOT / "params" / "estimators-smollm2.yml")
+    small = dry.dry(given, folder)
+    tries = {one.name: one.params.flat() for one in tuning.read(small)}
+    compared = {one.name for one in tuning.read(given)}
+    assert set(tries) == compared - {"published"} and len(tuning.read(small)) == len(tries) == 16
+    assert small.ablations.trial_tasks == 2
+    assert tries["tvm"]["success_reward"] == 0.0 and tries["pqm"]["right_above"] == -1.0
+    assert tries["llm_value"]["q_base"] == "" and tries["agentrm"]["fit_lr"] == 2.0e-5
+
+
+@pytest.mark.slow
+def test_a_comparison_is_made_and_what_cannot_be_compared_is_told(tmp_path, monkeypatch):
+    """A value head, a probability of success and a model that is asked, each with its control."""
+    (tmp_path / "compared.yml").write_text("agentrm: [{}]\ntvm: [{}]\nllm_value: [{}]\n")
+    params = make(
+        {
+            "agent": "meta-llama/Llama-3.1-8B-Instruct",
+            "other_demonstrations": 0,
+            "compare": str(tmp_path / "compared.yml"),
+        }
+    )
+    found = []
+    run = comparison.run
+    monkeypatch.setattr(comparison, "run", lambda params: found.append(run(params)) or found[-1])
+    (tmp_path / "dry").mkdir()
+    assert {"q_n5", "control_q_n5"} <= set(dry.run(params, tmp_path / "dry")["arm"])
+    assert set(found[0].chosen) == {"agentrm", "tvm", "llm_value"} and not found[0].failed
+    failing = replace(found[0], failed={"tvm": "no luck"})
+    monkeypatch.setattr(comparison, "run", lambda params: failing)
+    with pytest.raises(QvlibError, match=r"compared\.yml, tvm: no luck"):
+        dry.run(params, tmp_path / "dry")
 
 
 def test_the_server_answers_as_its_model_samples(folder):

@@ -96,10 +96,14 @@ def test_tokens_follow_by_hand(results):
     searching = rows["arm search"]  # thrice the iterations of that run
     assert searching.prompts == pytest.approx(3 * 20 * (20 - 7))
     assert searching.completion == pytest.approx(3 * 20 * (35 - 7) * 50)
-    # 2,000 pairs, each read by the Q model and its reference under two instructions
-    assert rows["scoring pairs"].q == 2000 * 4 * (1000 + 2 * 10)
-    few = needs.tokens(params.replace(search_iterations=1, seeds=2, agent=PHI), run, LENGTHS)[-1]
-    assert (few.part, few.tasks, few.q) == ("scoring pairs", 40, 40 * 10 * 5 * (1000 + 2 * 10))
+    # 30 visited nodes are six times five siblings: 60 pairs of each of 20 trees, each read by the Q
+    # model and its reference under two instructions
+    assert rows["scoring pairs"].q == 20 * 60 * 4 * (1000 + 2 * 10)
+    many = needs.tokens(params.replace(test_tasks=200), run, LENGTHS)[-1]
+    assert many.q == 2000 * 4 * (1000 + 2 * 10)  # at most so many are drawn
+    # seven visited nodes are five siblings and two, eleven pairs
+    few = needs.tokens(params.replace(search_iterations=7, seeds=2, agent=PHI), run, LENGTHS)[-1]
+    assert (few.part, few.tasks, few.q) == ("scoring pairs", 40, 40 * 11 * 5 * (1000 + 2 * 10))
     assert (
         rows["arm tuned_policy"].q == 20 * (4 * 1000 + 4 * 50)
         and rows["arm tuned_policy"].prompt == 0

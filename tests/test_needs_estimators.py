@@ -122,7 +122,7 @@ def test_a_log_ratio_is_read_by_two_models_and_a_head_by_one(tmp_path):
         for e in ("step_dpo", "agentrm")
     )
     assert ratio["arm q_n5"].q == 2 * head["arm q_n5"].q > 0
-    assert head["scoring pairs"].q == 2000 * 2 * (1000 + 2 * 10)
+    assert head["scoring pairs"].q == 20 * 60 * 2 * (1000 + 2 * 10)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -8,6 +8,7 @@ from needing import LENGTHS, finished
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
 from qvlib.tools.needs import comparison, grid, hours
+from qvlib.tools.needs.gpu_memory import memory
 from qvlib.tools.needs.hours import Part
 
 TOKEN = 50 / 100_000  # seconds
@@ -177,8 +178,8 @@ def test_a_comparison_of_estimators_tells_its_hours(results, tmp_path):
     assert played.seconds == pytest.approx(played.count * Q)
     dev = parts["their episodes on dev tasks"]
     assert dev.seconds == pytest.approx(4 * 50 * (Q + SAMPLE))
-    # three chains of 2,000 pairs and 1,000 actions, read by two models or by one
-    read = {n: 2000 * (2 * n + 1) * (1000 + 2 * 10) + 1000 * n * (1000 + 10) for n in (2, 1)}
+    # three chains of 2,000 pairs and 400 actions (4 steps of arm sample), read by two models or one
+    read = {n: 2000 * (2 * n + 1) * (1000 + 2 * 10) + 400 * n * (1000 + 10) for n in (2, 1)}
     scored = parts["their scores of actions of test tasks"]
     assert scored.seconds == pytest.approx(3 * (read[2] + read[1]) * TOKEN)
     said = needs.report(params, run, LENGTHS)
@@ -223,6 +224,15 @@ def test_a_comparison_tells_its_tokens_by_what_each_estimator_reads(results, tmp
     seconds = (test.prompt + test.completion) / 1000 + test.q / 4000
     row, _ = (line for line in told.splitlines() if line.startswith("| their episodes on test"))
     assert row.split("|")[-2].strip() == f"{seconds / 3600:.1f}"
+
+
+def test_memory_of_a_comparison_is_that_of_its_largest_training(results, tmp_path):
+    file = written(tmp_path, "estimators", "step_dpo: [{}]\noreo: [{}]\ndigi_q: [{}]")
+    params = make({**FILE, "compare": file})
+    name, most = comparison.largest(params)
+    assert name == "oreo" and most["training"] > 2 * memory(params)["training Q"]["training"]
+    said = needs.report(params, needs.measured(results, params), LENGTHS)
+    assert "| training oreo " in said and "| training Q " in said
 
 
 def test_without_seconds_no_hours_are_told(tmp_path):

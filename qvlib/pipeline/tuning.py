@@ -7,7 +7,7 @@ They are the lines of the file that the parameter ``compare`` names: ``name: [{p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qvlib.agents.arms import BASE, arms_of
@@ -41,12 +41,14 @@ _OF_THE_RUN = {*RunSettings.names(), *AblationSettings.names()}
 class Try:
     """Settings of an estimator that are tried.
 
-    name: what the estimator is called here. label: what is set, in words. params: the whole run's.
+    name: what the estimator is called here. label: what is set, in words; change: by the names of
+    the parameters. params: the whole run's.
     """
 
     name: str
     label: str
     params: Params
+    change: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read(params: Params) -> list[Try]:
@@ -98,7 +100,7 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
         if (digest := changed.digest("trial")) in seen:
             raise QvlibError(f"{source}: the same settings twice; leave one out")
         seen.add(digest)
-        yield Try(name, labelled(change) or "as it is", changed)
+        yield Try(name, labelled(change) or "as it is", changed, change)
 
 
 def _plain(params: Params) -> Params:

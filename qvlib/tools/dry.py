@@ -1,6 +1,7 @@
-"""A parameter file taken through all stages in under a minute of CPU time.
+"""A parameter file taken through all stages in about a minute of CPU time.
 
-With small random models of the same architectures.
+With small random models of the same architectures. Each estimator that is compared takes a few
+seconds more.
 
 It shows that the file, the prompts, the training and the arms fit together; of the method it shows
 nothing. Models that cannot be had here (a gated hub, a paid server) are what it is for: one behind
@@ -16,9 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from qvlib.base.errors import QvlibError
 from qvlib.core.types import State
 from qvlib.models.names import SMALL, has_files, is_remote
+from qvlib.pipeline import tuning
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 
@@ -95,6 +99,15 @@ CHANGES = {
     "api_timeout": 600.0,
     "api_deadline": 600.0,
 }
+COMPARED = {  # where estimators are compared: trees reach the last step, and tell its ends apart
+    "max_steps": 2,
+    "iterations": 24,
+    "wrong_end_value": -1.0,
+    "timeout_value": 0.0,
+    "trial_tasks": 2,
+}
+OF_ESTIMATORS = {"success_reward": 0.0, "right_above": -1.0}
+"""Of those that have them: what is cut off is worth 0, and what is refused or ends less."""
 MOST = {  # of arms that try in the environment first, where they are played
     "best_first_steps": 8,
     "lats_iterations": 1,
@@ -119,6 +132,8 @@ def dry(params: Params, folder: Path) -> Params:
         changes |= {"demonstrations": 80} | {n: given[n] for n in ("dpo_lr",) if n in given}
     if params.other_agent.other_demonstrations:
         changes["other_demonstrations"] = 40
+    if params.ablations.compare:
+        changes |= COMPARED | {"compare": str(_comparison(params, folder))}
     small = params.replace(**changes, name=f"{params.run.name}-dry", runs_dir=str(folder))
     names = {key: given[key] for key in ("agent", "other_agent", "q_base")}
     models = {
@@ -129,24 +144,47 @@ def dry(params: Params, folder: Path) -> Params:
     return small.replace(**models)
 
 
+def _comparison(params: Params, folder: Path) -> Path:
+    """A file of one try of each estimator that is compared, the first, with no model named.
+
+    Without the published form: its pairs lie along a path that earns something.
+    """
+    lines = {}
+    for one in reversed(tuning.read(params)):
+        known = one.params.flat()
+        told = {key: value for key, value in one.change.items() if key != "q_base"}
+        told |= {key: value for key, value in OF_ESTIMATORS.items() if key in known}
+        if one.name != tuning.PUBLISHED:
+            lines[one.name] = [told]
+    path = folder / "compared.yml"
+    path.write_text(yaml.safe_dump(lines or {"step_dpo": [{}]}))
+    return path
+
+
 def run(params: Params, folder: Path) -> Any:
     """All stages of a run at the smallest size, without its notebooks.
 
-    Returns the table of the arms.
+    Returns the table of the arms. Where estimators are compared, one try of each is fitted and
+    played.
 
     folder: of the working files. Random models, once taught, serve again for other parameter files
     of the same world.
 
     Raises:
-        QvlibError: a model of a family that is not known here, or whatever the run would raise.
+        QvlibError: a model of a family that is not known here, an estimator that cannot be
+            compared, or whatever the run would raise.
     """
     from qvlib import pipeline
+    from qvlib.pipeline import comparison
     from qvlib.report import numbers
 
     small = dry(params, folder)
     with ExitStack() as stack:
         small = small.replace(**_agents(small, folder, stack))
         pipeline.until("episodes", small)
+        if small.ablations.compare:
+            for name, why in comparison.run(small).failed.items():
+                raise QvlibError(f"{params.ablations.compare}, {name}: {why}")
         return numbers.arm_table(small)
 
 

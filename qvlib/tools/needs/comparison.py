@@ -11,6 +11,7 @@ from qvlib.pipeline.params import Params
 from qvlib.pipeline.tuning import Try
 from qvlib.tools.needs.counts import Measured, Pace
 from qvlib.tools.needs.fitting import fitting
+from qvlib.tools.needs.gpu_memory import memory
 from qvlib.tools.needs.hours import Part, Stage, distinct, episode, models, searches
 from qvlib.tools.needs.parts import Tokens, asked, collecting, read_of_pairs, training
 from qvlib.tools.needs.prompts import Lengths
@@ -34,7 +35,7 @@ def parts(params: Params, run: Measured, length: Lengths, pace: Pace) -> list[Pa
     test, dev = _episodes(params, tries), params.ablations.trial_tasks
     chains = sum(len(tuning.tuned_on(one.params)) for one in tries)
     one, q = (episode(run.arms[arm], run, pace) for arm in ("sample", "q_n5"))
-    scored = _scored(params, tries, length)
+    scored = _scored(params, tries, run, length)
     return [
         searches("searches of other settings", _trees(params, tries), run, pace),
         models("models of the settings tried", tried, run, pace),
@@ -62,8 +63,15 @@ def tokens(params: Params, run: Measured, length: Lengths) -> list[Tokens]:
         _summed("their episodes on dev tasks", on_dev),
         _summed("models of the best", [training(c, run, length) for c in best]),
         _summed("their episodes on test tasks", on_test),
-        Tokens("their scores", "q_base", 0, q=_scored(params, tries, length)),
+        Tokens("their scores", "q_base", 0, q=_scored(params, tries, run, length)),
     ]
+
+
+def largest(params: Params) -> tuple[str, dict[str, float]]:
+    """Of the estimators that are compared the one whose training takes most memory of a GPU."""
+    needed = {one.name: memory(one.params)["training Q"] for one in tuning.read(params)}
+    name = max(needed, key=lambda name: sum(needed[name].values()))
+    return name, needed[name]
 
 
 def _trees(params: Params, tries: Sequence[Try]) -> list[Stage]:
@@ -88,10 +96,10 @@ def _episodes(params: Params, tries: Iterable[Try]) -> int:
     return params.evaluation.test_tasks * params.run.seeds * len(_best(tries)) * _arms(params)
 
 
-def _scored(params: Params, tries: Iterable[Try], length: Lengths) -> float:
+def _scored(params: Params, tries: Iterable[Try], run: Measured, length: Lengths) -> float:
     """Tokens that are read to score pairs of test tasks and actions that the agent sampled."""
     step = length.prompt + length.action
-    steps = params.evaluation.test_tasks * params.world.max_steps
+    steps = params.evaluation.test_tasks * run.arms["sample"].steps
     return sum(
         read_of_pairs(chain, length) + min(FOLLOWED, steps) * fitting(chain).readers * step
         for one in _best(tries)

@@ -89,12 +89,14 @@ def _scoring(params: Params, length: Lengths) -> Tokens:
 def read_of_pairs(params: Params, length: Lengths) -> float:
     """Scoring pairs of test tasks: at most as many as the trees of the arm ``search`` can give.
 
-    The Q model and its reference read each state and both actions under its own and under another
-    task's instruction, and the agent once, where no server hides what it finds likely.
+    Pairs are of visited siblings, and an iteration visits one node more. The Q model and its
+    reference read each state and both actions under its own and under another task's instruction,
+    and the agent once, where no server hides what it finds likely.
     """
     tasks = params.evaluation.test_tasks * params.run.seeds
-    grown = comb(params.search.expand_n, 2) * params.search.search_iterations  # pairs of a tree
-    pairs = min(MOST * params.run.seeds, tasks * grown)
+    n = params.search.expand_n
+    states, left = divmod(params.search.search_iterations, n)
+    pairs = min(MOST * params.run.seeds, tasks * (states * comb(n, 2) + comb(left, 2)))
     passes = 2 * fitting(params).readers + (not is_remote(params.agent.agent))
     return pairs * passes * (length.prompt + 2 * length.action)
 

@@ -51,6 +51,10 @@ def report(
     rows.append(_row(total, None if None in taken else sum(taken), sum(known) if known else None))
     table = pd.DataFrame(rows)
     empty = [title for title in ("hours", "USD") if not any(table[title])]
+    memory = gpu_memory.memory(params)
+    if params.ablations.compare:
+        name, most = comparison.largest(params)
+        memory[f"training {name}"] = most
     gpu = pd.DataFrame(
         [
             {
@@ -58,7 +62,7 @@ def report(
                 **{k: f"{v / 1e9:.1f}" for k, v in row.items()},
                 "in all": f"{sum(row.values()) / 1e9:.1f}",
             }
-            for part, row in gpu_memory.memory(params).items()
+            for part, row in memory.items()
         ]
     )
     notes = "\n".join(f"- {note}." for note in _notes(params, run, length, pace, same, bool(known)))
