@@ -383,8 +383,8 @@ def test_the_comparisons_of_the_project_are_sound(file):
     """As many tries of each, and no estimator of the list is forgotten."""
     params = load(resolve(f"params/{file}.yml"))
     tries = Counter(one.name for one in tuning.read(params))
-    left_out = {"llm_value", *(("vpo", "rover", "archer") if file == "estimators" else ())}
-    assert set(tries) - {"sweet_rl_told"} == {*ESTIMATORS, tuning.PUBLISHED} - left_out
+    named = {*ESTIMATORS, tuning.PUBLISHED, "sweet_rl_told"} - {"llm_value"}
+    assert set(tries) == named
     assert len(set(tries.values())) == 1
     assert params.run.seeds == 3 and params.ablations.trial_tasks == 300
     assert params.evaluation.test_tasks == 500
