@@ -26,6 +26,7 @@ TRIES = {
 
 
 Rule = tuple[str, float, int]
+"""Which pairs, the least margin of their values, the least visits of each."""
 
 
 @dataclass(frozen=True)
