@@ -80,14 +80,13 @@ def test_a_control_is_told_as_it_came_out(metrics, control):
     metrics["gains"] |= {"control_q_n5": control, "control_q_n10": control}
     said = everything(metrics)
     assert not re.search(r"as it must|misleads|must not|As it", said)
-    assert ("shuffled winners gain too" in said) == (control is GAIN)
+    assert ("shuffled labels gain too" in said) == (control is GAIN)
 
 
 def test_a_gain_within_the_shuffles_is_told_with_its_rank(metrics):
     said = sentences.null(metrics)
     assert (
-        "of 8 independent shuffles of the winners, none gain as much as Q (-0.050 to +0.040;"
-        in said
+        "of 8 independent shuffles of the labels, none gain as much as Q (-0.050 to +0.040;" in said
     )
     assert "rank p = 0.11, the least that so few can give)" in said
     assert "Q minus its shuffles: +0.100 [+0.050, +0.150], significantly" not in said
@@ -170,11 +169,14 @@ def test_what_of_the_second_agents_gain_is_content(metrics):
 def test_no_share_of_the_way_is_given_of_a_gain_that_is_not_shown(metrics):
     said = sentences.verdict(metrics)
     assert "**Search** with the environment, which it may undo, 30 iterations a task: 0.500" in said
-    assert "reranking goes 50% with n = 5 and 50% with n = 10. It is no upper bound." in said
+    assert (
+        "of that gap reranking closes 50% with n = 5 and 50% with n = 10. It is no upper bound."
+        in said
+    )
     for nothing in (NULL, LOSS):
         metrics["gains"]["q_n5"] = nothing
         said = sentences.verdict(metrics)
-        assert "reranking goes none shown with n = 5 and 50% with n = 10" in said
+        assert "closes none that is shown with n = 5 and 50% with n = 10" in said
     for nothing in (NULL, LOSS):
         metrics["gains"]["search"] = nothing
         said = sentences.verdict(metrics)

@@ -486,6 +486,24 @@ def test_what_was_not_played_is_not_claimed_either():
     assert "was not compared with its controls" in said and "Earned" not in said
 
 
+def test_controls_that_are_too_few_are_told_by_how_many_gain_as_much():
+    few = {"shuffles": [0.05, 0.12, 0.2], "found": [0.1], "rank_p": 0.75}
+    said = sentences.compared(report(seeds=1, one=entry(null=None) | {"null": few}))
+    assert "too few controls for an interval, of 3 of which 2 gain as much" in said
+    assert "was not compared with" not in said and "Earned" not in said
+    said = sentences.compared(
+        report(seeds=1, one=entry(null=None) | {"null": few | {"shuffles": [0.0] * 3}})
+    )
+    assert "of 3 of which none gain as much" in said and "Earned" not in said
+
+
+def test_what_earns_more_than_an_estimator_is_told_as_that():
+    said = sentences.compared(report(one=entry(null=-0.1, kind=0.0)))
+    assert "`one` gains, but earns less than its controls, fitted to labels dealt anew and" in said
+    assert "and is not shown to earn more than its mean score of the kind" in said
+    assert "Earned" not in said
+
+
 def test_an_order_is_told_only_where_its_interval_tells_it():
     said = sentences.compared(
         report(

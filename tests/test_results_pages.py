@@ -225,14 +225,14 @@ def below(rival, mean=-0.1):
         ),
         ({"against": below("greedy")}, "than greedy decoding**: `full` (it earns less)."),
         ({"against": {}}, "**Q of 5 is not compared with the demonstrator**: `full`."),
-        ({"null": None}, "**Single shuffles** of the winners are not told: `full`."),
+        ({"null": None}, "**Single shuffles** of the labels are not told: `full`."),
         (
             {"seeds": [0], "null": {"shuffles": [0.3, 0.0], "rank_p": 2 / 3}},
-            "**Shuffled winners** gain as much too often (rank p above 0.05): `full`.",
+            "**Shuffled labels** gain as much too often (rank p above 0.05): `full`.",
         ),
         (
             {"seeds": [0], "null": {"shuffles": [0.0] * 8, "rank_p": 1 / 9}},
-            "**Too few shuffles** of the winners for a rank p of 0.05; none gains as much: `full`.",
+            "**Too few shuffles** of the labels for a rank p of 0.05; none gains as much: `full`.",
         ),
         (
             {"splits": [{"split": "test played", "tasks": 500, "groups": 14}]},
@@ -282,7 +282,7 @@ def test_a_runs_page_holds_its_tables(write):
     folder = write(pictures=["gains", "reads"])
     index(folder)
     page = (folder / "README.md").read_text()
-    assert "Compared first, as was said beforehand: q_n5 against sample" in page
+    assert "Compared first, as the parameter file names it: q_n5 against sample" in page
     assert "`search`: 30 iterations a task." in page
     assert (
         "| Q told another task's instruction | +0.080 [+0.050, +0.110] "
@@ -296,6 +296,12 @@ def test_a_runs_page_holds_its_tables(write):
     assert "- n = 10: -0.010; rank p 0.500;" in page
     assert "| product | 0.660 | [0.63, 0.69] | 0.500 | 0.550 | 900 |" in page
     assert "| q_n5 | 0.600 |  |" in page and "| sample | 0.200 | 0.900 |" in page
+    assert "## Searching by values" not in page
+    (folder / "tables").mkdir(exist_ok=True)
+    (folder / "tables" / "value_search.md").write_text("| arm |\n\nSteps are saved.\n")
+    index(folder)
+    again = (folder / "README.md").read_text()
+    assert "## Searching by values\n\n| arm |\n\nSteps are saved.\n\n" in again
     assert page.index("![reads](figures/reads.png)") < page.index("![gains](figures/gains.png)")
 
 
@@ -361,7 +367,7 @@ def test_the_figure_tells_reading_on_one_axis():
     names = [tick.get_text() for tick in axes.get_yticklabels()]
     assert names == [
         *("Q of 5", "Q, foreign instruction", "mean Q of the kind", "Q within the first kind"),
-        *("Q, shuffled winners", "likeliest of 5", "greedy", "script", "demonstrator"),
+        *("Q, shuffled labels", "likeliest of 5", "greedy", "script", "demonstrator"),
         "oracle of 5",
     ]
     dots = next(line for line in axes.lines if line.get_label().startswith("Q of shuffled"))

@@ -175,7 +175,10 @@ def values_of(task, world=()):
     return known
 
 
-def played(seeds=(0, 1, 2), arms=("search", "beam", "best_first", "q_n5", "likely_n5", "sample")):
+ARMS = ("search", "beam", "best_first", "q_n5", "q_n10", "likely_n5", "sample")
+
+
+def played(seeds=(0, 1, 2), arms=ARMS):
     """Episodes of the maze by each arm with exact values, as tables of a run have them."""
     jobs = {
         "search": lambda *a: search(*a[:2], SearchConfig(20, 5), a[2]),
@@ -186,7 +189,7 @@ def played(seeds=(0, 1, 2), arms=("search", "beam", "best_first", "q_n5", "likel
     for seed in seeds:
         for arm in arms:
             for task in MAZE.tasks("test"):
-                exact = Reranked(Scripted(), Told(values_of(task)), 5)
+                exact = Reranked(Scripted(), Told(values_of(task)), 10 if arm == "q_n10" else 5)
                 plain = arm in ("search", "sample", "likely_n5")
                 job = jobs.get(arm, episode)(MAZE, task, seed)
                 told = only(job, Scripted() if plain else exact)
@@ -255,9 +258,9 @@ def test_a_run_without_arms_that_compare_states_says_so():
     found = studied(played(seeds=(0,), arms=("search", "q_n5", "likely_n5", "sample")))
     rows = value_search.reckoned(found, 100).to_dict("records")
     assert value_search.minus(found, "q_n5", 100) == {}
-    for told in (said.saves(rows), said.alike(rows), said.trying(rows, {}, "q_n5")):
+    for told in (said.saves(rows), said.alike(rows), said.trying(rows, {"q_n5": {}})):
         assert told == said.NONE
-    assert said.conclusion(rows, {}, {}, "q_n5") == said.NONE
+    assert said.conclusion(rows, {"q_n5": {}}, {}) == said.NONE
 
 
 @pytest.mark.parametrize("part", [False, True])
@@ -298,13 +301,15 @@ def test_the_run_of_the_study_builds_on_quick_and_plays_tasks_of_its_own():
 
 def row(arm="beam", low=12.0, high=30.0, amount=18.9, reached=True, **more):
     told = {"arm": arm, "reward": 0.6, "env_steps": 6.2, "longest": 80.0, "whole": 40}
+    told |= {"tokens": 50.0}
     told |= {"needed": 25.1 if reached else None, "budget": 26 if reached else None}
     told |= {"saved": amount, "saved_low": low, "saved_high": high}
     return told | {"less": 0.2, "less_low": 0.1, "less_high": 0.3} | more
 
 
 SEARCH = {"arm": "search", "reward": 0.8, "env_steps": 82.0, "longest": 80.0, "whole": 40}
-ONE = row("q_n5", env_steps=4.0)
+ONE, TEN = row("q_n5", env_steps=4.0), row("q_n10", env_steps=5.0, tokens=99.0)
+PLAIN = row("sample", low=1.0, high=3.0, amount=2.0)
 
 
 def entry(mean, half=0.04):
@@ -335,18 +340,35 @@ def test_steps_are_saved_only_where_the_interval_says_so(told, words, never):
     assert ("or fewer with more" in text) == (told["budget"] == 41)
 
 
+def test_what_one_sample_saves_is_told_beside_it():
+    """It goes by no value, so that what it saves is not the doing of values."""
+    rows = [SEARCH, row(), ONE, PLAIN]
+    words = "One sample, which goes by no value, saves +2.0 [+1.0, +3.0] too"
+    over = {"q_n5": {"beam": entry(0.1)}}
+    assert words in said.saves(rows) and words in said.conclusion(rows, over, {})
+    open_ = [*rows[:3], PLAIN | {"saved_low": -0.1}]
+    assert words not in said.saves(open_) + said.conclusion(open_, over, {})
+    assert "`sample` less MCTS of 6.2 steps" in said.alike(rows)
+
+
 @pytest.mark.parametrize(
-    "mean, words",
+    "five, ten, words",
     [
-        (0.1, "**Trying the environment bought reward**"),
-        (0.02, "**Trying the environment bought nothing that is shown**"),
-        (-0.1, "**Trying the environment cost reward**"),
+        (0.1, 0.1, "**Trying the environment bought `beam` reward**"),
+        (0.1, 0.02, "**`beam` earns more than `q_n5`, but not shown more than `q_n10`**"),
+        (0.1, -0.1, "**`beam` earns more than `q_n5`, but not shown more than `q_n10`**"),
+        (0.02, 0.02, "**That trying the environment bought `beam` anything is not shown**"),
+        (0.02, -0.1, "**That trying the environment bought `beam` anything is not shown**"),
+        (-0.1, -0.1, "**`beam` earns less, though it tries the environment**"),
     ],
 )
-def test_what_trying_bought_is_what_the_paired_difference_says(mean, words):
-    text = said.trying([SEARCH, row(), ONE], {"beam": entry(mean)}, "q_n5")
+def test_what_trying_bought_is_what_the_paired_differences_say(five, ten, words):
+    """Ten candidates are as many draws as a beam's, so that five alone are no witness."""
+    over = {"q_n5": {"beam": entry(five)}, "q_n10": {"beam": entry(ten)}}
+    text = said.trying([SEARCH, row(), ONE, TEN], over)
     assert words in text and text.count("**") == 2
     assert "with 6.2 steps a task in the place of 4.0" in text
+    assert "and 50 tokens written in the place of 99" in text
 
 
 def test_at_equal_steps_the_verdict_is_that_of_the_interval():
@@ -356,28 +378,28 @@ def test_at_equal_steps_the_verdict_is_that_of_the_interval():
 
 
 def test_the_conclusion_says_what_is_shown_and_what_is_not():
-    rows = [SEARCH, row(), row("best_first", low=-4.0), ONE]
-    over = {"beam": entry(0.1), "best_first": entry(0.0)}
-    text = said.conclusion(rows, over, {"beam": entry(-0.2)}, "q_n5")
+    rows = [SEARCH, row(), row("best_first", low=-4.0), ONE, TEN]
+    five = {"beam": entry(0.1), "best_first": entry(0.0)}
+    ten = {"beam": entry(0.1), "best_first": entry(-0.1)}
+    text = said.conclusion(rows, {"q_n5": five, "q_n10": ten}, {"beam": entry(-0.2)})
     assert "**Steps in the environment are saved** against MCTS" in text
     assert "by `beam` (+18.9 [+12.0, +30.0] a task). Of `best_first` it is not shown." in text
-    assert "`beam` earns more than `q_n5`, which goes by the same values" in text
-    assert "`best_first` is not shown to earn more than `q_n5`" in text
-    assert "`q_n5` itself saves +18.9 [+12.0, +30.0] a task." in text
-    assert "itself saves" not in said.conclusion(
-        [*rows[:3], ONE | {"saved_low": 0.0}], over, {}, "q_n5"
-    )
+    assert "`beam` earns more than `q_n5` and `q_n10`." in text
+    assert "`best_first` is not shown to earn more than `q_n5` and earns less than `q_n10`." in text
+    assert "save as well: `q_n5` +18.9 [+12.0, +30.0] and `q_n10` +18.9" in text
+    open_ = said.conclusion([*rows[:3], ONE | {"saved_low": -1.0}, TEN], {"q_n5": five}, {})
+    assert "save as well" not in open_ and "steps saved: `q_n5` +18.9 [-1.0, +30.0]" in open_
     assert "`beam` less the whole search -0.200 [-0.240, -0.160]: the whole search earns" in text
 
 
 def test_an_adverse_conclusion_claims_nothing():
     rows = [SEARCH, row(low=-4.0), row("best_first", low=-9.0, high=-1.0), ONE]
-    over = {"beam": entry(0.0), "best_first": entry(-0.1)}
+    over = {"q_n5": {"beam": entry(0.0), "best_first": entry(-0.1)}}
     under = {"beam": entry(0.0), "best_first": entry(0.2)}
-    text = said.conclusion(rows, over, under, "q_n5")
+    text = said.conclusion(rows, over, under)
     assert text.startswith("**No steps are shown to be saved** against MCTS at equal reward.")
-    assert "are saved" not in text and "earn more than `q_n5`, which goes by" in text
-    assert "`beam` and `best_first` are not shown to earn more than `q_n5`" in text
+    assert "are saved" not in text and "earns more than `q_n5`" not in text
+    assert "`beam` is not shown to earn more than `q_n5`. `best_first` earns less than" in text
     assert "which earns more is not shown" in text and "+0.160, +0.240]: it earns more" in text
 
 

@@ -16,7 +16,7 @@ NO_Q, SCRIPTED, RERANKED, PART, TRIED, OTHER, CONTROL = KINDS = (
     "Q with a part taken off",
     "tried in the environment first",
     "other use",
-    "control, shuffled winners",
+    "control, shuffled labels",
 )
 Play = Callable[[Environment, Task, int], Job[dict[str, Any]]]
 """(environment, task, seed) -> a job for ``lockstep`` that returns the record of an episode."""
@@ -48,7 +48,7 @@ class Cast(Protocol):
         """The Q model of the run."""
 
     def control(self, shuffle: int) -> QModel:
-        """A Q model that was trained on shuffled winners."""
+        """A Q model that was trained on shuffled labels."""
 
 
 @dataclass(frozen=True)

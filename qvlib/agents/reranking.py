@@ -93,7 +93,7 @@ def _shuffled(n: int) -> Arm:
     return Arm(
         f"control_q_n{n}",
         CONTROL,
-        f"as q_n{n}, with Q models trained on shuffled winners",
+        f"as q_n{n}, with Q models trained on shuffled labels",
         _control(f"control_q_n{n}", n),
         needs=("control",),
         decided_by=("rerank",),

@@ -82,5 +82,5 @@ TWINS = (
         has_demonstrator,
     ),
     Twin("foreign", "what Q prefers under another task's instruction", _foreign, ("q_model",)),
-    Twin("control", "what a Q model of shuffled winners prefers", _control, ("control",)),
+    Twin("control", "what a Q model of shuffled labels prefers", _control, ("control",)),
 )

@@ -80,7 +80,7 @@ class Context:
         return self._once("q_by_kind", lambda: by_kind.table(self))
 
     def control(self, shuffle: int) -> QModel:
-        """A Q model trained on shuffled winners."""
+        """A Q model trained on shuffled labels."""
         name = f"model-{shuffle}"
         return self._once(name, lambda: models.load_q(self, "control", name))
 

@@ -211,7 +211,7 @@ def _part(
 ) -> tuple[list[Pair], Trees, str]:
     """(training pairs, trees, label) of a model of a stage.
 
-    All of them; for a control with shuffled winners, for a critic those of its own tasks, which its
+    All of them; for a control with shuffled labels, for a critic those of its own tasks, which its
     coins give it.
     """
     seed, number = params.run.seed, name.removeprefix("model-")

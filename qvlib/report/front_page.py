@@ -193,8 +193,9 @@ def _explained(arms: Mapping[str, Any], metrics: Mapping[str, Any], page: str) -
     if {"control_q_n5", "control_q_n10"} & arms.keys():
         opposite = "" if metrics.get("null") else ", every second the opposite of the one before"
         said.append(
-            "`control` is the same Q training with winners drawn by coins, the mean of its "
-            f"shuffles{opposite}: a single one gains or loses by luck ([each is listed]({page}))."
+            "`control` is the same Q training on shuffled labels (each pair's winner drawn by a "
+            f"coin; a value head's values dealt anew), the mean of its shuffles{opposite}: a "
+            f"single one gains or loses by luck ([each is listed]({page}))."
         )
     if "search" in arms:
         told = metrics.get("search_iterations")

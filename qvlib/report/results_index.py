@@ -41,8 +41,9 @@ Each arm plays the same tasks once. At each step it executes
   are worth without Q;
 - **Q of 5**: of five samples the one with the highest learnt Q, which is the method;
 - **foreign**: the same, with Q told the instruction of another task;
-- **null**: the same, with Q models whose winners were drawn by coins (shuffled), the mean over the
-  shuffles; no interval where opposite shuffles were averaged, as older runs did;
+- **null**: the same, with Q models of shuffled labels (each pair's winner drawn by a coin; a value
+  head's values dealt anew), the mean over the shuffles; no interval where opposite shuffles were
+  averaged, as older runs did;
 - **script**: what a short fixed script of the world says, which may be told parts of the goal and
   compares nothing; **demonstrator**: what the scripted agent says that small agents imitate: it is
   told the goal, but made to err;
@@ -177,12 +178,12 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
         "**No gain over one sample** is shown with Q of 5": gain and not _above(gain),
         "**That Q reads** is not shown": reads is False,
         "**Whether Q reads** is not tested": reads is None,
-        "**Shuffled winners** gain as much too often (rank p above 0.05)": often and not few,
-        "**Too few shuffles** of the winners for a rank p of 0.05; none gains as much": often
+        "**Shuffled labels** gain as much too often (rank p above 0.05)": often and not few,
+        "**Too few shuffles** of the labels for a rank p of 0.05; none gains as much": often
         and few,
-        "**Single shuffles** of the winners are not told": p is None
+        "**Single shuffles** of the labels are not told": p is None
         and not metrics.get("control_shuffles"),
-        "**Too few shuffles** of the winners, or opposite ones, to be ranked": p is None
+        "**Too few shuffles** of the labels, or opposite ones, to be ranked": p is None
         and metrics.get("control_shuffles"),
         f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
         and splits[-1]["groups"] < FEW_GROUPS,

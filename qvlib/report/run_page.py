@@ -27,6 +27,8 @@ RIVALS = {  # what Q is compared with, as `against` of the metrics names it
     "demonstrator": "the demonstrator",
     "oracle": "the oracle of the same draws",
 }
+STUDIES = {"value_search": "Searching by values"}
+"""Tables of studies that a page shows, each with its answer beneath: name -> title."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _details(run: Path) -> list[str]:
             *_against(metrics),
             *_null(metrics),
             *_estimators(metrics),
+            *_studies(run),
             *_by_kind(metrics.get("accuracy_by_kind") or {}),
             *_parts(metrics.get("parts") or {}),
             *_costs(metrics.get("cost") or {}),
@@ -137,7 +140,7 @@ def _claims(metrics: Mapping[str, Any]) -> list[str]:
     """What the run shows, as its report says it."""
     parts = []
     if metrics.get("primary"):
-        parts.append(f"Compared first, as was said beforehand: {metrics['primary']}")
+        parts.append(f"Compared first, as the parameter file names it: {metrics['primary']}")
     if "preferences" in metrics:  # else not from 07_report
         parts += [
             sentences.claim(metrics),
@@ -219,7 +222,7 @@ def _against(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _null(metrics: Mapping[str, Any]) -> list[str]:
-    """Each Q model of shuffled winners, and where Q stands among them."""
+    """Each Q model of shuffled labels, and where Q stands among them."""
     lines, null = [], metrics.get("null") or {}
     for n, told in ((5, null), (10, null.get("n10") or {})):
         if not told.get("shuffles"):
@@ -233,8 +236,9 @@ def _null(metrics: Mapping[str, Any]) -> list[str]:
     if not lines:
         return []
     return [
-        "## Shuffled winners",
-        "What each Q model whose winners were drawn by coins gains over one sample:",
+        "## Shuffled labels",
+        "What each Q model gains over one sample that was fitted to shuffled labels (each pair's "
+        "winner drawn by a coin; a value head's values dealt anew):",
         "\n".join(lines),
     ]
 
@@ -251,15 +255,37 @@ def _estimators(metrics: Mapping[str, Any]) -> list[str]:
             paired(entry["gain"]),
             paired(entry["null"].get("mean")),
             paired(entry["against"].get("foreign")),
+            paired(entry["against"].get("kind_only")),
             paired(entry["against"].get("likely")),
             paired(entry.get("minus_published")),
             entry["tuned_on"]["chosen"],
         ]
         for name, entry in sorted(entries.items(), key=lambda item: -item[1]["gain"]["mean"])
     ]
-    less = ("its controls", "foreign instruction", "likeliest of 5", "published form")
+    less = (
+        "its controls",
+        "foreign instruction",
+        "mean of the kind",
+        "likeliest of 5",
+        "published form",
+    )
     head = ["estimator", "reward", "gain", *(f"less {rival}" for rival in less), "chosen on dev"]
-    return ["## Estimators on the same trees", table(head, rows), sentences.compared(metrics)]
+    default = (
+        "Settings of each were chosen on dev tasks; `q_n5` above has the run's own, so that it may "
+        "differ from the line of its estimator."
+    )
+    said = sentences.compared(metrics)
+    return ["## Estimators on the same trees", default, table(head, rows), said]
+
+
+def _studies(run: Path) -> list[str]:
+    """The table of each study that the run played, and the answer beneath it."""
+    parts = []
+    for name, title in STUDIES.items():
+        path = run / "tables" / f"{name}.md"
+        if path.exists():
+            parts += [f"## {title}", path.read_text().strip()]
+    return parts
 
 
 def _by_kind(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -96,7 +96,7 @@ READS = {
     "foreign_q_n5": "Q told another task's instruction",
     "kind_only_n5": "the mean Q of the kind of action",
     "within_kind_n5": "Q within the kind of the first draw",
-    "control_q_n5": "Q of shuffled winners, their mean",
+    "control_q_n5": "Q of shuffled labels, their mean",
     "likely_n5": "the likeliest of five",
     "greedy": "greedy decoding",
     "script": "the fixed script",

@@ -30,7 +30,9 @@ from qvlib.runs.stage import stage_path
 
 BY_VALUES = (BEAM.name, BEST_FIRST.name)
 """The arms that compare states in the environment."""
-SHOWN = (SEARCH, *BY_VALUES, MAIN, SAYCAN_N5.name, "likely_n5", BASE)
+ONE_TRIAL = (MAIN, "q_n10")
+"""The arms of one trial by the same values; ten candidates are about as many draws as a beam's."""
+SHOWN = (SEARCH, *BY_VALUES, *ONE_TRIAL, SAYCAN_N5.name, "likely_n5", BASE)
 POINTS = 80
 """Budgets at which the curve is drawn, at most."""
 KEYS, TOLD = ["seed", "task"], ["done", "env_steps_saved"]

@@ -9,24 +9,27 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from qvlib.agents.arms import BASE, MAIN, SEARCH
 from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, PALE, label, panels
-from qvlib.report.value_search import BY_VALUES
+from qvlib.report.value_search import BY_VALUES, ONE_TRIAL
 
 STYLES = {  # arm: colour, marker, filled
     SEARCH: (DARK, "D", False),
     "beam": (BLUE, "o", True),
     "best_first": (BLUE, "^", True),
     MAIN: (ORANGE, "o", False),
+    "q_n10": (ORANGE, "s", False),
     "saycan_n5": (ORANGE, "v", False),
     "likely_n5": (GREY, "s", True),
     BASE: (GREY, "X", True),
 }
+WIDE = ("saycan_n5",)
+"""Drawn wider, since the likeliest may lie behind it."""
 
 
 def reward_by_steps(curve: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Takes ``value_search.curve`` and ``value_search.reckoned``.
 
-    The curve is dashed where some searches have run out of iterations. From an arm that compares
-    states a dotted line leads to where MCTS earns as much.
+    The curve is dashed where some searches have run out of iterations. From an arm that goes by
+    values a dotted line leads to where MCTS earns as much.
     """
     figure, (axes,) = panels(1, 1, (7.2, 4.6))
     axes.fill_between(curve["steps"], curve["low"], curve["high"], color=PALE, linewidth=0)
@@ -42,14 +45,14 @@ def reward_by_steps(curve: pd.DataFrame, table: pd.DataFrame) -> Figure:
             yerr=[[row["reward"] - row["reward_low"]], [row["reward_high"] - row["reward"]]],
             color=colour,
             marker=marker,
-            markersize=6.5,
+            markersize=10 if row["arm"] in WIDE else 6.5,
             markerfacecolor=colour if filled else "white",
             linewidth=1.3,
             capsize=3,
             linestyle="none",
             label=row["arm"],
         )
-        if row["arm"] in BY_VALUES and not pd.isna(row["needed"]):
+        if row["arm"] in (*BY_VALUES, *ONE_TRIAL) and not pd.isna(row["needed"]):
             axes.plot(
                 [row["env_steps"], row["needed"]],
                 [row["reward"]] * 2,

@@ -53,8 +53,8 @@ def calibrations(metrics: Mapping[str, Any]) -> Figure:
         panel.set_visible(False)
     figure.suptitle(
         f"What scores say, and what came: {metrics.get('run', '')}. Means of bins with 95 % "
-        "intervals over tasks; open: none is known.\nDashed: where both agree. Panels of rewards, "
-        "and those of probabilities, share their axes; differences share the upright one.",
+        "intervals over tasks; an open mark has none.\nDashed: where both agree. Panels of "
+        "rewards, and those of probabilities, share both axes; those of differences the y-axis.",
         fontsize=9,
         x=0.01,
         ha="left",

@@ -36,7 +36,7 @@ def rule_gains(table: pd.DataFrame) -> Figure:
     """
     series = (
         ("q", "with Q", BLUE, "o", -0.22),
-        ("control", "control, shuffled winners", ORANGE, "X", 0.0),
+        ("control", "control, shuffled labels", ORANGE, "X", 0.0),
         ("twin", "no Q", GREY, "s", 0.22),
     )
     figure, (axes,) = panels(1, 1, (6.8, 0.5 * len(table) + 1.1))

@@ -25,7 +25,7 @@ SERIES = (  # arm, name, colour, marker, filled, size, place in its row; first o
 )
 LINES = ("script", "demonstrator")
 """Arms of the run that stand as lines across all rows."""
-SECOND = "other_agent"
+SECOND, ORACLE = "other_agent", "oracle"
 RERANKED_BY = "an estimator, number as listed"
 ESTIMATOR = (BLUE, "*", True)
 UNNAMED = (PART, CONTROL)
@@ -79,7 +79,7 @@ def ranking(metrics: Mapping[str, Any]) -> Figure:
     )
     label(
         axes,
-        f"Estimators on one set of trees: {metrics.get('run', '')}\n",
+        f"Estimators compared: {metrics.get('run', '')}\n",
         "gain over one sample, terminal reward in [0, 1]; 95 % intervals,\n"
         f"thick: over tasks, whole: over chains too; {_of(metrics)}",
     )
@@ -150,7 +150,7 @@ def gain_by_cost(metrics: Mapping[str, Any]) -> Figure:
     figure, axes = panels(2, 1, (9.6, 9.6))
     costs = (
         ("tokens", "tokens that the agent reads and writes, a task (count, logarithmic)"),
-        ("env_steps", "steps in the environment, a task (count, logarithmic)"),
+        ("env_steps", "steps in the environment, a task (count, logarithmic); no oracles"),
     )
     for panel, (cost, words) in zip(axes, costs, strict=True):
         points = [*_estimators(entries, names, cost), *_arms(metrics, cost)]
@@ -205,12 +205,17 @@ class Point:
 
 
 def _arms(metrics: Mapping[str, Any], cost: str) -> list[Point]:
-    """The arms of the run, less those that no model plays where tokens are counted."""
+    """The arms of the run, less those that no model plays where tokens are counted.
+
+    Where steps are, less oracles: what they try at each step is not counted.
+    """
     kinds = {arm.name: arm.kind for arm in ARMS}
     gains = {BASE: {"mean": 0.0}, **(metrics.get("gains") or {})}
     points = []
     for arm, row in (metrics.get("arms") or {}).items():
         spent, kind = _spent(row, cost), kinds.get(arm, OTHER)
+        if cost == "env_steps" and arm.startswith(ORACLE):
+            continue
         if arm in gains and spent > 0 and not arm.startswith(SECOND):
             text = "" if kind in UNNAMED else arm
             points.append(Point(spent, gains[arm]["mean"], text, kind))

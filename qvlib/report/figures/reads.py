@@ -19,14 +19,14 @@ METHOD, PARTS, NO_Q, SCRIPTED, JUDGED, COINS = (
     ("the agent without Q", GREY, "s", True),
     ("scripted", DARK, "^", True),
     ("tried in the environment first", DARK, "D", False),
-    ("Q of shuffled winners, each a dot (gain: their mean)", ORANGE, "o", True),
+    ("Q of shuffled labels, each a dot (gain: their mean)", ORANGE, "o", True),
 )
 ROWS = (  # arm, as what `against` names it, label, style; first on top
     ("q_n5", "", "Q of 5", METHOD),
     ("foreign_q_n5", "foreign", "Q, foreign instruction", PARTS),
     ("kind_only_n5", "kind_only", "mean Q of the kind", PARTS),
     ("within_kind_n5", "within_kind", "Q within the first kind", PARTS),
-    (NULL, NULL, "Q, shuffled winners", COINS),
+    (NULL, NULL, "Q, shuffled labels", COINS),
     ("likely_n5", "likely", "likeliest of 5", NO_Q),
     ("greedy", "greedy", "greedy", NO_Q),
     ("script", "script", "script", SCRIPTED),

@@ -103,8 +103,9 @@ def _made_of(metrics: Mapping[str, Any]) -> str:
 
 def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
     """Told in the claim where the coins gain as well: then sampling or the pairs have a merit."""
-    if not (metrics.get("null") or {}).get("mean"):
-        return ""  # the luck of few coins, or of opposite ones
+    known = metrics.get("null")
+    if not known:
+        return ""  # opposite coins, in older runs
     gaining = [
         over
         for over, gains in (("one sample", "gains"), ("greedy decoding", "gains_over_greedy"))
@@ -114,7 +115,12 @@ def _shuffles_gain(metrics: Mapping[str, Any]) -> str:
         return ""
     means = {"one sample": "gains", "greedy decoding": "gains_over_greedy"}
     told = [f"{change(metrics[means[over]]['control_q_n5'])} over {over}" for over in gaining]
-    return f"Q models of shuffled winners gain too, {listed(told)}, which is not the labels' doing."
+    why = (
+        "which the labels did not do"
+        if known.get("mean")
+        else f"though so few shuffles ({len(known['shuffles'])}) may do so by luck"
+    )
+    return f"Q models of shuffled labels gain too, {listed(told)}, {why}."
 
 
 def least_rank(metrics: Mapping[str, Any], n: int = 5) -> float:
@@ -135,7 +141,7 @@ def null(metrics: Mapping[str, Any], n: int = 5) -> str:
     rank, found = told["rank_p"], metrics["gains"][f"q_n{n}"]["mean"]
     limit = ", the least that so few can give" if rank <= least * 1.001 and rank > 0.05 else ""
     reached = _reached(told, found)
-    of = f"{each} independent shuffle{'s' * (each != 1)} of the winners" + (
+    of = f"{each} independent shuffle{'s' * (each != 1)} of the labels" + (
         f" in each of {chains} chains" if chains > 1 else ""
     )
     minus = told.get("mean")
@@ -161,9 +167,13 @@ def _rank(metrics: Mapping[str, Any]) -> str:
     if not told:
         return ""
     reached = _reached(told, metrics["gains"]["q_n5"]["mean"])
+    chains, count = len(metrics.get("seeds") or [0]), len(told["shuffles"])
+    minus = told.get("mean")
     return (
-        f"Of {len(told['shuffles'])} shuffles of the winners {reached or 'none'} "
-        f"gain{'s' * (reached == 1)} as much (rank p = {told['rank_p']:.2g})."
+        f"Of {count} shuffle{'s' * (count != 1)} of the labels {reached or 'none'} "
+        f"gain{'s' * (reached == 1)} as much as Q{' of the same chain' * (chains > 1)} "
+        f"(rank p{' of the mean over chains' * (chains > 1)} = {told['rank_p']:.2g})"
+        + (f"; Q minus its shuffles {change(minus)}: {verdict_of(minus)}." if minus else ".")
     )
 
 
@@ -174,7 +184,7 @@ def _older_shuffles(metrics: Mapping[str, Any], n: int) -> str:
     q = metrics["arms"][f"q_n{n}"]["reward_mean"]
     best = "the highest no less than" if max(shuffles) >= q else "all less than"
     return (
-        f"**Shuffled winners**, n = {n}: rewards {', '.join(f'{mean:.3f}' for mean in shuffles)}, "
+        f"**Shuffled labels**, n = {n}: rewards {', '.join(f'{mean:.3f}' for mean in shuffles)}, "
         f"{best} with Q ({q:.3f}); so few have no rank to speak of."
     )
 
@@ -284,11 +294,11 @@ def _search(metrics: Mapping[str, Any]) -> str:
     shares = [
         f"{metrics[key]:.0%} with n = {n}"
         if above_zero(gains[f"q_n{n}"])
-        else f"none shown with n = {n}"
+        else f"none that is shown with n = {n}"
         for n, key in ((5, "gap_closed"), (10, "gap_closed_n10"))
         if key in metrics
     ]
-    return f"**Search** {way}; of that way reranking goes {listed(shares)}. It is no upper bound."
+    return f"**Search** {way}; of that gap reranking closes {listed(shares)}. It is no upper bound."
 
 
 def diagnosis(metrics: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator
         yield f"**Worse than one sample**: {_with(losing, 'gain')}."
     yield from _made_of(gaining)
     yield _order(metrics, entries)
-    yield _published(metrics)
+    yield _published(metrics, entries)
     yield _own_trees(entries)
     chains = len(metrics.get("seeds") or [0])
     if chains < CHAINS:
@@ -63,7 +63,8 @@ def _conditions(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str
         f"**{named} estimator{'s' * (named != 1)}**, the best of {tried} "
         f"setting{'s' * (tried != 1)} of each by {first['tasks']} dev tasks and {on} of {chains} "
         f"chain{'s' * (chains != 1)}, played once on test tasks. Of {count} differences that are "
-        f"told with 95 % intervals about {0.05 * count:.0f} would miss zero by chance alone."
+        f"told with 95 % intervals about {0.05 * count:.0f} would miss zero by chance if none were "
+        "real."
     )
 
 
@@ -78,21 +79,34 @@ def _made_of(gaining: Mapping[str, Entry]) -> Iterator[str]:
     proven, rest = [], []
     for name, entry in gaining.items():
         tests = exceeds(entry)
-        open_ = [words for words, shown in tests.items() if not shown]
-        if not open_ and len(tests) == len(RIVALS):
+        if all(tests.values()) and len(tests) == len(RIVALS):
             proven.append(markup.code(name))
         else:
-            rest.append((name, open_, tests))
+            rest.append((name, entry, tests))
     if proven:
         yield (
             f"**Earned by labels and by reading**: the gain of {listed(proven)} exceeds that of "
             f"{LABELS}, of {INSTRUCTION}, of {KIND} and of {LIKELIEST}."
         )
-    for name, open_, tests in rest:
-        untested = [w for w in RIVALS if w not in tests]
-        told = [f"is not shown to earn more than {listed(open_)}"] if open_ else []
+    for name, entry, tests in rest:
+        less = _below(entry)
+        open_ = [words for words, shown in tests.items() if not shown and words not in less]
+        untested = [w for w in RIVALS if w not in tests and not (w == LABELS and entry["null"])]
+        told = [f"earns less than {listed(less)}"] if less else []
+        told += [f"is not shown to earn more than {listed(open_)}"] if open_ else []
         told += [f"was not compared with {listed(untested)}"] if untested else []
+        told += [_few(entry)] if LABELS not in tests and entry["null"] else []
         yield f"{markup.code(name)} gains, but {listed(told)}."
+
+
+def _few(entry: Entry) -> str:
+    """Of controls that are too few for an interval, how many gain as much."""
+    shuffles, (found, *_) = entry["null"]["shuffles"], entry["null"]["found"]
+    as_much = sum(gain >= found - 1e-12 for gain in shuffles)
+    return (
+        f"has too few controls for an interval, of {len(shuffles)} of which {as_much or 'none'} "
+        f"gain{'s' * (as_much == 1)} as much"
+    )
 
 
 def exceeds(entry: Entry) -> dict[str, bool]:
@@ -100,6 +114,15 @@ def exceeds(entry: Entry) -> dict[str, bool]:
 
     What was not played, or has too few shuffles for an interval, is left out.
     """
+    return {words: above_zero(told) for words, told in _differences(entry).items()}
+
+
+def _below(entry: Entry) -> list[str]:
+    """What an estimator is shown to earn less than."""
+    return [words for words, told in _differences(entry).items() if told["ci95"][1] < -1e-9]
+
+
+def _differences(entry: Entry) -> dict[str, Entry]:
     against = entry["against"]
     tests = {
         LABELS: entry["null"].get("mean"),
@@ -107,7 +130,7 @@ def exceeds(entry: Entry) -> dict[str, bool]:
         KIND: against.get("kind_only"),
         LIKELIEST: against.get("likely"),
     }
-    return {words: above_zero(told) for words, told in tests.items() if told}
+    return {words: told for words, told in tests.items() if told}
 
 
 def _order(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
@@ -130,7 +153,7 @@ def _order(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
     )
 
 
-def _published(metrics: Mapping[str, Any]) -> str:
+def _published(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> str:
     told = metrics.get("best_minus_published")
     if not told:
         return (
@@ -139,10 +162,11 @@ def _published(metrics: Mapping[str, Any]) -> str:
             else ""
         )
     test = told["test"]
+    own = " and trees are its own" if entries["published"]["own_trees"] else " are its own"
     return (
-        f"**Against the published form**, {markup.code(metrics['best'])} on test tasks: "
-        f"{change(test)}: {verdict_of(test)}; over tasks alone, the chains taken as given, "
-        f"{interval(*test['ci95_tasks'], '+.3f')}. On dev tasks, where it was chosen, "
+        f"**Against the published form**, whose pairs{own}, {markup.code(metrics['best'])} on "
+        f"test tasks: {change(test)}: {verdict_of(test)}; over tasks alone, the chains taken as "
+        f"given, {interval(*test['ci95_tasks'], '+.3f')}. On dev tasks, where it was chosen, "
         f"{change(told['dev'])}."
     )
 

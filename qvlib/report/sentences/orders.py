@@ -27,7 +27,7 @@ def accuracy(preferences: Mapping[str, Any]) -> str:
         share, verdict = of_held_out(preferences)
         said = (
             f"Of {pairs} held-out pairs the Q model orders {share} rightly, {verdict}; "
-            f"trained on shuffled winners: {shuffled}."
+            f"trained on shuffled labels: {shuffled}."
         )
     return f"{said} {left_out}" if left_out else said
 

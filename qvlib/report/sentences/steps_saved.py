@@ -1,7 +1,8 @@
 """What the study of searches by a value head allows to say; takes ``value_search.reckoned``.
 
-Steps are told as saved only where the interval of what is saved lies above zero; that trying the
-environment bought reward only where the paired difference to one trial does.
+Steps are told as saved only where the interval of what is saved lies above zero, beside what one
+sample saves without any value; that trying the environment bought reward only where the paired
+differences to one trial do, of five candidates and of as many draws.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import Any
 
 import pandas as pd
 
+from qvlib.agents.arms import BASE
 from qvlib.base import markup
 from qvlib.report.sentences.gains import above_zero, change, holds_zero, listed, verdict_of
 from qvlib.report.value_search import BY_VALUES, steps_saved
 
 Row = Mapping[str, Any]
 Entry = Mapping[str, Any]
+Over = Mapping[str, Mapping[str, Entry]]
+"""An arm of one trial -> arm that tries -> its reward minus that of the one trial, paired."""
 NONE = (
     "Neither `beam` nor `best_first` was played, so there is nothing to compare: set `estimator` "
     "to one whose scores are values, and `beam_width` or `best_first_steps`."
@@ -48,7 +52,18 @@ def curve(rows: Sequence[Row], iterations: int) -> str:
 
 def saves(rows: Sequence[Row]) -> str:
     """Whether searching by values saves steps at equal reward; a Markdown list."""
-    return "\n".join(f"- {_saves(row)}" for row in _tried(rows)) or NONE
+    lines = [*map(_saves, _tried(rows)), *_without(rows)]
+    return "\n".join(f"- {line}" for line in lines) if _tried(rows) else NONE
+
+
+def _without(rows: Sequence[Row]) -> list[str]:
+    """What an episode saves that goes by no value: no search by values is the cause of that."""
+    return [
+        f"One sample, which goes by no value, saves {_amount(row)} too: MCTS takes its first steps "
+        "to expand the root, whatever is then found"
+        for row in rows
+        if row["arm"] == BASE and row["saved_low"] > 0
+    ]
 
 
 def _saves(row: Row) -> str:
@@ -73,9 +88,9 @@ def _verdict(row: Row) -> str:
 
 
 def alike(rows: Sequence[Row]) -> str:
-    """Its reward less that of MCTS with as many steps; a Markdown list."""
+    """Its reward less that of MCTS with as many steps, and one sample's; a Markdown list."""
     lines = []
-    for row in _tried(rows):
+    for row in (*_tried(rows), *(row for row in rows if row["arm"] == BASE and _tried(rows))):
         entry = {"mean": row["less"], "ci95": [row["less_low"], row["less_high"]]}
         lines.append(
             f"- {markup.code(row['arm'])} less MCTS of {row['env_steps']:.1f} steps a task: "
@@ -84,37 +99,54 @@ def alike(rows: Sequence[Row]) -> str:
     return "\n".join(lines) or NONE
 
 
-def trying(rows: Sequence[Row], over: Mapping[str, Entry], one_trial: str) -> str:
-    """What trying the environment bought over one trial of the same values; a Markdown list.
+def trying(rows: Sequence[Row], over: Over) -> str:
+    """What trying the environment bought over one trial of the same values; a Markdown list."""
+    known = {row["arm"]: row for row in rows}
+    lines = []
+    for arm in _arms(over):
+        for one_trial, entries in over.items():
+            if arm in entries:
+                own, other = known[arm], known[one_trial]
+                lines.append(
+                    f"{markup.code(arm)} less {markup.code(one_trial)}: {change(entries[arm])}, "
+                    f"with {own['env_steps']:.1f} steps a task in the place of "
+                    f"{other['env_steps']:.1f}, and {own['tokens']:.0f} tokens written in the "
+                    f"place of {other['tokens']:.0f}: {verdict_of(entries[arm])}"
+                )
+        lines.append(f"**{_bought(arm, over)}**")
+    return "\n".join(f"- {line}." for line in lines) or NONE
 
-    over: arm -> its reward minus that of the arm ``one_trial``, paired.
-    """
-    steps = {row["arm"]: row["env_steps"] for row in rows}
-    return (
-        "\n".join(
-            f"- {markup.code(arm)} less {markup.code(one_trial)}: {change(entry)}, with "
-            f"{steps[arm]:.1f} steps a task in the place of {steps[one_trial]:.1f}. "
-            f"{_bought(entry)}."
-            for arm, entry in over.items()
+
+def _arms(over: Over) -> list[str]:
+    return [*dict.fromkeys(arm for entries in over.values() for arm in entries)]
+
+
+def _bought(arm: str, over: Over) -> str:
+    """Whether an arm earns more than each one trial that it is compared with."""
+    more, alike, less = _beside(arm, over)
+    name = markup.code(arm)
+    if not alike and not less:
+        return f"Trying the environment bought {name} reward"
+    if not more and not alike:
+        return f"{name} earns less, though it tries the environment"
+    if more:
+        return (
+            f"{name} earns more than {listed(more)}, but not shown more than {listed(alike + less)}"
         )
-        or NONE
-    )
+    return f"That trying the environment bought {name} anything is not shown"
 
 
-def _bought(entry: Entry) -> str:
-    if holds_zero(entry):
-        return "**Trying the environment bought nothing that is shown**"
-    if entry["mean"] > 0:
-        return "**Trying the environment bought reward**"
-    return "**Trying the environment cost reward**"
+def _beside(arm: str, over: Over) -> tuple[list[str], list[str], list[str]]:
+    """The one trials that it earns more than, those it is not told from, those it earns less."""
+    more, alike, less = [], [], []
+    for one_trial, entries in over.items():
+        if entry := entries.get(arm):
+            group = alike if holds_zero(entry) else more if above_zero(entry) else less
+            group.append(markup.code(one_trial))
+    return more, alike, less
 
 
-def conclusion(
-    rows: Sequence[Row],
-    over: Mapping[str, Entry],
-    under: Mapping[str, Entry],
-    one_trial: str,
-) -> str:
+def conclusion(rows: Sequence[Row], over: Over, under: Mapping[str, Entry]) -> str:
     """The answer in a paragraph.
 
     over: as ``trying`` has it. under: arm -> its reward minus that of whole searches, paired.
@@ -132,23 +164,24 @@ def conclusion(
     others = [markup.code(row["arm"]) for row in tried if row not in saving]
     if saving and others:
         said.append(f"Of {listed(others)} it is not shown.")
-    bought = [markup.code(arm) for arm, entry in over.items() if above_zero(entry)]
-    vain = [markup.code(arm) for arm, entry in over.items() if not above_zero(entry)]
-    if bought:
+    said += [f"{line}." for line in _without(rows)]
+    for arm in _arms(over):
+        more, alike, less = _beside(arm, over)
+        parts = [
+            f"earns more than {listed(more)}" if more else "",
+            f"is not shown to earn more than {listed(alike)}" if alike else "",
+            f"earns less than {listed(less)}" if less else "",
+        ]
+        said.append(f"{markup.code(arm)} {listed([*filter(None, parts)])}.")
+    known = {row["arm"]: row for row in rows}
+    played = [name for name in over if name in known]
+    if played and _arms(over):
+        amounts = [f"{markup.code(name)} {_amount(known[name])}" for name in played]
         said.append(
-            f"{listed(bought)} earn{'s' * (len(bought) == 1)} more than {markup.code(one_trial)}, "
-            "which goes by the same values and tries nothing."
+            f"These go by the same values, try nothing, and save as well: {listed(amounts)}."
+            if all(known[name]["saved_low"] > 0 for name in played)
+            else f"These go by the same values and try nothing; steps saved: {listed(amounts)}."
         )
-    if vain:
-        said.append(
-            f"{listed(vain)} {'is' if len(vain) == 1 else 'are'} not shown to earn more than "
-            f"{markup.code(one_trial)}, which goes by the same values and tries nothing."
-        )
-    said += [
-        f"{markup.code(one_trial)} itself saves {_amount(row)} a task."
-        for row in rows
-        if row["arm"] == one_trial and row["saved_low"] > 0
-    ]
     said += [_whole(arm, entry) for arm, entry in under.items()]
     return " ".join(said)
 

@@ -13,7 +13,7 @@ from qvlib.report.sentences.conditions import few_groups
 def rule_verdict(row: Mapping[str, Any]) -> str:
     """What a scoring rule is, by its gain and its control's: reranking gains by the labels alone.
 
-    A rule whose Q model of shuffled winners gains is a policy of its own, and no reranking.
+    A rule whose Q model of shuffled labels gains is a policy of its own, and no reranking.
     """
     if row["control_low"] > 0:
         return "Q as a policy"
@@ -27,7 +27,7 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
         kinds.setdefault(row["verdict"], []).append(f"`{row['rule']}`")
     meant = {
         "reranking": "gain, and of their control no gain is shown",
-        "Q as a policy": "gain with shuffled winners, so they are not counted as reranking",
+        "Q as a policy": "gain with shuffled labels, so they are not counted as reranking",
         "no gain shown": "their intervals reach 0",
     }
     lines = [f"**{kind}**: {', '.join(names)} ({meant[kind]})." for kind, names in kinds.items()]
