@@ -76,13 +76,17 @@ def training(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
     return figure
 
 
+NO_PANEL = ("step", "epoch", "pairs")
+"""Columns of a curve that count what it is told of."""
+
+
 def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
     """The numbers of a curve, a panel each; an estimator that is not trained has none.
 
     Rows are told apart by ``split`` where a curve has that, and stand at their ``step``, else in
     order.
     """
-    told = [name for name in curve.select_dtypes("number") if name not in ("step", "epoch")][:4]
+    told = [name for name in curve.select_dtypes("number") if name not in NO_PANEL][:4]
     figure, axes = panels(1, max(1, len(told)), (7.2, 2.6))
     drawn = (("Q model", curve, BLUE, "-", "o"), ("control", control, ORANGE, "--", "X"))
     for panel, column in zip(axes, told, strict=False):
@@ -93,9 +97,13 @@ def _of_another(curve: pd.DataFrame, control: pd.DataFrame) -> Figure:
                     split=rows["split"] if "split" in rows else "train",
                 )
                 _curve(panel, placed, column, name, colour, dashes, marker)
-        label(panel, column.replace("_", " "), "step (count)")
+        unit = {"accuracy": "share ordered rightly", "loss": "loss (in its own unit)"}
+        label(panel, column.replace("_", " "), "batch (count)", unit.get(column, ""))
     if told:
-        axes[0].legend(frameon=False, fontsize=7)
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles, names, frameon=False, fontsize=8, loc="outside lower center", ncols=4
+        )
     else:
         label(axes[0], "No training curve", "")
     return figure
