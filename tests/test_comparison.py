@@ -1,9 +1,11 @@
 """Estimators compared: tuned alike on dev tasks, played once on test tasks, judged by intervals."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 from killing import finished, tiny
 
 from qvlib import pipeline
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import Hindrance, QvlibError
 from qvlib.base.paths import resolve
 from qvlib.base.settings import Settings, setting
 from qvlib.core.episodes import decisions
@@ -19,11 +21,13 @@ from qvlib.core.filtering import Filtered
 from qvlib.core.types import Cost
 from qvlib.estimators import ESTIMATORS, Card, Estimator, Fitted
 from qvlib.pipeline import comparison, tuning
+from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, chains
 from qvlib.pipeline.episodes import play_arms
 from qvlib.pipeline.params import load, make
 from qvlib.pipeline.scored import Judged
 from qvlib.pipeline.until import Run
+from qvlib.pipeline.work import Failed, guarded
 from qvlib.report import estimators as tables
 from qvlib.report import figures, numbers, sentences
 from qvlib.report.figures.kit import panels, png
@@ -341,6 +345,12 @@ def test_tables_and_pictures_are_made_of_them(params, outcome, metrics):
         ("step_dpo: [{fit_lr: 1.0e-3}]", "belongs to estimator"),
         ("step_dpo: [{beta: 0.1}]\nagentrm: [{}, {fit_lr: 1.0e-3}]", "give each as many"),
         ("step_dpo: [{beta: 0.1}, {beta: 0.1}]", "the same settings twice"),
+        (
+            "step_dpo: [{dpo_lr: 1.1e-4}, {dpo_lr: 1.10000004e-4}]",
+            "'dpo_lr 0.00011' twice, to six digits",
+        ),
+        ("1: [{estimator: agentrm}]\n'1': [{estimator: qlass}]", "two lines have the same name"),
+        ("step_dpo: [{control_shuffles: 9}]", "control_shuffles is the whole run's"),
         ("step_dpo: [{agent_width: 16}]", "changes the agent, its sampling or the test tasks"),
         ("step_dpo: [{temperature: 2.0}]", "changes the agent, its sampling or the test tasks"),
         ("step_dpo: [{test_tasks: 3}]", "changes the agent, its sampling or the test tasks"),
@@ -367,6 +377,60 @@ def test_arms_that_compare_states_do_not_keep_others_from_being_compared(tmp_pat
     plain = make({"estimator": "agentrm", "trial_n": tuning.N})
     for stage in ("q_model", "control", "trial", *(f"episodes/{arm}" for arm in comparison.PLAYED)):
         assert tries[1].params.digest(stage) == plain.digest(stage)
+
+
+def test_settings_are_chosen_at_the_temperature_at_which_they_are_played(tmp_path):
+    (tmp_path / "estimators.yml").write_text("step_dpo: [{}]")
+    given = {"trial_n": 2, "trial_temperature": 0.3, "compare": str(tmp_path / "estimators.yml")}
+    (one,) = tuning.read(make(given))
+    assert one.params.ablations.trial_temperature == 0.0  # the agent's own, as on test tasks
+    assert one.params.ablations.trial_n == tuning.N
+
+
+@pytest.mark.parametrize(
+    "error", [Hindrance("in use by process 7"), RuntimeError("CUDA out of memory")], ids=str
+)
+def test_what_passes_is_no_failure_of_an_estimator(monkeypatch, error):
+    """Else the ranking would be made without it, and never again."""
+
+    def step(cell):
+        raise error
+
+    making = Cells(SimpleNamespace(params=make({}), environment=None), {"one": make({})})
+    with pytest.raises(type(error), match=str(error)):
+        making.each("trial", step)
+    with pytest.raises(type(error), match=str(error)):
+        list(guarded(step, "a model", 3))
+    assert not making.failed
+
+
+def test_what_raises_without_a_word_is_told_by_its_type():
+    def step(cell):
+        raise NotImplementedError
+
+    making = Cells(SimpleNamespace(params=make({}), environment=None), {"one": make({})})
+    making.each("trial", step)
+    assert making.failed == {"one": "NotImplementedError"} and not making.todo
+    assert list(guarded(step, "a model", 3)) == [Failed("a model", "NotImplementedError")]
+
+
+def test_where_no_estimator_could_be_compared_the_reasons_are_told():
+    nothing = report(failed=[("one", "no luck")], best=None)
+    assert tables.ranking(nothing).empty and tables.display_ranking(nothing).empty
+    assert "**Not compared**: `one`: no luck" in sentences.compared(nothing)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"[]", b"null"])
+def test_damaged_metrics_are_made_anew(tmp_path, monkeypatch, content):
+    params = make({"results_dir": str(tmp_path), "name": "run"})
+    path = tmp_path / "run" / "metrics.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    module = sys.modules[numbers.write_comparison.__module__]
+    monkeypatch.setattr(module, "metrics", lambda params: {"digest": "new"})
+    monkeypatch.setattr(module, "comparison", lambda *_: {"best": "one"})
+    assert numbers.write_comparison(params, None) == {"digest": "new", "best": "one"}
+    assert json.loads(path.read_bytes())["best"] == "one"
 
 
 def test_the_parameters_decide_no_stage_that_was_there():

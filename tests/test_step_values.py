@@ -13,11 +13,14 @@ from qvlib.core.step_values import (
     advantages,
     backed_up,
     dealt,
+    dealt_ends,
     dealt_values,
     found,
+    outcomes,
     shares,
     siblings,
     trajectories,
+    weigher,
 )
 from qvlib.core.trees import paths, tree_record
 from qvlib.estimators.trajectories import best_and_worst
@@ -140,6 +143,15 @@ def searched():
     return [tree_record(tree) for tree in lockstep(jobs, Scripted(), 8)]
 
 
+@pytest.fixture(scope="module")
+def discounted():
+    """The same with the discount factor of the search that runs have."""
+    maze = Maze(depth=4, max_steps=5)
+    config = SearchConfig(iterations=30, expand_n=5, exploration=0.5, discount=0.95)
+    jobs = [search(maze, task, config, 0) for s in ("train", "dev") for task in maze.tasks(s)]
+    return [tree_record(tree) for tree in lockstep(jobs, Scripted(), 8)]
+
+
 RULES = {"mean": {}, "max": {"discount": 0.9}, "uniform": {"sweeps": 1}}
 
 
@@ -169,19 +181,6 @@ def test_a_control_is_dealt_by_the_rule_whose_values_are_fitted(searched, rule):
         assert np.polyfit(true, by_mean, 1)[0] > 0.15
 
 
-def bellman(tree, weight):
-    """The fixed point of temporal differences, ``td.backup``, by node; weight: of an action."""
-    ends, below, q = found(tree), children(tree), {}
-    for row in reversed([row for row in tree["nodes"] if row["visits"]]):
-        if row["node"] not in below:
-            q[row["node"]] = ends[row["node"]]
-            continue
-        weights = [weight(child) for child in below[row["node"]]]
-        worth = [q[child["node"]] for child in below[row["node"]]]
-        q[row["node"]] = 0.95 * np.average(worth, weights=weights)
-    return q
-
-
 def children(tree):
     below = {}
     for row in tree["nodes"]:
@@ -190,11 +189,24 @@ def children(tree):
     return below
 
 
-def of_trajectories(tree):
-    """What the trajectories through a node found on the mean, as OREO's values without beta."""
+def bellman(tree, ends, weight, discount):
+    """The fixed point of temporal differences, ``td.backup``, by node; ends: of leaves."""
+    below, q = children(tree), {}
+    for row in reversed([row for row in tree["nodes"] if row["visits"]]):
+        if row["node"] not in below:
+            q[row["node"]] = ends[row["node"]]
+            continue
+        weights = [weight(child) for child in below[row["node"]]]
+        worth = [q[child["node"]] for child in below[row["node"]]]
+        q[row["node"]] = discount * np.average(worth, weights=weights)
+    return q
+
+
+def of_trajectories(tree, ends):
+    """What the trajectories through a node ended with on the mean, as OREO's without beta."""
     node = {path: node for node, path in paths(tree).items()}
     told = {}
-    for way in trajectories(tree):
+    for way in trajectories(tree, ends):
         for depth in range(len(way.actions) + 1):
             told.setdefault(node[way.actions[:depth]], []).append((way.value, way.visits))
     means = {}
@@ -202,6 +214,48 @@ def of_trajectories(tree):
         values, visits = zip(*ways, strict=True)
         means[at] = np.average(values, weights=visits)
     return means
+
+
+FROM_ENDS = {  # what ends are worth, how actions are weighed, the discount factor; the target
+    "digi_q": (found, "visits", 0.95, bellman),
+    "archer": (found, "samples", 0.9, bellman),
+    "oreo": (outcomes, "visits", 1.0, lambda tree, ends, *_: of_trajectories(tree, ends)),
+}
+
+
+@pytest.mark.parametrize("name", FROM_ENDS)
+def test_controls_of_what_is_backed_up_from_ends_tell_next_to_nothing(discounted, name):
+    """Dealt by the mean backup their targets would keep a share of what actions were worth."""
+    ends, by, left, target = FROM_ENDS[name]
+
+    def kept(tree, leaves):
+        known = target(tree, leaves, weigher(by), left)
+        return [advantages(group) for group in siblings(tree, known)]
+
+    told, own, mean = [], [], []
+    for tree in discounted:
+        deals = [dealt_ends(tree, ends(tree), weigher(by), left, 0, k) for k in range(40)]
+        controls = [kept(tree, leaves) for leaves in deals]
+        told += [np.mean(group, axis=0) for group in zip(*controls, strict=True)]
+        own += kept(tree, ends(tree))
+        mean += [advantages(g) for g in siblings(tree, backed_up(tree))]
+    told, own, mean = map(np.concatenate, (told, own, mean))
+    assert np.polyfit(mean, own, 1)[0] > 0.5
+    assert abs(np.polyfit(own, told, 1)[0]) < 0.05
+    assert abs(np.polyfit(mean, told, 1)[0]) < 0.05
+
+
+def test_ends_are_dealt_so_that_each_state_has_what_its_siblings_had():
+    """By hand: two actions of weights 1, a discount factor of one half, ends a step below."""
+    nodes = [row("", 0.0, 4), row("a", 0.0, 2), row("b", 0.0, 2)]
+    nodes += [row("a.x", 0.8, 1, 0.8, True), row("b.x", 0.4, 1, 0.4, True)]
+    tree, seen = {"task": "t", "nodes": nodes}, set()
+    for shuffle in range(8):
+        ends = dealt_ends(tree, found(tree), weigher("visits"), 0.5, 0, shuffle)
+        known = bellman(tree, ends, weigher("visits"), 0.5)
+        assert sorted(known[n] for n in "ab") == pytest.approx([0.2, 0.4])
+        seen.add(round(known["a"], 9))
+    assert seen == {0.2, 0.4}
 
 
 def best_less_worst(tree):
@@ -213,9 +267,6 @@ def best_less_worst(tree):
 
 
 TARGETS = {
-    "digi_q": lambda tree: bellman(tree, lambda child: child["visits"]),
-    "archer": lambda tree: bellman(tree, lambda child: child.get("samples") or 1),
-    "oreo": of_trajectories,
     "pqm": lambda tree: {node: float(value > 0.5) for node, value in backed_up(tree).items()},
     "trajectory_dpo": best_less_worst,
 }
@@ -233,5 +284,5 @@ def test_controls_of_estimators_that_read_whole_trees_tell_next_to_nothing(searc
         mean += [advantages(g) for g in siblings(tree, backed_up(tree))]
     told, own, mean = map(np.concatenate, (told, own, mean))
     assert np.polyfit(mean, own, 1)[0] > 0.5
-    assert abs(np.polyfit(own, told, 1)[0]) < 0.12  # archer and trajectory_dpo: about 0.10
+    assert abs(np.polyfit(own, told, 1)[0]) < 0.12  # trajectory_dpo: about 0.10
     assert abs(np.polyfit(mean, told, 1)[0]) < 0.05

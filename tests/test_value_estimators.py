@@ -15,7 +15,7 @@ from test_step_values import TREE, row
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
-from qvlib.core.step_values import backed_up, dealt, siblings
+from qvlib.core.step_values import backed_up, dealt, outcomes, siblings
 from qvlib.estimators import estimator_of, head_loop
 from qvlib.estimators.bradley_terry import preference
 from qvlib.estimators.heads import Group, encode_paths
@@ -140,6 +140,18 @@ def test_a_share_is_of_paths_and_each_end_counts_once():
     assert set(success_shares(dealt(TREE, 0), 0.5)) == set(backed_up(TREE))
     with pytest.raises(QvlibError, match="lacks 'parent'"):
         success_shares({"task": "t", "nodes": [{"node": ""}]}, 1.0)
+
+
+def test_a_rollout_that_succeeded_is_a_success_however_far_its_end_was():
+    """The search's value of a leaf is discounted, and would never reach the reward of an end."""
+    leaf = row("a", 0.9**3, 1) | {"best_reward": 1.0}
+    nothing, penalty = row("b", 0.0, 1), row("c", -1.0, 1) | {"best_reward": 0.7}
+    opened = row("d", 0.81, 2) | {"best_reward": 1.0}  # two episodes: their mean stands
+    tree = {"task": "t", "nodes": [row("", 0.3, 5), leaf, nothing, penalty, opened]}
+    assert outcomes(tree) == {"": 0.3, "a": 1.0, "b": 0.0, "c": -1.0, "d": 0.81}
+    assert success_shares(tree, 1.0) == {"": 1 / 4, "a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}
+    bare = [{k: v for k, v in node.items() if k != "best_reward"} for node in tree["nodes"]]
+    assert outcomes({"task": "t", "nodes": bare})["a"] == 0.9**3
 
 
 def test_tvm_fits_shares_by_cross_entropy(problem, monkeypatch):

@@ -28,6 +28,13 @@ class QvlibError(Exception):
         super().__init__(_within(LONGEST, visible(" ".join(str(message).split()))))
 
 
+class Hindrance(QvlibError):
+    """What passes, such as a folder that another process uses: the same run again may succeed.
+
+    It ends what is under way, also where what fails by itself is noted and left out.
+    """
+
+
 def _within(most: int, line: str) -> str:
     while (excess := len(line) - most) > 0:
         word = max(line.split(" "), key=len)

@@ -8,7 +8,7 @@ on; what is a step further away counts ``discount`` times as much where it is po
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,11 +108,26 @@ def found(tree: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def outcomes(tree: Mapping[str, Any]) -> dict[str, float]:
+    """As ``found``, but undiscounted: the reward of the episode that was played on from a leaf.
+
+    Of a leaf that was visited once that is its ``best_reward``, unless it found nothing, or a
+    penalty. Of more visits, and where records do not tell it, the mean value stands.
+    """
+    known = found(tree)
+    parents = {row["parent"] for row in tree["nodes"]}
+    for row in tree["nodes"]:
+        node, played_on = row["node"], row["visits"] == 1 and not row.get("terminal")
+        if played_on and node not in parents and known[node] > 0 and "best_reward" in row:
+            known[node] = float(row["best_reward"])
+    return known
+
+
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """The actions from the first state of ``task`` to an end.
 
-    value: what it found (``found``), in [-1, 1]. visits: how often it was taken.
+    value: what it ended with (``outcomes``), in [-1, 1]. visits: how often it was taken.
     """
 
     task: str
@@ -121,13 +136,16 @@ class Trajectory:
     visits: int
 
 
-def trajectories(tree: Mapping[str, Any]) -> Iterator[Trajectory]:
+def trajectories(tree: Mapping[str, Any], ends: Values | None = None) -> Iterator[Trajectory]:
     """The way to every visited node that has no visited children.
+
+    ends: what each ended with; None = ``outcomes``.
 
     Raises:
         QvlibError: as ``check_tree``.
     """
-    inner, path, value = _visited_children(tree), paths(tree), found(tree)
+    inner, path = _visited_children(tree), paths(tree)
+    value = outcomes(tree) if ends is None else ends
     for row in tree["nodes"]:
         node = row["node"]
         if row["visits"] and node not in inner and path[node]:
@@ -142,7 +160,8 @@ def dealt(tree: Mapping[str, Any], seed: int, shuffle: int = 0) -> dict[str, Any
     states below an action would still tell by their mean what it is worth. ``reward`` of an end
     moves along, cut to [0, 1]; ``best_reward`` is of the ends below, ``best_actions`` is gone.
     Values are cut to [-1, 1]. Shuffles are independent. Values by another rule than the mean are
-    dealt by ``dealt_values``: the best of children that were moved still tells.
+    dealt by ``dealt_values``: the best of children that were moved still tells. What is backed up
+    from ends by a rule of its own is dealt by ``dealt_ends``.
     """
     moved = _moves(tree, backed_up(tree), seed, shuffle)
     rows = [_moved(row, moved) for row in tree["nodes"]]
@@ -162,14 +181,55 @@ def dealt_values(
     return {n: min(max(v + moved.get(n, 0.0), -1.0), 1.0) for n, v in values.items()}
 
 
+def dealt_ends(
+    tree: Mapping[str, Any],
+    ends: Values,
+    weight: Callable[[Row], float],
+    discount: float,
+    seed: int,
+    shuffle: int = 0,
+) -> dict[str, float]:
+    """The control of what is backed up from ends alone, as by temporal differences.
+
+    The value of a state is ``discount`` times the weighted mean of its actions', ``weight`` being
+    that of a node's row. Those values are dealt as in ``dealt``, and all of a state's are moved
+    alike, so far that their mean is what the state itself was dealt. Returns ``ends`` with what
+    they are moved by, cut to [-1, 1].
+    """
+    children, known = _visited_children(tree), dict(ends)
+    mean = {p: _weighted(rows, weight) for p, rows in children.items()}
+    for parent in reversed(children):  # children come after their parents
+        known[parent] = discount * mean[parent](known)
+    moved: dict[str, float] = {}
+    for parent, new in _deals(tree, known, seed, shuffle):
+        rest = (known[parent] + moved.get(parent, 0.0)) / discount - mean[parent](new)
+        moved |= {node: value + rest - known[node] for node, value in new.items()}
+    return {n: min(max(v + moved.get(n, 0.0), -1.0), 1.0) for n, v in ends.items()}
+
+
+def _weighted(rows: Sequence[Row], weight: Callable[[Row], float]) -> Callable[[Values], float]:
+    """The weighted mean of some nodes' values."""
+    weights = {row["node"]: weight(row) for row in rows}
+    whole = sum(weights.values())
+    return lambda values: sum(w * values[node] for node, w in weights.items()) / whole
+
+
+def _deals(
+    tree: Mapping[str, Any], values: Values, seed: int, shuffle: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Parent, and the values of its visited actions dealt anew, parents first."""
+    for parent, children in _visited_children(tree).items():
+        deal = generator(seed, tree["task"], parent, "deal", shuffle).permutation(len(children))
+        each = zip(children, deal, strict=True)
+        yield parent, {child["node"]: values[children[i]["node"]] for child, i in each}
+
+
 def _moves(tree: Mapping[str, Any], values: Values, seed: int, shuffle: int) -> dict[str, float]:
     """What is added to the value of each visited node but the root."""
     moved: dict[str, float] = {}
-    for parent, children in _visited_children(tree).items():
-        deal = generator(seed, tree["task"], parent, "deal", shuffle).permutation(len(children))
-        for child, source in zip(children, deal, strict=True):
-            by = values[children[source]["node"]] - values[child["node"]]
-            moved[child["node"]] = moved.get(parent, 0.0) + by
+    for parent, new in _deals(tree, values, seed, shuffle):
+        above = moved.get(parent, 0.0)
+        moved |= {node: above + (value - values[node]) for node, value in new.items()}
     return moved
 
 
@@ -191,7 +251,20 @@ def _visited_children(tree: Mapping[str, Any]) -> dict[str, list[Row]]:
     return {parent: children for parent, children in visited.items() if children}
 
 
-def shares(group: Siblings, by: Literal["visits", "samples", "even"]) -> tuple[float, ...]:
+By = Literal["visits", "samples", "even"]
+"""How the value of a state weighs its actions: as the search went, as drawn, or alike."""
+
+
+def weigher(by: By) -> Callable[[Row], float]:
+    """The weight of a node's row, as ``shares`` has it."""
+    weights: dict[str, Callable[[Row], float]] = {
+        "visits": lambda row: row["visits"],
+        "samples": lambda row: row.get("samples") or 1,
+    }
+    return weights.get(by, lambda row: 1.0)
+
+
+def shares(group: Siblings, by: By) -> tuple[float, ...]:
     """Of 1, how often each action is taken: as the search went, as the policy drew, or alike."""
     counts = {"visits": group.visits, "samples": group.samples}.get(by, (1,) * len(group.nodes))
     return tuple(count / sum(counts) for count in counts)

@@ -82,7 +82,7 @@ def fit(problem: Problem, settings: DigiQSettings) -> Fitted:
     discount = settings.td_discount
     return fit_head(
         problem,
-        transitions(problem, settings.td_actions),
+        transitions(problem, settings.td_actions, settings.td_discount),
         settings,
         td_error,
         score="An estimate of the value of an action and of going on as the trees do, in units of "

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from qvlib.base.settings import Settings
 from qvlib.core.preferences import Pair
-from qvlib.core.step_values import Siblings, Values, backed_up, dealt, dealt_values, siblings
+from qvlib.core.step_values import (
+    Siblings,
+    Values,
+    backed_up,
+    dealt,
+    dealt_ends,
+    dealt_values,
+    siblings,
+)
+from qvlib.core.trees import Row
 from qvlib.core.types import Environment, QModel, Task
 
 if TYPE_CHECKING:
@@ -32,7 +41,8 @@ class Problem:
     scratch: a folder of its own for checkpoints, not there yet perhaps; what is left in it stays
         until the model is saved.
     shuffle: of a control, which of its shuffles it is; None = no control. Estimators need not look:
-        ``train``, ``train_trees`` and ``train_siblings`` are what they are to be fitted to.
+        ``train``, ``train_trees``, ``train_siblings`` and ``train_ends`` are what they are to be
+        fitted to.
     features: a folder for frozen hidden states, which fits of the same trees share; None = they are
         not kept.
     solution: what solves a training task, in words, for estimators that may read it in training;
@@ -65,6 +75,22 @@ class Problem:
             if self.shuffle is not None:
                 known = dealt_values(tree, known, self.seed, self.shuffle)
             yield from siblings(tree, known)
+
+    def train_ends(
+        self,
+        ends: Callable[[Mapping[str, Any]], Values],
+        weight: Callable[[Row], float],
+        left: float,
+    ) -> Iterator[tuple[Mapping[str, Any], Values]]:
+        """Those trees with their ends by a rule, which of a control are dealt (``dealt_ends``).
+
+        left: the discount factor of the backup that they are read by.
+        """
+        for tree in self._kept():
+            known = ends(tree)
+            if self.shuffle is not None:
+                known = dealt_ends(tree, known, weight, left, self.seed, self.shuffle)
+            yield tree, known
 
     def _kept(self) -> Iterator[Mapping[str, Any]]:
         held = {pair.task for pair in self.held_out}

@@ -142,7 +142,7 @@ def finished(
     facts = heads.facts_of(problem, groups, by_task, dropped)
     if by_task:
         accuracy = facts["held_out_accuracy"]
-        curve.append(row(len(curve), "held-out", None, accuracy, len(by_task)))
+        curve.append(row(len(curve), "held-out", None, accuracy, facts["held_out_pairs"]))
     how = "the model and a head" if backbone else "a head on the model's frozen hidden states"
     epochs = (
         f"{settings.fit_epochs} epochs of {facts['pairs']} {each} with {facts['steps']} actions"

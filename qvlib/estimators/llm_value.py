@@ -63,13 +63,13 @@ def fit(problem: Problem, settings: LlmValueSettings) -> Fitted:
     """Ask about the held-out pairs; ``unread`` of the facts counts replies without a number.
 
     Raises:
-        QvlibError: as ``asker``.
+        QvlibError: as ``asker``, or a pair is of no training task.
     """
-    from qvlib.estimators.data import counted
+    from qvlib.estimators.data import counted, training_task
 
     scorer, held_out = asker(problem.reference, settings), problem.held_out
-    tasks = {task.id: task for task in problem.environment.tasks("train")}
-    states = [replay(problem.environment, tasks[pair.task], pair.path) for pair in held_out]
+    task_of = training_task(problem.environment, "pair")
+    states = [replay(problem.environment, task_of(pair.task), pair.path) for pair in held_out]
     scores = scorer.score(states, [[pair.chosen, pair.rejected] for pair in held_out])
     by_task = counted(held_out, scores)
     right = sum(hits for hits, _ in by_task.values())

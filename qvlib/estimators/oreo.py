@@ -39,6 +39,11 @@ class OreoSettings(Settings):
     fit_epochs: int = setting(1, "epochs over the trajectories of the trees (OREO: 1 to 5)", ge=1)
     fit_batch: int = setting(8, "trajectories a batch (OREO: 128)", ge=1)
 
+    @property
+    def score_discount(self) -> float:
+        """Its Bellman equation has no discount factor."""
+        return 1.0
+
 
 def soft_bellman(
     log_ratios: torch.Tensor,

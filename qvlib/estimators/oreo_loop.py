@@ -12,7 +12,7 @@ import torch
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import decisions
-from qvlib.core.step_values import trajectories
+from qvlib.core.step_values import outcomes, trajectories, weigher
 from qvlib.estimators import heads
 from qvlib.estimators.data import ordered_by_task, token_log_probs, training_task
 from qvlib.estimators.descent import descended, row
@@ -55,7 +55,8 @@ def encoded(problem: Problem) -> tuple[list[Steps], int]:
     """
     lm, environment = problem.reference, problem.environment
     task_of = training_task(environment, "tree")
-    ways = [way for tree in problem.train_trees() for way in trajectories(tree)]
+    known = problem.train_ends(outcomes, weigher("visits"), 1.0)
+    ways = [way for tree, ends in known for way in trajectories(tree, ends)]
     fit: list[tuple[tuple[Row, ...], Any]] = []
     for way in ways:
         chosen = decisions(environment, task_of(way.task), way.actions)
@@ -103,7 +104,7 @@ def fit_trajectories(problem: Problem, training: Training, loss: Loss) -> Fitted
     facts = heads.facts_of(problem, [], by_task, dropped) | {"pairs": len(ways), "steps": steps}
     if by_task:
         accuracy = facts["held_out_accuracy"]
-        curve.append(row(len(curve), "held-out", None, accuracy, len(by_task)))
+        curve.append(row(len(curve), "held-out", None, accuracy, facts["held_out_pairs"]))
     card = Card(
         "transformers",
         ("step-level-q-value", "value-head", "oreo"),

@@ -1,7 +1,7 @@
 """Temporal differences on trees: two critics Q and V each, their target networks, one backup.
 
 Rewards are 0 before an end. An end, a node without visited children, is worth what it found
-(``step_values.found``), which is not discounted: it is the reward of the action that leads to it.
+(``step_values.found``): its reward, not discounted, or what is left of a rollout's.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from qvlib.base.seeding import generator
-from qvlib.core.step_values import Siblings, found, shares, siblings
+from qvlib.core.step_values import By, Siblings, found, shares, siblings, weigher
 from qvlib.estimators.estimator import Problem
 from qvlib.estimators.head_loop import OutputsOf
 from qvlib.estimators.head_settings import HeadSettings
 from qvlib.estimators.heads import Group, grouped, new_head
 from qvlib.models.heads import Beside
 
-By = Literal["visits", "samples", "even"]
 CRITICS = ("q1", "q2", "v1", "v2")  # the columns of the heads' outputs
 
 
@@ -101,13 +100,14 @@ class Targets:
             target.lerp_(online, self._tau)
 
 
-def transitions(problem: Problem, by: By) -> list[Group]:
+def transitions(problem: Problem, by: By, discount: float) -> list[Group]:
     """All states of the trees of training tasks, each group the state itself and its actions.
 
     Raises:
         QvlibError: as ``heads.grouped``.
     """
-    steps = (group for tree in problem.train_trees() for group in siblings(tree, found(tree)))
+    known = problem.train_ends(found, weigher(by), discount)
+    steps = chain.from_iterable(siblings(tree, ends) for tree, ends in known)
     groups = grouped(problem, steps, partial(taken, by=by))
     end = problem.reference.end  # by itself an action that is read at the end of its prompt
     return [replace(group, replies=((end,), *group.replies)) for group in groups]

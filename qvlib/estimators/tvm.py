@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.settings import setting
-from qvlib.core.step_values import Siblings, found
+from qvlib.core.step_values import Siblings, outcomes
 from qvlib.core.trees import check_tree
 from qvlib.core.types import QModel
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
@@ -33,15 +33,16 @@ class TVMSettings(HeadSettings):
 def success_shares(tree: Mapping[str, Any], success_reward: float) -> dict[str, float]:
     """Node -> the share of the paths through it that succeed, in [0, 1], of visited nodes.
 
-    A path leads to what was visited last, an end or a leaf, and is worth what it ``found``. It
-    counts once: a further visit is no new sample. ``best_reward`` is the best of several episodes,
-    and one from a state that was opened later is in its mean alone: they tell no share.
+    A path leads to what was visited last, an end or a leaf, and is worth what its episode ended
+    with, undiscounted (``outcomes``). It counts once: a further visit is no new sample.
+    ``best_reward`` of a node above is the best of several episodes, and one from a state that was
+    opened later is in its mean alone: they tell no share.
 
     Raises:
         QvlibError: as ``check_tree``.
     """
     check_tree(tree)
-    visited, got = [row for row in tree["nodes"] if row["visits"]], found(tree)
+    visited, got = [row for row in tree["nodes"] if row["visits"]], outcomes(tree)
     inner = {row["parent"] for row in visited}
     paths: dict[Any, list[int]] = {}  # node -> [paths that succeed, paths]
     for row in reversed(visited):  # children come after their parents

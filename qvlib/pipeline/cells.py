@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import Hindrance, QvlibError, of_the_machine
 from qvlib.pipeline.agents import make_agents
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import prepare_data
@@ -36,13 +36,21 @@ class Cells:
         return Context(cell, self._environments[digest])
 
     def each(self, stages: str | Iterable[str], step: Callable[[Context], Any]) -> None:
-        """Make stages of every cell, once where cells share them; one that raises has failed."""
+        """Make stages of every cell, once where cells share them; one that raises has failed.
+
+        Raises:
+            Hindrance: what has nothing to do with the cell, such as a folder that is in use.
+        """
         stages = (stages,) if isinstance(stages, str) else tuple(stages)
         for cell in self._distinct(*stages):
             try:
                 step(self.context(cell))
+            except Hindrance:
+                raise
             except (QvlibError, RuntimeError) as error:
-                self._fail(cell, str(error), *stages)
+                if of_the_machine(error):
+                    raise
+                self._fail(cell, str(error).strip() or type(error).__name__, *stages)
 
     def agents(self) -> None:
         """Make the agents side by side."""

@@ -34,7 +34,7 @@ PUBLISHED_FORM = {
     "discount": 1.0,
 }
 """arXiv 2409.09345 and its code, as in params/paper/. The discount gives it trees of its own."""
-_OF_THE_RUN = {*RunSettings.names(), *AblationSettings.names()}
+_OF_THE_RUN = {*RunSettings.names(), *AblationSettings.names(), "control_shuffles"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def read(params: Params) -> list[Try]:
     lines = read_mapping(resolve(file), file, "comparison", form, "params/grids/")
     if not lines:
         raise QvlibError(f"{file}: names no estimator; a comparison is {form}")
+    if len({str(name) for name in lines}) < len(lines):
+        raise QvlibError(f"{file}: two lines have the same name; rename one")
     tries = [one for name, settings in lines.items() for one in _tries(params, str(name), settings)]
     counts = {str(name): len(settings) for name, settings in lines.items()}
     most, fewest = (pick(counts, key=counts.__getitem__) for pick in (max, min))
@@ -78,9 +80,10 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
     file = params.ablations.compare
     if not (isinstance(settings, list) and settings and all(isinstance(s, dict) for s in settings)):
         raise QvlibError(f"{file}: {name!r:.60} is no list of {{parameter: value, ...}}")
-    base = _plain(params).replace(trial_n=N)
+    base = _plain(params).replace(trial_n=N, trial_temperature=0.0)
     form = PUBLISHED_FORM if name == PUBLISHED else {"estimator": name}
     seen: set[str] = set()
+    labels: set[str] = set()
     for change in settings:
         source = f"{file}, {name}"
         if taken := [key for key in change if key in _OF_THE_RUN]:
@@ -100,7 +103,10 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
         if (digest := changed.digest("trial")) in seen:
             raise QvlibError(f"{source}: the same settings twice; leave one out")
         seen.add(digest)
-        yield Try(name, labelled(change) or "as it is", changed, change)
+        if (label := labelled(change) or "as it is") in labels:
+            raise QvlibError(f"{source}: {label!r} twice, to six digits; set them further apart")
+        labels.add(label)
+        yield Try(name, label, changed, change)
 
 
 def _plain(params: Params) -> Params:

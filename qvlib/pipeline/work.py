@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.base import executors
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import Hindrance, QvlibError, of_the_machine
 from qvlib.base.executors import Executor
 from qvlib.base.executors.processes import process_count, rank
 from qvlib.base.files import hidden, remove
@@ -109,11 +109,20 @@ class Failed:
 
 
 def guarded(work: Callable[..., Iterable[Any]], part: str, *arguments: Any) -> Iterator[Any]:
-    """What ``work`` yields; what it raises becomes a last item, so that other parts go on."""
+    """What ``work`` yields; what it raises becomes a last item, so that other parts go on.
+
+    Raises:
+        Hindrance: what has nothing to do with the part, such as a folder that is in use; so does
+            what the machine lacks, memory or disk.
+    """
     try:
         yield from work(*arguments)
+    except Hindrance:
+        raise
     except (QvlibError, RuntimeError) as error:
-        yield Failed(part, str(error))
+        if of_the_machine(error):
+            raise
+        yield Failed(part, str(error).strip() or type(error).__name__)
 
 
 class Parcel:

@@ -44,6 +44,8 @@ def ranking(metrics: Mapping[str, Any]) -> pd.DataFrame:
         row |= {key: costs[key] for key in ("tokens", "prompt_tokens", "env_steps")}
         row |= {"seconds": costs["fit_seconds"], "chosen": entry["tuned_on"]["chosen"]}
         rows.append(row | {"own_trees": entry["own_trees"]})
+    if not rows:
+        return pd.DataFrame(columns=["estimator", "reward", "gain"])
     table = pd.DataFrame(rows)
     return table.sort_values("gain", ascending=False, kind="stable", ignore_index=True)
 

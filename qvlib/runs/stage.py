@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qvlib.base.errors import QvlibError, of_the_machine
+from qvlib.base.errors import Hindrance, QvlibError, of_the_machine
 from qvlib.base.files import (
     Line,
     append_line,
@@ -469,7 +469,7 @@ def _locked(path: Path) -> Iterator[None]:
                     "set runs_dir to a folder on a local disk"
                 ) from None
             holder = os.pread(descriptor, 20, 0).decode() or "unknown"
-            raise QvlibError(
+            raise Hindrance(
                 f"{display_path(path)} is in use by process {holder}; wait for it or stop it, "
                 "then run again"
             ) from None

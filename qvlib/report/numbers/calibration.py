@@ -55,12 +55,19 @@ def success_reward(params: Params) -> float:
     return float(getattr(params.estimator, "success_reward", 1.0))
 
 
+def discount(params: Params) -> float:
+    """The discount factor of what scores are meant as: the estimator's own, or the search's."""
+    own = params.estimator
+    names = ("score_discount", "td_discount", "backup_discount")
+    return float(next((getattr(own, n) for n in names if hasattr(own, n)), params.search.discount))
+
+
 def followed(params: Params, of: str) -> pd.DataFrame:
     """The actions of the agent's own episodes on test tasks, of all chains.
 
-    Columns of ``pipeline.followed``, ``seed``, and ``outcome``, which is the reward, of which the
-    search's ``discount`` is left a step further away, or of ``SUCCESS`` 1 of an episode that
-    succeeds and 0 of another.
+    Columns of ``pipeline.followed``, ``seed``, and ``outcome``, which is the reward, of which
+    ``discount`` is left a step further away, or of ``SUCCESS`` 1 of an episode that succeeds and 0
+    of another.
     """
     chains = [
         read_stage(chain, STAGE).table("actions").assign(seed=chain.run.seed)
@@ -71,7 +78,7 @@ def followed(params: Params, of: str) -> pd.DataFrame:
         return table
     if of == SUCCESS:
         return table.assign(outcome=(table["reward"] >= success_reward(params)).astype(float))
-    return table.assign(outcome=table["reward"] * params.search.discount ** table["left"])
+    return table.assign(outcome=table["reward"] * discount(params) ** table["left"])
 
 
 def calibration(found: pd.DataFrame, resamples: int) -> dict[str, Any]:

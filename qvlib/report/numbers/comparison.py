@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,21 @@ def write_comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
     What stands there is kept where it is of these parameters, else computed anew.
     """
     path = resolve(params.run.results_dir) / params.run.name / "metrics.json"
-    known = json.loads(path.read_bytes()) if path.exists() else {}
+    known = _standing(path)
     if known.get("digest") != params.fingerprint():
         known = metrics(params)
     report = known | comparison(params, outcome)
     write_json(path, report)
     return report
+
+
+def _standing(path: Path) -> dict[str, Any]:
+    """What a file of metrics holds; of none, or of a damaged one, nothing: it is made anew."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def rows(params: Params, chosen: Params) -> pd.DataFrame:
