@@ -103,7 +103,11 @@ def saved(curves: Anytime, rewards: np.ndarray, steps: np.ndarray, resamples: in
         return curves.interval(curves.spent[budget] - steps, resamples)
 
     def first(bound: int) -> int:
-        """The first budget with a bound of ``ahead`` not above zero, which falls as it grows."""
+        """The first budget with a bound of ``ahead`` not above zero, by bisection.
+
+        The mean falls as the budget grows. A bound may rise by a little where its interval widens,
+        so that the crossing found may be a few steps from another.
+        """
         return bisect_left(curves.budgets, True, key=lambda b: ahead(b)[bound] <= NOTHING)
 
     mean, low, high = first(0), first(1), first(2)
