@@ -1,5 +1,7 @@
 """Whether scores are what they are meant as: against outcomes, and within a state."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -291,3 +293,22 @@ def test_a_panel_an_estimator_and_one_unit_has_one_scale():
     assert "too few" in shown["few"].texts[0].get_text()
     assert shown["order_one"].get_xlabel() == "difference of scores (nats)"
     assert png(figure).startswith(b"\x89PNG") and png(figures.calibrations(report()))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "more", "left"),
+    [
+        ("agentrm", {"discount": 0.8}, 0.8),
+        ("qlass", {"backup_discount": 0.7, "discount": 0.8}, 0.7),
+        ("archer", {"td_discount": 0.6, "discount": 0.8}, 0.6),
+        ("oreo", {"discount": 0.8}, 1.0),
+    ],
+)
+def test_what_came_is_discounted_as_the_score_is(estimator, more, left, monkeypatch):
+    """Else a score would seem too high or too low by the difference of two discount factors."""
+    params = make({"estimator": estimator, **more})
+    actions = pd.DataFrame({"task": ["a", "a"], "reward": [0.5, 0.5], "left": [0, 2]})
+    known = SimpleNamespace(table=lambda name: actions)
+    monkeypatch.setattr(numbers, "read_stage", lambda *asked: known)
+    told = numbers.followed(params, numbers.REWARD)
+    assert list(told["outcome"]) == pytest.approx([0.5, 0.5 * left**2])

@@ -128,7 +128,7 @@ def test_of_two_critics_the_smaller_scores_or_the_larger():
 def test_target_networks_follow_and_give_the_targets(problem):
     """After a step of training a target weight is 0.9 of its own and 0.1 of the new one."""
     one = replace(problem, trees=lambda: problem.trees()[:1], held_out=())
-    groups = transitions(one, "visits")
+    groups = transitions(one, "visits", 0.5)
     hidden = {
         id(g): torch.randn(4, 2, generator=torch.manual_seed(i)) for i, g in enumerate(groups)
     }
