@@ -73,6 +73,10 @@ def _run(options: argparse.Namespace) -> int:
     overrides = _overrides(options)
     only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     if options.dry:
+        if only or options.force:
+            raise QvlibError(
+                "--dry tries all stages and keeps nothing: leave out --only and --force"
+            )
         return _dry(options.file, overrides)
     try:
         run(options.file, only=only, force=options.force, overrides=overrides)
@@ -142,11 +146,13 @@ def _needs(options: argparse.Namespace) -> int:
     from qvlib.tools import needs
 
     params = load(options.file, **_overrides(options))
-    source = options.source or next(
-        f"results/{name}"
-        for name in ("smollm2-mini", "quick")
-        if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
-    )
+    source = options.source
+    if source is None:
+        source = next(
+            f"results/{name}"
+            for name in ("smollm2-mini", "quick")
+            if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
+        )
     run = needs.measured(source, params)
     report = needs.report(
         params,
@@ -182,6 +188,11 @@ def _index(options: argparse.Namespace) -> int:
     folder = resolve(options.folder)
     if not folder.is_dir():
         raise QvlibError(f"{options.folder}: no such results folder; `qvlib run` makes one")
+    front = options.front_page
+    if front and not (folder / front / "metrics.json").is_file():
+        raise QvlibError(
+            f"--front-page {front}: {options.folder} has no metrics.json of such a run"
+        )
     print(display_path(write_results_index(folder)))
     if options.front_page:
         print(

@@ -113,8 +113,14 @@ def run(
 
 
 def studies_of(params: Params) -> list[str]:
-    """The notebooks from ``STUDIES_FROM`` on that a run plays."""
+    """The notebooks from ``STUDIES_FROM`` on that a run plays.
+
+    Raises:
+        QvlibError: the comparison is named, and there is nothing to compare.
+    """
     compared = [COMPARISON] if params.ablations.compare else []
+    if not compared and {COMPARISON, COMPARISON[:2]} & {*params.run.studies}:
+        raise QvlibError(f"studies: {COMPARISON} needs a comparison; set `compare`")
     return [*params.run.studies, *compared]
 
 
@@ -157,7 +163,10 @@ def find_notebooks(
             raise QvlibError(
                 f"no notebook {name!r}; there are {', '.join(path.stem for path in notebooks)}"
             )
-    played = [p for p in notebooks if p.stem < STUDIES_FROM or _is_named(p, studies)]
+    parts = [path for path in notebooks if path.stem < STUDIES_FROM]
+    if early := [name for name in studies if any(_is_named(path, [name]) for path in parts)]:
+        raise QvlibError(f"studies: {early[0]!r} is no study: every run plays it; leave it out")
+    played = [p for p in notebooks if p in parts or _is_named(p, studies)]
     for name in only or ():
         if not any(_is_named(path, [name]) for path in played):
             raise QvlibError(

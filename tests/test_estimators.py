@@ -158,6 +158,24 @@ def test_a_name_that_gives_no_estimator_is_told(name, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\nraise ValueError('boom')", "line 2: ValueError: boom; mend it there"),
+        ("raise SystemExit(3)", "line 1: SystemExit: 3; mend it there"),
+        ("raise NotImplementedError", "line 1: NotImplementedError"),
+    ],
+)
+def test_a_module_that_raises_is_told_by_its_line(tmp_path, monkeypatch, code, message):
+    """Whatever it raises: leaving Python would leave the user without a word."""
+    name = f"raises_{len(code)}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(QvlibError, match=f"estimator '{name}:X': {name}.py, {message}"):
+        estimator_of(f"{name}:X")
+
+
 def test_a_module_of_the_projects_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "of_mine.py").write_text("from test_estimators import WINS\n")
     monkeypatch.chdir(tmp_path)

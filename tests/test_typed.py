@@ -352,16 +352,28 @@ def test_bad_grids_are_refused(tmp_path):
         (["run", "{tmp}/mine.yml", "--only", ""], "no notebook ''"),
         (["run", "~no-such-user/a.yml"], "~no-such-user is no user here; write the folder out"),
         (["index", "{tmp}/TYPO"], "TYPO: no such results folder"),
+        (["index", "{tmp}/project"], "README.md is no index of results"),
+        (["index", "{tmp}/empty", "--front-page", "quick"], "has no metrics.json of such a run"),
+        (["run", "{tmp}/mine.yml", "--dry", "--force"], "leave out --only and --force"),
+        (["run", "{tmp}/mine.yml", "-p", "seeds", "0"], "mine.yml with -p seeds: parameter"),
+        (["run", "{tmp}/mine.yml", "-p", "studies", "[07_report]"], "'07_report' is no study"),
+        (["run", "{tmp}/mine.yml", "-p", "studies", "[08_estimators]"], "set `compare`"),
+        (["needs", "{tmp}/mine.yml", "--from", "{tmp}/mine.yml"], "no results of a run"),
+        (["needs", "{tmp}/mine.yml", "--from", ""], "no results of a run"),
     ],
 )
 def test_commands_tell_mistakes_in_one_line(tmp_path, capsys, arguments, message):
     (tmp_path / "mine.yml").write_text("name: mine\n")
     (tmp_path / "twice.yml").write_text("seed: 1\nseed: 2\n")
+    for folder in ("project", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "project" / "README.md").write_text("# A project of its own\n")
     before = sorted(tmp_path.iterdir())
     assert main([argument.replace("{tmp}", str(tmp_path)) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert len(error) < LONGEST + 20 and sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "project" / "README.md").read_text() == "# A project of its own\n"
 
 
 @pytest.mark.parametrize(

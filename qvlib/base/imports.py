@@ -11,11 +11,12 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qvlib.base.errors import QvlibError
+from qvlib.base.errors import QvlibError, one_line
 from qvlib.base.paths import project_root
 
 
@@ -43,7 +44,7 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
     What is edited later is not what runs. A module without a file has the hash "".
 
     Raises:
-        QvlibError: no such module, or it is not Python.
+        QvlibError: no such module, it is not Python, or it raises.
     """
     name = path.partition(":")[0]
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", path):
@@ -65,6 +66,13 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
         raise QvlibError(
             f"{kind} {path!r}: no module {error.name!r}; put {name.replace('.', '/')}.py into "
             "the project's folder, or install it"
+        ) from None
+    except (Exception, SystemExit) as error:  # a user's code may raise whatever it likes
+        frames = traceback.extract_tb(error.__traceback__)
+        at = next((f for f in reversed(frames) if f.filename.endswith(".py")), frames[-1])
+        raise QvlibError(
+            f"{kind} {path!r}: {Path(at.filename).name}, line {at.lineno}: "
+            f"{type(error).__name__}: {one_line(error)}; mend it there"
         ) from None
 
 

@@ -1072,4 +1072,6 @@ def load(path: str | Path, **overrides: Any) -> Params:
     form = "a flat list of `key: value` lines"
     values = read_mapping(find(path), str(path), "parameter file", form, examples)
     params = make(values, str(path))
-    return params.changed(overrides, str(path)) if overrides else params
+    return (
+        params.changed(overrides, f"{path} with -p {' '.join(overrides)}") if overrides else params
+    )

@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from qvlib.agents.arms import GREEDY
+from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
+from qvlib.base.paths import display_path
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
 from qvlib.report.run_page import CODE, Origin, misstated, origin_of, table, write_run_page
@@ -28,8 +30,9 @@ COLUMNS = {  # of the first table -> the arm
     "oracle of 5": "oracle_n5",
 }
 READS = {True: "yes", False: "not shown"}
+TITLE = "# Results"
 HEAD = (
-    "# Results\n\nMean terminal reward in [0, 1] on held-out tasks, its 95 % interval beneath. "
+    f"{TITLE}\n\nMean terminal reward in [0, 1] on held-out tasks, its 95 % interval beneath. "
     "Compare within a row alone: worlds, agents, tasks and code differ between rows. Written by "
     "`qvlib index` from each run's `metrics.json`; empty is what a run did not play or test."
 )
@@ -70,10 +73,16 @@ def write_results_index(results_dir: str | Path) -> Path:
     From each ``<name>/metrics.json`` and ``manifest.json``.
 
     Raises:
-        QvlibError: a run's file is not readable, or misses what the pages show.
+        QvlibError: the folder holds no run and a README.md of something else, a run's file is not
+            readable, or misses what the pages show.
     """
     folder = Path(results_dir)
-    folders = runs(folder)
+    folders, page = runs(folder), folder / "README.md"
+    if page.exists() and not page.read_text(errors="replace").startswith(TITLE):
+        raise QvlibError(
+            f"{display_path(page)} is no index of results, which begins with {TITLE!r}, and is "
+            "kept; give a folder of results"
+        )
     origins = {run: origin_of(run) for run in folders}
     for run in folders:
         write_run_page(run, origins[run])

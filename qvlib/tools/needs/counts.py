@@ -149,7 +149,7 @@ def measured(folder: str | Path, params: Params) -> Measured:
             pace=_pace(metrics, manifest),
             rules=rules,
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise QvlibError(
             f"{display_path(folder)}: no results of a run ({Path(error.filename).name} is "
             "missing); give a folder of results with --from"
@@ -168,7 +168,13 @@ def _rules(folder: Path) -> dict[Rule, float]:
     path = folder / "tables" / "pair_rules.csv"
     if not path.exists():
         return {}
-    rows = pd.read_csv(path)[["rule", "min margin", "min visits", "pairs a tree"]]
+    try:
+        rows = pd.read_csv(path)[["rule", "min margin", "min visits", "pairs a tree"]]
+    except (ValueError, KeyError) as error:
+        raise QvlibError(
+            f"{display_path(path)}: {type(error).__name__} {error}; run "
+            "notebooks/06_ablations.ipynb of that run again"
+        ) from None
     return {
         (rule, margin, visits): float(pairs)
         for rule, margin, visits, pairs in rows.itertuples(index=False, name=None)
