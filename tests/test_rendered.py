@@ -162,7 +162,9 @@ def test_two_smoke_runs_and_the_committed_one_have_the_same_tables(smoke, again)
         "metrics.json",
     } <= set(committed)
     for folder in (smoke, again[0]):
-        assert differences(tables(folder / "results" / "smoke"), committed) == {}
+        found = tables(folder / "results" / "smoke")
+        # a slope divides by the spread of scores, which so small a run makes next to nothing
+        assert differences(found, committed, tolerance=1e-7) == {}
 
 
 def printed():
