@@ -73,9 +73,10 @@ def _run(options: argparse.Namespace) -> int:
     overrides = _overrides(options)
     only = None if options.only is None else [name.strip() for name in options.only.split(",")]
     if options.dry:
-        if only or options.force:
+        if only is not None or options.force:
             raise QvlibError(
-                "--dry tries all stages and keeps nothing: leave out --only and --force"
+                "--dry takes all stages through, without notebooks: it knows no --only and no "
+                "--force; leave them out"
             )
         return _dry(options.file, overrides)
     try:
@@ -92,10 +93,13 @@ def _dry(file: str, overrides: dict[str, Any]) -> int:
 
     from qvlib.pipeline.params import load
     from qvlib.report import tables
+    from qvlib.runner import planned
     from qvlib.tools import dry
 
+    params = load(file, **overrides)
+    planned(params)  # what the run would refuse at once is refused here too
     with tempfile.TemporaryDirectory(prefix="qvlib-dry-") as folder:
-        arms = dry.run(load(file, **overrides), Path(folder))
+        arms = dry.run(params, Path(folder))
     costs = ["arm", "steps", "tokens", "prompt tokens", "refused", "unparsable"]
     print(tables.markdown(tables.display_arms(arms).filter(items=costs)))
     print(

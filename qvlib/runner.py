@@ -77,9 +77,8 @@ def run(
         NotebookFailed: a notebook raised anything else.
     """
     params = load(params_file, **(overrides or {}))
-    notebooks = find_notebooks(project_root() / "notebooks", only, studies_of(params))
+    notebooks, files = planned(params, only)
     results = resolve(params.run.results_dir) / params.run.name
-    files = _files(params, notebooks[-1].stem)
     package = code_hash()
     if not force:
         must_be_alike(results, params)
@@ -110,6 +109,16 @@ def run(
     if only is None:
         _write_manifest(results, params, spent)
     _report(results, time.monotonic() - started)
+
+
+def planned(params: Params, only: Sequence[str] | None = None) -> tuple[list[Path], dict[str, str]]:
+    """The notebooks that a run plays, and the hashes of the files that some of them show.
+
+    Raises:
+        QvlibError: a notebook, the grid's file or the comparison's is missing or wrong.
+    """
+    notebooks = find_notebooks(project_root() / "notebooks", only, studies_of(params))
+    return notebooks, _files(params, notebooks[-1].stem)
 
 
 def studies_of(params: Params) -> list[str]:

@@ -44,6 +44,23 @@ def test_every_stage_runs(tmp_path, capsys):
     assert "| q_n10" in printed and "| search" in printed and "all stages done" in printed
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--only", "05"], "it knows no --only and no --force; leave them out"),
+        (["--only", ""], "leave them out"),
+        (["--force"], "leave them out"),
+        (["-p", "grid", "none.yml"], "none.yml: no such grid"),
+        (["-p", "compare", "none.yml"], "none.yml: no such comparison"),
+        (["-p", "studies", "[99_none]"], "no notebook '99_none'"),
+    ],
+)
+def test_what_a_run_refuses_at_once_is_refused_dry(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(dry, "run", lambda *_: pytest.fail("it began"))
+    assert main(["run", str(ROOT / "params" / "quick.yml"), "--dry", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_the_papers_files_run(folder, path, monkeypatch):

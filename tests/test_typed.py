@@ -354,7 +354,7 @@ def test_bad_grids_are_refused(tmp_path):
         (["index", "{tmp}/TYPO"], "TYPO: no such results folder"),
         (["index", "{tmp}/project"], "README.md is no index of results"),
         (["index", "{tmp}/empty", "--front-page", "quick"], "has no metrics.json of such a run"),
-        (["run", "{tmp}/mine.yml", "--dry", "--force"], "leave out --only and --force"),
+        (["run", "{tmp}/mine.yml", "--dry", "--force"], "knows no --only and no --force"),
         (["run", "{tmp}/mine.yml", "-p", "seeds", "0"], "mine.yml with -p seeds: parameter"),
         (["run", "{tmp}/mine.yml", "-p", "studies", "[07_report]"], "'07_report' is no study"),
         (["run", "{tmp}/mine.yml", "-p", "studies", "[08_estimators]"], "set `compare`"),
