@@ -67,6 +67,8 @@ def module(path: str, kind: str) -> tuple[ModuleType, str]:
             f"{kind} {path!r}: no module {error.name!r}; put {name.replace('.', '/')}.py into "
             "the project's folder, or install it"
         ) from None
+    except QvlibError:
+        raise  # it names what is wrong by itself
     except (Exception, SystemExit) as error:  # a user's code may raise whatever it likes
         frames = traceback.extract_tb(error.__traceback__)
         at = next((f for f in reversed(frames) if f.filename.endswith(".py")), frames[-1])
