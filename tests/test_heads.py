@@ -13,9 +13,10 @@ from toy import Maze, small_lm
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import build_pairs, hold_out
-from qvlib.core.step_values import backed_up, dealt, siblings
+from qvlib.core.step_values import backed_up, siblings
 from qvlib.estimators import Card, Fitted, Problem, estimator_of
 from qvlib.estimators.agentrm import squared_error
+from qvlib.estimators.dealing import dealt
 from qvlib.estimators.head_loop import fit_head
 from qvlib.estimators.heads import Group, grouped
 from qvlib.models.heads import Head, load_head

@@ -17,9 +17,9 @@ from qvlib.base.errors import QvlibError
 from qvlib.core.dpo import dpo_loss
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import build_pairs, hold_out, shuffle_winners
-from qvlib.core.step_values import dealt
 from qvlib.estimators import Problem, estimator_of, step_dpo_loop, step_dpo_trl
 from qvlib.estimators.data import encode, pair_log_probs
+from qvlib.estimators.dealing import dealt
 from qvlib.estimators.rebel import rebel_loss, valued
 from qvlib.estimators.trajectories import (
     best_and_worst,

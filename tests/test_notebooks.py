@@ -354,7 +354,7 @@ def test_the_q_model_of_another_estimator(smoke, monkeypatch):
     text = "\n".join(displayed(execute(ROOT / "notebooks" / "04_train_q.ipynb", given, ROOT)))
     assert "def fit_wins(" in text and "dpo_loss" not in text
     assert "| smoothing " in text and "log π" not in text
-    assert re.search(r"Fitted to \d+ pairs", text)
+    assert re.search(r"Fitted to \d+ examples", text)
 
 
 @pytest.mark.slow

@@ -12,9 +12,6 @@ from qvlib.core.step_values import (
     Trajectory,
     advantages,
     backed_up,
-    dealt,
-    dealt_ends,
-    dealt_values,
     found,
     outcomes,
     shares,
@@ -23,6 +20,7 @@ from qvlib.core.step_values import (
     weigher,
 )
 from qvlib.core.trees import paths, tree_record
+from qvlib.estimators.dealing import dealt, dealt_ends, dealt_values
 from qvlib.estimators.trajectories import best_and_worst
 
 

@@ -15,9 +15,10 @@ from test_step_values import TREE, row
 
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
-from qvlib.core.step_values import backed_up, dealt, outcomes, siblings
+from qvlib.core.step_values import backed_up, outcomes, siblings
 from qvlib.estimators import estimator_of, head_loop
 from qvlib.estimators.bradley_terry import preference
+from qvlib.estimators.dealing import dealt
 from qvlib.estimators.heads import Group, encode_paths
 from qvlib.estimators.histograms import Bins
 from qvlib.estimators.pqm import ranking

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from qvlib.base.settings import Settings
 from qvlib.core.preferences import Pair
-from qvlib.core.step_values import (
-    Siblings,
-    Values,
-    backed_up,
-    dealt,
-    dealt_ends,
-    dealt_values,
-    siblings,
-)
+from qvlib.core.step_values import Siblings, Values, backed_up, siblings
 from qvlib.core.trees import Row
 from qvlib.core.types import Environment, QModel, Task
+from qvlib.estimators.dealing import dealt, dealt_ends, dealt_values
 
 if TYPE_CHECKING:
     from qvlib.models.local import LocalModel
