@@ -82,6 +82,7 @@ def run(
     package = code_hash()
     if not force:
         must_be_alike(results, params)
+    _check_folders(params, results)
     started = time.monotonic()
     spent: dict[str, float] = {}
     for number, notebook in enumerate(notebooks, start=1):
@@ -109,6 +110,38 @@ def run(
     if only is None:
         _write_manifest(results, params, spent)
     _report(results, time.monotonic() - started)
+
+
+def _check_folders(params: Params, results: Path) -> None:
+    """What is wrong with a folder that a run writes into is told before any work is done.
+
+    Raises:
+        QvlibError: one could not be made, is a file, or may not be written into.
+    """
+    where = params.run
+    wanted = {"results_dir": where.results_dir, "runs_dir": where.runs_dir, "name": str(results)}
+    for parameter, name in wanted.items():
+        folder = resolve(name)
+        if why := _hindrance(folder):
+            raise QvlibError(
+                f"{display_path(folder)} cannot hold a run: {why}; "
+                f"mend that, or give another {parameter}"
+            )
+
+
+def _hindrance(folder: Path) -> str:
+    """Why nothing can be written into ``folder``, which need not be there yet; "" if it can."""
+    for nearest in (folder, *folder.parents):
+        try:
+            nearest.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return error.strerror or type(error).__name__
+        break
+    if not nearest.is_dir():
+        return "it is no folder, or lies in what is none"
+    return "" if os.access(nearest, os.W_OK | os.X_OK) else "it may not be written into"
 
 
 def planned(params: Params, only: Sequence[str] | None = None) -> tuple[list[Path], dict[str, str]]:

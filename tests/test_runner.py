@@ -176,6 +176,34 @@ def test_a_study_is_played_by_the_runs_that_name_it_alone(project, monkeypatch, 
     assert len(executed) == 4
 
 
+@pytest.mark.parametrize(
+    "parameter, value, message",
+    [
+        ("results_dir", "tiny.yml", "tiny.yml cannot hold a run: it is no folder, or lies in what"),
+        ("results_dir", "tiny.yml/in", "tiny.yml/in cannot hold a run: it is no folder, or lies"),
+        ("results_dir", "x" * 300, "cannot hold a run: File name too long; mend that"),
+        ("results_dir", "gone", "gone cannot hold a run: it is no folder"),
+        ("runs_dir", "tiny.yml", "give another runs_dir"),
+        ("name", "taken", "results/taken cannot hold a run: it is no folder, or lies in what is"),
+        ("results_dir", "shut", "shut cannot hold a run: it may not be written into; mend that"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_told_before_any_notebook_is_played(
+    project, monkeypatch, capsys, parameter, value, message
+):
+    monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("a notebook was played"))
+    project("07_report", "1")
+    (project.path / "results").mkdir()
+    (project.path / "results" / "taken").touch()
+    (project.path / "shut").mkdir()
+    (project.path / "gone").symlink_to("nowhere")
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: "shut" not in str(path) and may(path, how))
+    assert main(["run", "tiny.yml", "-p", parameter, value]) == 2
+    told = capsys.readouterr().err
+    assert message in told and f"give another {parameter}" in told
+
+
 def test_the_comparison_is_played_where_one_is_named_and_its_file_is_a_parameter(
     project, monkeypatch, capsys
 ):
