@@ -215,6 +215,16 @@ def test_cells_share_what_they_have_in_common(params):
         ("a: {betta: [1.0]}", "did you mean 'beta'"),
         ("a: {beta: [-1.0]}", "'beta'"),
         ("a: [", "not YAML"),
+        ("a: {batch_size: [8, 16]}", "axis 'a': batch_size is the whole run's; set it in the"),
+        ("a: {trial_chains: [2]}", "trial_chains is the whole run's"),
+        ("a: [{beta: 0.3, grid: x.yml}]", "grid is the whole run's"),
+        ("a: [{compare: x.yml, beta: 0.3}]", "compare is the whole run's"),
+        ("a: {rule_tasks: [9]}", "rule_tasks is the whole run's"),
+        ("a: {trial_n: [2, 3]}", "axis 'a': trial_n 3 is what the run has; leave it out"),
+        ("a: [{}]", "{} is what the run has"),
+        ("a: {test_tasks: [3]}", "test_tasks 3 is what the run has"),
+        ("a: {beta: [0.3, 0.3]}", "axis 'a': beta 0.3: the same settings twice"),
+        ("a: [{beta: 0.3}, {beta: 0.3, test_tasks: 3}]", "test_tasks 3: the same settings twice"),
     ],
 )
 def test_bad_grids_are_refused(params, tmp_path, text, message):
@@ -228,6 +238,15 @@ def test_bad_grids_are_refused(params, tmp_path, text, message):
         and str(path) in str(caught.value)
         and "\n" not in str(caught.value)
     )
+
+
+def test_two_axes_may_share_a_cell_and_a_seed_and_a_precision_are_choices(params, tmp_path):
+    path = tmp_path / "grid.yml"
+    path.write_text("a: {beta: [0.3]}\nb: {beta: [0.3, 0.5]}\nc: [{seed: 7}, {dtype: float32}]\n")
+    cells = grids.read(params.replace(**{"grid": str(path)}))
+    assert [cell.label for cell in cells[1:]] == [
+        "beta 0.3", "beta 0.3", "beta 0.5", "seed 7", "dtype float32"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("file", ["ablations", "published", "published-hotpotqa", "regression"])

@@ -139,7 +139,7 @@ def test_an_edited_grid_is_noticed(project, monkeypatch, capsys):
     for name in ("05_evaluate", "06_ablations", "07_report"):
         project(name, "1")
     grid = project.path / "grid.yml"
-    for text in ("beta: {beta: [0.3]}", "beta: {beta: [0.3, 0.1]}"):
+    for text in ("beta: {beta: [0.3]}", "beta: {beta: [0.3, 0.03]}"):
         grid.write_text(text)
         for _ in range(2):
             assert main(["run", "tiny.yml", "-p", "grid", "grid.yml"]) == 0

@@ -20,13 +20,18 @@ from qvlib.core.statistics import mean_interval
 from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, context_of
 from qvlib.pipeline.pairs import make_chain_pairs
-from qvlib.pipeline.params import TRIAL, Params
+from qvlib.pipeline.params import TRIAL, AblationSettings, Params, RunSettings
 from qvlib.pipeline.trees import collect_chain
 from qvlib.pipeline.trials import try_cell
 from qvlib.runs.stage import is_complete, read_stage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_OF_THE_RUN = {name for name in RunSettings.names() if not RunSettings.decides(name)} | {
+    name for name in AblationSettings.names() if "trial" not in AblationSettings.decides(name)
+}
+"""Settings that change nothing of what a cell tries."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,32 @@ def read(params: Params) -> list[Cell]:
     An axis of the file is ``axis: {parameter: [values]}`` or ``axis: [{parameter: value, ...}]``.
 
     Raises:
-        QvlibError: no such file, not of that form, or a cell's parameters are refused.
+        QvlibError: no such file, not of that form, a cell's parameters are refused, or it tries
+            what the run or another cell of its axis does.
     """
     grid = params.ablations.grid
     form = "a mapping of axes, each `name: {parameter: [values]}`"
     axes = read_mapping(resolve(grid), grid, "grid", form, "params/grids/")
     base = params.replace(seeds=1)
     cells = [Cell("the run", "as it is", base, control=True)]
+    own = base.digest("trial")
     for axis, choices in axes.items():
+        source = f"{grid}, axis {axis!r}"
+        seen: set[str] = set()
         for change in _changes(grid, axis, choices):
-            changed = base.changed(change, f"{grid}, axis {axis!r}")
+            if taken := [name for name in change if name in _OF_THE_RUN]:
+                raise QvlibError(
+                    f"{source}: {taken[0]} is the whole run's; set it in the parameter file, not "
+                    "here"
+                )
+            changed = base.changed(change, source)
+            digest = changed.digest("trial")
+            if digest == own:
+                what = labelled(change) or "{}"
+                raise QvlibError(f"{source}: {what} is what the run has; leave it out")
+            if digest in seen:
+                raise QvlibError(f"{source}: {labelled(change)}: the same settings twice")
+            seen.add(digest)
             control = changed.digest("control") == base.digest("control")
             cells.append(Cell(str(axis), labelled(change), changed, control, change))
     return cells
