@@ -309,3 +309,14 @@ def test_the_topics_name_parameters():
     known |= set(load(resolve("params/paper/hotpotqa-phi3-mini.yml")).flat())
     named = [name for names in TOPICS.values() for name in names.split(", ")]
     assert len(set(named)) == len(named) and set(named) <= known
+
+
+def test_a_run_that_is_named_and_not_there_is_told(tmp_path):
+    for name, files in (("here", ("metrics.json", "manifest.json")), ("half", ("metrics.json",))):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
+    named = {"results_dir": str(tmp_path), "name": "own"}
+    params = make({**named, "compared_runs": ["gone", "own", "here", "half", "gone"]})
+    assert published.absent(params).endswith("not among the results, so left out: gone, half.")
+    assert published.absent(make({**named, "compared_runs": ["here"]})) == ""

@@ -5,6 +5,7 @@ The published figures are data with their sources (``figures.yml``).
 
 from qvlib.report.published.agents import (
     Finished,
+    absent,
     agents,
     compared,
     display_agents,
@@ -19,6 +20,7 @@ from qvlib.report.published.transfer import display_transfer, made, transfer
 __all__ = [
     "SOURCES",
     "Finished",
+    "absent",
     "accuracy",
     "agents",
     "axes",

@@ -60,8 +60,22 @@ def finished(results: Path, names: Sequence[str]) -> list[Finished]:
     return [
         Finished(folder.name, read_metrics(folder), read(folder / "manifest.json")["parameters"])
         for folder in folders
-        if (folder / "metrics.json").exists() and (folder / "manifest.json").exists()
+        if _is_finished(folder)
     ]
+
+
+def absent(params: Params) -> str:
+    """Which runs are named to be shown (``compared_runs``) and have no results here; may be ""."""
+    where = resolve(params.run.results_dir)
+    others = [name for name in params.run.compared_runs if name != params.run.name]
+    names = [name for name in dict.fromkeys(others) if not _is_finished(where / name)]
+    if not names:
+        return ""
+    return f"Named in `compared_runs` and not among the results, so left out: {', '.join(names)}."
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "metrics.json").exists() and (folder / "manifest.json").exists()
 
 
 def agents(runs: Sequence[Finished]) -> pd.DataFrame:
