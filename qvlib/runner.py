@@ -85,6 +85,8 @@ def run(
     _check_folders(params, results)
     started = time.monotonic()
     spent: dict[str, float] = {}
+    # before any is played, else what one makes for a later one is counted in both
+    before = {notebook.stem: _spent(params, notebook.stem) for notebook in notebooks}
     for number, notebook in enumerate(notebooks, start=1):
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
         shown = {since: told for since, told in files.items() if notebook.stem >= since}
@@ -100,10 +102,10 @@ def run(
             print(f"{label}: up to date", flush=True)
             continue
         print(label, flush=True)
-        before, begun = _spent(params, notebook.stem), time.monotonic()
+        begun = time.monotonic()
         there = _written(results)
         executed = execute(notebook, _given(params, notebook))
-        spent[notebook.stem] = round(before + time.monotonic() - begun, 1)
+        spent[notebook.stem] = round(before[notebook.stem] + time.monotonic() - begun, 1)
         stamp |= {"seconds": spent[notebook.stem], "files": _made_since(results, there)}
         render(executed, results, notebook.stem, stamp)
         print(f"{label}: {format_duration(spent[notebook.stem])}", flush=True)

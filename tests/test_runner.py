@@ -245,6 +245,26 @@ def test_a_comparison_must_have_worked(monkeypatch):
     assert runner._spent(params, "08_estimators") == 1000
 
 
+def test_what_a_notebook_makes_for_a_later_one_is_timed_once(project, monkeypatch):
+    made = []
+
+    def execute(notebook, parameters):
+        made.append("a stage of 01")
+        return nbformat.read(notebook, as_version=4)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(
+        runner, "_spent", lambda params, name: 1000.0 * ("01" in name and any(made))
+    )
+    for name in ("00_tour", "01_agent"):
+        project(name, "1")
+    for seconds in (0, 1000):  # the second time it is there from an earlier session
+        assert main(["run", "tiny.yml", "--force"]) == 0
+        manifest = json.loads((project.path / "results/tiny/manifest.json").read_bytes())
+        told = manifest["notebooks"]
+        assert told["00_tour"] < 60 and seconds <= told["01_agent"] < seconds + 60
+
+
 def test_the_time_of_earlier_sessions_counts(project):
     """Else a run that was stopped and went on would seem quick."""
     project("02_collect", LOOK)
