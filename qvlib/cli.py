@@ -145,18 +145,11 @@ def _params(options: argparse.Namespace) -> int:
 
 
 def _needs(options: argparse.Namespace) -> int:
-    from qvlib.base.paths import resolve
     from qvlib.pipeline.params import load
     from qvlib.tools import needs
 
     params = load(options.file, **_overrides(options))
-    source = options.source
-    if source is None:
-        source = next(
-            f"results/{name}"
-            for name in ("smollm2-mini", "quick")
-            if name == "quick" or resolve(f"results/{name}/metrics.json").exists()
-        )
+    source = needs.nearest(params) if options.source is None else options.source
     run = needs.measured(source, params)
     report = needs.report(
         params,
@@ -336,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
         "--from",
         dest="source",
         metavar="RESULTS",
-        help="results of a finished run; without it results/smollm2-mini or results/quick",
+        help="results of a finished run; without it the file's own, or some of such an agent",
     )
     needs.add_argument(
         "--reply-tokens",

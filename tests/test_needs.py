@@ -532,3 +532,17 @@ def test_prompts_are_counted_in_the_files_own_conversation():
         needs.lengths(thoughts, run, 11.0).reply == 11
         and needs.lengths(thoughts, replace(run, environment="webshop")).reply == 99
     )
+
+
+def test_without_results_named_those_of_the_nearest_run_are_taken(results):
+    where = {"results_dir": str(results.parent)}
+    assert needs.nearest(make({**where, "name": results.name})) == str(results)
+    for given, name in (
+        ({}, "quick"),
+        ({"environment": "hotpotqa"}, "hotpotqa-quick"),
+        ({"environment": "textworld"}, "textworld"),
+        ({"environment": "scienceworld"}, "quick"),
+        ({"agent": "smollm2"}, "smollm2-mini"),
+        ({"agent": "smollm2", "environment": "hotpotqa"}, "smollm2-mini"),
+    ):
+        assert needs.nearest(make({**where, "name": "none", **given})) == f"results/{name}"

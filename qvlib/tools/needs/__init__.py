@@ -5,7 +5,7 @@ the search and in each arm; the file's own environment gives the length of a pro
 tasks, iterations and candidates. Nothing is run, and no model is loaded.
 """
 
-from qvlib.tools.needs.counts import Measured, Work, measured
+from qvlib.tools.needs.counts import Measured, Work, measured, nearest
 from qvlib.tools.needs.parts import Tokens, tokens, usd
 from qvlib.tools.needs.prompts import Lengths, lengths
 from qvlib.tools.needs.text import report
@@ -17,6 +17,7 @@ __all__ = [
     "Work",
     "lengths",
     "measured",
+    "nearest",
     "report",
     "tokens",
     "usd",

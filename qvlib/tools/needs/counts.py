@@ -95,6 +95,19 @@ class Measured:
         return self.rules.get(_rule(settings), self.pairs)
 
 
+SMALL = {"webshop": "quick", "hotpotqa": "hotpotqa-quick", "textworld": "textworld"}
+"""World -> a run of the small agent in it."""
+
+
+def nearest(params: Params) -> str:
+    """The results to reckon from: the run's own, else those of such an agent, and in its world."""
+    small = [SMALL.get(params.world.environment, "quick")] if params.agent.agent == "small" else []
+    own = f"{params.run.results_dir}/{params.run.name}"
+    folders = [own, *(f"results/{name}" for name in (*small, "smollm2-mini", "quick"))]
+    there = (name for name in folders if (resolve(name) / "metrics.json").exists())
+    return next(there, "results/quick")
+
+
 def measured(folder: str | Path, params: Params) -> Measured:
     """The counts of a rendered run.
 
