@@ -214,6 +214,17 @@ def test_room_is_told_with_intervals_and_without_a_promise(metrics):
     assert "a search -0.100 [-0.150, -0.050]; by Q +0.000 [-0.100, +0.100] with n = 5" in said
 
 
+def test_how_far_the_agent_is_from_its_demonstrator_is_told_where_that_was_played(metrics):
+    metrics["arms"]["demonstrator"] = {**metrics["arms"]["sample"], "reward_mean": 0.2}
+    metrics["gains"]["demonstrator"] = LOSS
+    sampled = metrics["arms"]["sample"]["reward_mean"]
+    said = sentences.diagnosis(metrics)
+    assert f"**Agent**: one sample earns {sampled:.3f}, the scripted demonstrator" in said
+    assert "0.200: -0.100 [-0.150, -0.050]." in said
+    del metrics["gains"]["demonstrator"]
+    assert "**Agent**" not in sentences.diagnosis(metrics)
+
+
 def test_accuracy_is_judged_by_its_interval_over_tasks(metrics):
     preferences = metrics["preferences"]
     said = sentences.accuracy(preferences)

@@ -304,7 +304,8 @@ def _search(metrics: Mapping[str, Any]) -> str:
 def diagnosis(metrics: Mapping[str, Any]) -> str:
     """What bounds the gain.
 
-    How deep the pairs are, what Q learnt of them, and how much the environment would find.
+    How far the agent is from the demonstrator, how deep the pairs are, what Q learnt of them, and
+    how much the environment would find.
     """
     from qvlib.report.sentences.orders import of_held_out
 
@@ -315,6 +316,12 @@ def diagnosis(metrics: Mapping[str, Any]) -> str:
     total = sum(depths.values())
     shallow = sum(count for depth, count in depths.items() if depth < 2)
     lines = []
+    if "demonstrator" in gains:
+        sampled, shown = (metrics["arms"][arm]["reward_mean"] for arm in ("sample", "demonstrator"))
+        lines.append(
+            f"**Agent**: one sample earns {sampled:.3f}, the scripted demonstrator, which is told "
+            f"the goal, {shown:.3f}: {change(gains['demonstrator'])}."
+        )
     if total:
         lines.append(
             f"**Pairs**: {total} in all, {shallow / total:.0%} of them about the first two actions "
