@@ -329,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
         "--from",
         dest="source",
         metavar="RESULTS",
-        help="results of a finished run; without it the file's own, or some of such an agent",
+        help="results of a finished run; without it the file's own, or a like agent's",
     )
     needs.add_argument(
         "--reply-tokens",

@@ -95,15 +95,17 @@ class Measured:
         return self.rules.get(_rule(settings), self.pairs)
 
 
-SMALL = {"webshop": "quick", "hotpotqa": "hotpotqa-quick", "textworld": "textworld"}
-"""World -> a run of the small agent in it."""
+_OF_SMALL_AGENTS = {"webshop": "quick", "hotpotqa": "hotpotqa-quick", "textworld": "textworld"}
+"""World -> the name of a run of the small agent in it."""
 
 
 def nearest(params: Params) -> str:
-    """The results to reckon from: the run's own, else those of such an agent, and in its world."""
-    small = [SMALL.get(params.world.environment, "quick")] if params.agent.agent == "small" else []
+    """The folder of results to reckon from: the run's own, else of a run with such an agent."""
+    names = ["smollm2-mini", "quick"]
+    if params.agent.agent == "small":
+        names.insert(0, _OF_SMALL_AGENTS.get(params.world.environment, "quick"))
     own = f"{params.run.results_dir}/{params.run.name}"
-    folders = [own, *(f"results/{name}" for name in (*small, "smollm2-mini", "quick"))]
+    folders = [own, *(f"results/{name}" for name in names)]
     there = (name for name in folders if (resolve(name) / "metrics.json").exists())
     return next(there, "results/quick")
 
