@@ -12,44 +12,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-WITH = {"test_rendered.py": "test_notebooks.py"}  # both need the smoke run, which is made once
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side, those of a file stay together."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByRun(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            name = Path(nodeid.split("::")[0]).name
-            return WITH.get(name, name)
-
-    return ByRun(config, log)
+FIRST = [
+    "test_notebooks.py",
+    "test_rendered.py",
+]  # the longest: last, one core would wait
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a Ray cluster are told apart."""
+    """The longest files come first; tests of a Ray cluster are told apart."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
     for item in items:
         if "ray_cluster" in item.fixturenames:
             item.add_marker(pytest.mark.cluster)
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
-    """The whole sequence of notebooks with the smoke parameters; the folder of runs and results."""
+def smoke(tmp_path_factory, worker_id) -> Path:
+    """The whole sequence of notebooks with the smoke parameters; the folder of runs and results.
+
+    Made once for all processes of pytest: the first that asks makes it, others wait.
+    """
     from qvlib import runner
 
-    folder = tmp_path_factory.mktemp("smoke")
-    runner.run(
-        Path(__file__).parents[1] / "params" / "smoke.yml",
-        overrides={
-            "runs_dir": str(folder / "runs"),
-            "results_dir": str(folder / "results"),
-            "wandb_mode": "disabled",
-        },
-    )
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "smoke"
+    with FileLock(f"{folder}.lock"):
+        if not (made := folder / "made").exists():
+            runner.run(
+                Path(__file__).parents[1] / "params" / "smoke.yml",
+                overrides={
+                    "runs_dir": str(folder / "runs"),
+                    "results_dir": str(folder / "results"),
+                    "wandb_mode": "disabled",
+                },
+            )
+            made.touch()
     return folder
 
 

@@ -73,7 +73,7 @@ def nbval(folder):
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=1400,
+        timeout=2000,
         env={
             **os.environ,
             **runner.KERNEL_ENVIRONMENT,
@@ -127,6 +127,7 @@ def again(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # two runs of smoke, beside other tests
 def test_every_cell_prints_again_what_is_committed(again):
     folder, done = again
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{RENEW}, if the change is meant"
@@ -151,6 +152,7 @@ def tables(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # two runs of smoke, beside other tests
 def test_two_smoke_runs_and_the_committed_one_have_the_same_tables(smoke, again):
     committed = tables(RENDERED)
     assert {
