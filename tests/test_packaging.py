@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def test_a_run_needs_no_more_than_make_installs_for_it():
     assert needed <= names
     assert {word for word in planned if "==" in word} < set(pins())
     assert not {"pytest", "jupyterlab", "ray", "mypy"} & names
+
+
+def test_python_keeps_its_bytecode_where_make_runs_it(tmp_path):
+    """Images of containers set this; then each notebook would compile torch and transformers."""
+    more = tmp_path / "more.mk"
+    more.write_text(
+        f"shown:\n\t@{sys.executable} -c 'import sys; print(sys.flags.dont_write_bytecode)'\n"
+    )
+    done = subprocess.run(
+        ["make", "-s", "-f", "Makefile", "-f", more, "shown"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout.split() == ["0"]
 
 
 def test_env_yml_has_the_supported_python():
