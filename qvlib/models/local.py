@@ -23,7 +23,8 @@ from transformers.utils import logging
 
 from qvlib.base.seeding import generator
 from qvlib.core.types import Cost, Proposal, Request, State
-from qvlib.models import chat
+from qvlib.models import branching, chat
+from qvlib.models.growing import in_place, with_room
 from qvlib.models.nucleus import Ids, Nucleus, Sample, nuclei_on_device, nucleus_of
 from qvlib.models.prefixes import Prefixes, joinable, joined, stacked, taken
 from qvlib.models.prompts import Prompt, compact
@@ -66,6 +67,7 @@ class LocalModel:
     _scores: OrderedDict = field(default_factory=OrderedDict, init=False, repr=False)
     _prompts: LRUCache = field(default_factory=lambda: LRUCache(PROMPTS), init=False, repr=False)
     _last_prompt: Ids = field(default=(), init=False, repr=False)
+    _branches: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -317,7 +319,8 @@ class LocalModel:
         tokens it has from memory, then by drawing.
         """
         rows = {start: i for i, start in enumerate(starts)}
-        live = samples
+        room = self.max_action_tokens - min(s.at for s in samples)
+        live, has_room = samples, False
         while True:
             drawing = [s for s in live if s.at == len(s.ids)]
             nuclei = self._remember(logits[:, -1], rows, drawing, prompts, temperature, top_p)
@@ -328,14 +331,19 @@ class LocalModel:
             live = [s for s in live if not s.finished(self.ends, self.max_action_tokens)]
             if not live:
                 return
-            keep: dict[Ids, int] = {}
+            found: dict[Ids, int] = {}
             for s in live:
                 full = prompts[s.prompt] + s.ids[: s.at]
-                keep.setdefault(full, rows[full[:-1]])
-            if list(keep.values()) != list(range(len(mask))):  # reordering copies the whole cache
+                found.setdefault(full, rows[full[:-1]])
+            order = list(found)
+            keep = {order[i]: found[order[i]] for i in in_place(list(found.values()))}
+            if not has_room or list(keep.values()) != list(range(len(mask))):
                 parents = torch.tensor(list(keep.values()), device=mask.device)
-                cache.reorder_cache(parents)
-                mask = mask[parents]
+                if has_room:
+                    cache.reorder_cache(parents)
+                else:
+                    with_room(cache, parents, len(samples), room)
+                mask, has_room = mask[parents], True
             mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
             last = torch.tensor([[full[-1]] for full in keep], device=mask.device)
             logits = self.model(
@@ -436,29 +444,35 @@ class LocalModel:
         """
         heads = {p: i for i, p in enumerate(dict.fromkeys(p for p, _ in rows))}
         last, cache, mask = self._prefill(list(heads))
-        parents = torch.tensor([heads[p] for p, _ in rows], device=mask.device)
+        parents = [heads[p] for p, _ in rows]
         logits = [last[parents, -1:]]
         width = max(len(r) for _, r in rows)
-        if width > 1:
-            cache.reorder_cache(parents)
+        if width > 1 and len(rows) > len(heads) and self._can_branch():
+            replies = [r[:-1] for _, r in rows]
+            logits.append(branching.reply_logits(self.model, cache, mask, parents, replies))
+        elif width > 1:
+            mask = mask[parents]
+            cache.reorder_cache(torch.tensor(parents, device=mask.device))
             reply = torch.tensor(
                 [r[:-1] + (self.end,) * (width - len(r)) for _, r in rows], device=mask.device
             )
-            full = torch.cat([mask[parents], mask.new_ones(len(rows), width - 1)], dim=1)
-            positions = mask[parents].sum(1, keepdim=True) + torch.arange(
-                width - 1, device=mask.device
-            )
+            more = torch.arange(width - 1, device=mask.device)
             logits.append(
                 self.model(
                     input_ids=reply,
-                    attention_mask=full,
-                    position_ids=positions,
+                    attention_mask=torch.cat([mask, torch.ones_like(reply)], dim=1),
+                    position_ids=mask.sum(1, keepdim=True) + more,
                     past_key_values=cache,
                     use_cache=True,
                 ).logits
             )
         self.usage["computed_tokens"] += sum(len(r) - 1 for _, r in rows)
         return torch.cat(logits, dim=1).double()
+
+    def _can_branch(self) -> bool:
+        if self._branches is None:
+            self._branches = branching.branches(self.model)
+        return self._branches
 
     def _prefill(self, prompts: Sequence[Ids]) -> tuple[torch.Tensor, Any, torch.Tensor]:
         """(logits of the last token [B, 1, V], cache, mask [B, T]) of prompts.

@@ -196,4 +196,4 @@ def whole(cache: Any, tokens: int) -> bool:
 
 def joinable(cache: Any) -> bool:
     """Whether a model's cache is keys and values alone, so that others can be put beside it."""
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
+    return all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
