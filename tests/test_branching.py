@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from toy import small_lm
-from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPTNeoConfig,
+    LlamaConfig,
+    MistralConfig,
+)
 
 from qvlib.base.seeding import generator
 from qvlib.models import branching
@@ -18,6 +24,14 @@ WINDOW = MistralConfig(
     **SIZES, intermediate_size=48, num_key_value_heads=1, head_dim=16, sliding_window=8
 )
 BLOOM = BloomConfig(vocab_size=60, hidden_size=32, n_layer=2, n_head=2)  # ALiBi: by mask alone
+NEO = GPTNeoConfig(  # its windows are in its attention, and wider than what is tried
+    vocab_size=60,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    attention_types=[[["global", "local"], 1]],
+    window_size=64,
+)
 
 
 def made(config) -> torch.nn.Module:
@@ -37,7 +51,9 @@ def rows(prompts: int = 4, replies: int = 5):
 
 
 @pytest.mark.parametrize(
-    "config, can", [(LLAMA, True), (WINDOW, False), (BLOOM, False)], ids=lambda c: str(c)[:7]
+    "config, can",
+    [(LLAMA, True), (WINDOW, False), (BLOOM, False), (NEO, False)],
+    ids=["llama", "window", "bloom", "gpt_neo"],
 )
 def test_which_models_can(config, can):
     assert branching.branches(made(config)) is can
