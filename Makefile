@@ -13,8 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-versio
 BIN = .venv/bin
 NONE = 5  # pytest's exit status where ARGS choose no test of a half
 
-# Where this is set, as images of containers do, each notebook would compile torch and transformers
-# anew, which takes longer than to load them.
+# Where this is set, as images of containers do, each notebook would compile torch and transformers.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint lab pins smollm2 vocabularies textworld clean

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-FIRST = [
-    "test_notebooks.py",
-    "test_rendered.py",
-]  # the longest: last, one core would wait
+# The longest: begun last, one of them would leave the other core without work.
+FIRST = ["test_notebooks.py", "test_rendered.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -89,7 +89,15 @@ def test_the_keys_of_a_prompt_are_not_repeated(monkeypatch):
     assert passes == [4, 4] and len(rows()) > 8
 
 
-def test_a_model_that_fails_is_not_asked_again(monkeypatch):
+@pytest.mark.parametrize("config, can", [(LLAMA, True), (BLOOM, False)], ids=["llama", "bloom"])
+def test_what_comes_out_decides(config, can):
+    """Not what a model says of itself: Bloom's distances are those in the row."""
+    model = made(config)
+    model._supports_attention_backend = True
+    assert branching.branches(model) is can
+
+
+def test_a_model_that_refuses_positions_of_ones_own(monkeypatch):
     model = made(LLAMA)
 
     def refuses(*args, position_ids=None, **given):

@@ -1,7 +1,6 @@
 """Several replies after each prompt, side by side in one row of a pass.
 
-The prompt's keys and values are read by all of them: they are neither repeated nor copied, which
-takes a small model longer than to compute the replies.
+The prompt's keys and values are read by all of them: they are neither repeated nor copied.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from typing import Any
 
 import torch
 
+from qvlib.models import packing
+from qvlib.models.nucleus import Ids
 from qvlib.models.prefixes import joinable
 
-Ids = tuple[int, ...]
 # Most that a logit may differ by from a pass by itself, in standard deviations: rounding is less.
 ROUNDING = {torch.float64: 3e-5, torch.float32: 3e-5}
 COARSE_ROUNDING = 3e-2  # in half precision
@@ -27,33 +27,26 @@ def reply_logits(
     cache, mask [B, T]: keys and values of prompts padded on the left, and which are real; they must
     be ``joinable``. parents: which prompt each reply goes on from. Replies do not see each other.
     """
-    starts, ends = [], [0] * len(mask)
+    starts: list[int] = []
+    groups: list[list[Ids]] = [[] for _ in mask]
     for parent, reply in zip(parents, replies, strict=True):
-        starts.append(ends[parent])
-        ends[parent] += len(reply)
-    shape = (len(mask), max(ends))
-    ids, place = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    part = torch.full(shape, -1)
-    for i, (row, start, reply) in enumerate(zip(parents, starts, replies, strict=True)):
-        end = start + len(reply)
-        ids[row, start:end] = torch.tensor(reply)
-        place[row, start:end] = torch.arange(len(reply))
-        part[row, start:end] = i
-    device = mask.device
-    ids, place, part = ids.to(device), place.to(device), part.to(device)
-    own = (part[:, :, None] == part[:, None]).tril()
-    seen = torch.cat([mask.bool()[:, None].expand(-1, shape[1], -1), own], dim=2)
-    hidden = torch.zeros(seen.shape, dtype=model.dtype, device=device)
+        starts.append(packing.size((), groups[parent]))
+        groups[parent].append(reply)
+    side = packing.packed([((), group) for group in groups], 0)  # their prompts are in the cache
+    device, width = mask.device, side.ids.shape[1]
+    before = torch.zeros(mask.shape, dtype=model.dtype, device=device)
+    before = before.masked_fill(mask == 0, torch.finfo(model.dtype).min)[:, None, None]
+    own = side.mask(model.dtype).to(device)
     logits = model(
-        input_ids=ids,
-        attention_mask=hidden.masked_fill(~seen, torch.finfo(model.dtype).min)[:, None],
-        position_ids=mask.sum(1, keepdim=True) + place,
+        input_ids=side.ids.to(device),
+        attention_mask=torch.cat([before.expand(-1, -1, width, -1), own], dim=3),
+        position_ids=mask.sum(1, keepdim=True) + side.place.to(device),
         past_key_values=cache,
         use_cache=True,
     ).logits
     at = torch.tensor(starts)[:, None] + torch.arange(max(map(len, replies)))
     rows = torch.tensor(list(parents), device=device)[:, None]
-    return logits[rows, at.clamp(max=shape[1] - 1).to(device)]
+    return logits[rows, at.clamp(max=width - 1).to(device)]
 
 
 @torch.inference_mode()

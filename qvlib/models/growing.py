@@ -1,8 +1,7 @@
 """Keys and values with room for more, so that a further token copies nothing that is there.
 
 transformers' ``DynamicLayer`` copies all keys and values of a batch at each token, and again where
-rows part or end: with many replies to long prompts a small model does little else
-(``qvlib bench scoring`` measures it).
+rows part or end. ``qvlib bench scoring`` measures what sampling takes.
 """
 
 from __future__ import annotations

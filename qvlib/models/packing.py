@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from qvlib.models.local import Ids
+from qvlib.models.nucleus import Ids
 
 PADDING = 2**30  # the part of what is beyond a row's end
 
