@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 
 from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, panels, spread
 
+LABEL = 64  # characters of a line of a cell's name
 
 def lines(
     table: pd.DataFrame,
@@ -70,9 +72,15 @@ def grid_changes(table: pd.DataFrame) -> Figure:
     """Change of each cell of a grid against the run's own, by axis; takes ``grids.table``."""
     rows = table.iloc[1:]
     rows = rows[rows["change"].notna()]
-    figure, (axes,) = panels(1, 1, (6.8, 0.25 * len(rows) + 1.1))
+    names = [
+        fill(f"{axis}: {choice}", LABEL)
+        for axis, choice in zip(rows["axis"], rows["choice"], strict=True)
+    ]
+    heights = np.array([max(1, (name.count("\n") + 1) / 2) for name in names])  # two lines fit
+    ends = heights.cumsum()
+    y = ends - heights / 2
+    figure, (axes,) = panels(1, 1, (8.2, 0.25 * heights.sum() + 1.1))
     tasks = f", {int(rows['tasks'].max())} dev tasks" if len(rows) else ""
-    y = np.arange(len(rows))
     axes.errorbar(
         rows["change"],
         y,
@@ -86,14 +94,10 @@ def grid_changes(table: pd.DataFrame) -> Figure:
     )
     for i, (before, after) in enumerate(zip(rows["axis"], rows["axis"].iloc[1:], strict=False)):
         if before != after:
-            axes.axhline(i + 0.5, color="#d5d5d5", linewidth=0.7)
-    axes.set_yticks(
-        y,
-        [f"{axis}: {choice}" for axis, choice in zip(rows["axis"], rows["choice"], strict=True)],
-        fontsize=7,
-    )
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
+            axes.axhline(ends[i], color="#d5d5d5", linewidth=0.7)
+    axes.set_yticks(y, names, fontsize=7)
+    axes.set_ylim(heights.sum() + 0.1, -0.1)
+    axes.axvline(0, color=DARK, linewidth=0.9, zorder=1.8)  # above the grid
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
     label(
         axes,
