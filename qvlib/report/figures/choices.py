@@ -13,6 +13,7 @@ from qvlib.report.figures.kit import BLUE, DARK, GREY, LINE, ORANGE, label, pane
 
 LABEL = 64  # characters of a line of a cell's name
 
+
 def lines(
     table: pd.DataFrame,
     x: str,
