@@ -41,7 +41,7 @@ def test_the_same_actions_are_drawn_for_every_estimator():
         ({"estimator": "agentrm", "target": "advantage"}, None),
         ({"estimator": "oreo"}, "reward"),
         ({"estimator": "tvm"}, "success"),
-        ({"estimator": "llm_value"}, "success"),
+        ({"estimator": "llm_value", "q_base": "smollm2"}, "success"),
     ],
 )
 def test_a_score_is_compared_in_its_own_unit(given, what):
@@ -54,7 +54,7 @@ def test_a_score_is_compared_in_its_own_unit(given, what):
         ({"estimator": "agentrm", "discount": 0.5}, [0.2, 0.4, 1.0]),
         ({"estimator": "tvm", "success_reward": 0.8}, [1.0, 1.0, 1.0]),
         ({"estimator": "tvm", "success_reward": 0.9}, [0.0, 0.0, 1.0]),
-        ({"estimator": "llm_value"}, [0.0, 0.0, 1.0]),
+        ({"estimator": "llm_value", "q_base": "smollm2"}, [0.0, 0.0, 1.0]),
     ],
 )
 def test_outcomes_are_discounted_rewards_or_successes(monkeypatch, given, outcomes):

@@ -119,6 +119,7 @@ def test_the_papers_files_are_each_agent_on_each_world():
         ("agent_heads: 5", "'agent_width': 96 is no multiple of twice agent_heads = 5"),
         ("other_width: 100\nother_demonstrations: 9", "'other_width'"),
         ("q_base: small", "'q_base': small cannot be tuned"),
+        ("estimator: llm_value", "'estimator': llm_value asks a model in words, and the small"),
         ("q_base: api:gpt", "'q_base': api:gpt cannot be tuned"),
         ("prior_weight: 0.5\nagent: api:gpt", "'prior_weight': an agent behind a server"),
         ("- iterations", "flat list"),

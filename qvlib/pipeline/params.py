@@ -1050,6 +1050,15 @@ def _inconsistent(params: Params) -> Iterator[tuple[str, str]]:
                 "model, or name a model that lies here or on the hub"
             ),
         )
+    name = params.q_model.estimator
+    if estimators.estimator_of(name).asks and agent.agent == "small" and not base:
+        yield (
+            "estimator",
+            (
+                f"{name} asks a model in words, and the small agent knows actions alone; set "
+                "q_base to a chat model, such as smollm2, or take another estimator"
+            ),
+        )
     served = [agent.agent, *([other.other_agent] if second else [])]
     if params.evaluation.prior_weight and any(map(is_remote, served)):
         yield (
