@@ -70,13 +70,6 @@ def test_the_interval_of_a_control_covers_the_luck_of_its_coins():
     assert arm_rows(rows, 1000).set_index("arm").loc["control_q_n5", "shuffles"] == 8
 
 
-def test_two_shuffles_have_the_interval_of_tasks_alone():
-    """A t interval of two would stretch from here to nowhere."""
-    gains = gain_rows(by_task(episodes(0.2, [0.08, -0.08])), 1000).set_index("arm")
-    assert gains.loc["control_q_n5", "gain"] == pytest.approx(0.0, abs=0.01)
-    assert gains.loc["control_q_n5", "high"] - gains.loc["control_q_n5", "low"] < 0.05
-
-
 def test_a_model_like_its_shuffles_is_rarely_above_them():
     """Of one chain Q's own training has the luck that shuffles have: 2.5 % lie above by chance."""
     rng = np.random.default_rng(2)

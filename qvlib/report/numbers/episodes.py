@@ -14,7 +14,6 @@ from qvlib.pipeline.params import EPISODES, Params
 from qvlib.runs.stage import read_stage
 
 COSTS = ("env_steps", *DRAWN)
-FEWEST = 5  # shuffles of a chain that tell what their mean is worth; two may agree by accident
 
 
 def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -23,8 +22,7 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
     Those of a control are the arms ``control_q_n5/0``, ``control_q_n5/1``, ...: here
     ``control_q_n5`` with the shuffles 0, 1, ... Other arms have the shuffle 0.
     ``chain`` is what an interval takes as repetitions: the seed, of a single seed the shuffle, so
-    that the interval of a control covers the luck of its coins. Under ``FEWEST`` shuffles it is
-    over tasks alone, like that of any arm of one chain: a t interval of two would say nothing.
+    that the interval of a control covers the luck of its coins.
 
     Raises:
         QvlibError: an arm was played on fewer tasks than others.
@@ -33,9 +31,7 @@ def by_task(episodes: pd.DataFrame) -> pd.DataFrame:
     frame["seed"] = episodes["seed"] if "seed" in episodes else 0
     frame[["arm", "shuffle"]] = [_variant(name) for name in frame["arm"]]
     frame["success"] = (frame["reward"] >= 1).astype(float)
-    shuffles = frame.groupby("arm")["shuffle"].transform("nunique")
-    of_one = frame["shuffle"].where(shuffles >= FEWEST, 0)
-    frame["chain"] = frame["seed"] if frame["seed"].nunique() > 1 else of_one
+    frame["chain"] = frame["seed" if frame["seed"].nunique() > 1 else "shuffle"]
     played = frame.groupby(["arm", "shuffle"]).size()
     if played.nunique() > 1:
         raise QvlibError(

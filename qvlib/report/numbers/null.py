@@ -13,8 +13,8 @@ import pandas as pd
 from qvlib.agents.arms import BASE
 from qvlib.base.seeding import generator
 from qvlib.core.statistics import clustered, mean_interval
-from qvlib.report.numbers.episodes import FEWEST
 
+FEWEST = 5  # shuffles of a chain that tell what their mean is worth; two may agree by accident
 MOST = 200_000  # choices of a model from every chain that are gone through one by one
 
 
