@@ -130,6 +130,17 @@ def test_an_arm_of_ones_own_is_drawn_as_what_its_record_says():
     assert mine == reranked != other
 
 
+def test_an_interval_that_would_crush_the_others_runs_off():
+    """Two shuffles have one degree of freedom: drawn whole, they would hide all else."""
+    usual = figures.reward_by_arm(arms()).axes[0]
+    wide = arms()
+    wide.loc[wide["arm"] == "control_q_n5", ["reward_low", "reward_high"]] = -5.0, 5.0
+    axes = figures.reward_by_arm(wide).axes[0]
+    assert axes.get_xlim()[1] == pytest.approx(usual.get_xlim()[1], abs=0.05)
+    assert "wider" in axes.get_xlabel() and "wider" not in usual.get_xlabel()
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>"] == ["<", ">"]
+
+
 def test_curves_of_training_and_held_out_pairs_are_told_apart():
     """The held-out row of another estimator is a point, not a step of the line."""
     (axes,) = figures.training(another(), another()).axes

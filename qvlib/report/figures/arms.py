@@ -19,11 +19,12 @@ STYLES = {  # what an arm is: colour, marker, filled
     OTHER: (DARK, "s", False),
     CONTROL: (ORANGE, "X", True),
 }
+WIDEST = 4  # times the usual width: an interval as wide would leave the others no room
 
 
 def reward_by_arm(arms: pd.DataFrame) -> Figure:
     """Mean reward of each arm with its 95 % interval; takes ``numbers.arm_table``."""
-    figure, axes = _dots(arms, "reward", "reward_low", "reward_high", "{:.3f}")
+    figure, axes, note = _dots(arms, "reward", "reward_low", "reward_high", "{:.3f}")
     base = arms.set_index("arm")["reward"].get(BASE)
     if base is not None:
         axes.axvline(base, color=GREY, linewidth=0.9, linestyle=":", zorder=0)
@@ -31,35 +32,38 @@ def reward_by_arm(arms: pd.DataFrame) -> Figure:
     label(
         axes,
         "Reward by arm; dotted: one sample",
-        f"mean terminal reward in [0, 1], 95 % interval, {arms['tasks'].iloc[0]} tasks",
+        f"mean terminal reward in [0, 1], 95 % interval{note}, {arms['tasks'].iloc[0]} tasks",
     )
     return figure
 
 
 def gains(table: pd.DataFrame) -> Figure:
     """Paired gain of each arm with its 95 % interval; takes ``numbers.gain_table``."""
-    figure, axes = _dots(table, "gain", "low", "high", "{:+.3f}")
+    figure, axes, note = _dots(table, "gain", "low", "high", "{:+.3f}")
     axes.axvline(0, color=DARK, linewidth=0.9, zorder=0)
     against = "greedy decoding" if table["against"].iloc[0] == GREEDY else "one sample"
     label(
         axes,
         f"Gain over {against}, paired by task",
-        f"difference of mean terminal reward, 95 % interval, {table['tasks'].iloc[0]} tasks",
+        f"difference of mean terminal reward, 95 % interval{note}, {table['tasks'].iloc[0]} tasks",
     )
     return figure
 
 
-def _dots(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> tuple[Figure, Axes]:
-    """A horizontal dot plot with intervals, first row on top."""
+def _dots(
+    table: pd.DataFrame, value: str, low: str, high: str, form: str
+) -> tuple[Figure, Axes, str]:
+    """A horizontal dot plot with intervals, first row on top, and a note on those cut off."""
     figure, (axes,) = panels(1, 1, (6.8, 0.32 * len(table) + 1.1))
     named: set[str] = set()
+    left, right = _room(table, value, low, high)
     for y, row in zip(range(len(table), 0, -1), table.to_dict("records"), strict=True):
         name = row["kind"]
         colour, marker, filled = STYLES[name]
         axes.errorbar(
             row[value],
             y,
-            xerr=[[row[value] - row[low]], [row[high] - row[value]]],
+            xerr=[[row[value] - max(row[low], left)], [min(row[high], right) - row[value]]],
             color=colour,
             marker=marker,
             markersize=6.5,
@@ -78,6 +82,9 @@ def _dots(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> tu
             fontsize=8,
         )
         named.add(name)
+        for end, arrow, cut in ((left, "<", row[low] < left), (right, ">", row[high] > right)):
+            if cut:
+                axes.plot(end, y, arrow, color=colour, markersize=5, clip_on=False)
     axes.set_yticks(range(len(table), 0, -1), table["arm"])
     axes.set_ylim(0.3, len(table) + 0.7)
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.7)
@@ -92,4 +99,15 @@ def _dots(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> tu
         handletextpad=0.3,
         columnspacing=1.2,
     )
-    return figure, axes
+    wider = ((table[low] < left) | (table[high] > right)).any()
+    return figure, axes, " (arrow: it is wider)" * bool(wider)
+
+
+def _room(table: pd.DataFrame, value: str, low: str, high: str) -> tuple[float, float]:
+    """From where to where intervals are drawn: all the means, and the intervals of usual width."""
+    widths = table[high] - table[low]
+    usual = table[widths <= WIDEST * widths.median()]
+    left = min(table[value].min(), usual[low].min())
+    right = max(table[value].max(), usual[high].max())
+    margin = 0.03 * (right - left)
+    return left - margin, right + margin
