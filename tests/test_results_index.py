@@ -275,6 +275,15 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
         "on unseen games, seed 0, terminal reward in [0, 1], paired by task, "
         "bootstrap intervals over games." in readme.read_text()
     )
+    assert "The other runs" not in readme.read_text()
+    other, less = run.parent / "other", {"mean": 0.05, "ci95": [0.01, 0.09]}
+    other.mkdir()
+    told = METRICS | {"run": "other", "reads": False, "against": {"q_n5": {"foreign": less}}}
+    (other / "metrics.json").write_text(json.dumps(told))
+    write_front_page(readme, run.parent)
+    row = next(line for line in readme.read_text().splitlines() if line.startswith("| [`other`]"))
+    assert row.startswith("| [`other`](results/other/README.md) | 1 | 300 | 0.347 | ")
+    assert row.endswith(" |  | +0.050 [+0.010, +0.090] |  | not shown |")
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
     assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()

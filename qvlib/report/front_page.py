@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from qvlib.report.results_files import (
     runs,
     url,
 )
-from qvlib.report.run_page import gain_cells, paired, table
+from qvlib.report.run_page import READS, gain_cells, paired, table
 
 ARMS = {  # those of the table in its order -> what they execute, those that go together in one
     ("sample",): "one sampled action",
@@ -57,6 +57,11 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("lats",): "the best episode of a tree search that the agent's own judgement guides, or Q",
     ("reflexion", "reflexion_q"): "the best of several episodes with lessons of those that failed",
 }
+OF_CONTENT = {  # rival of Q of five, as `against` names it -> the head of its column
+    "likely": "Q minus likeliest of 5",
+    "foreign": "Q minus foreign instruction",
+    "kind_only": "Q minus mean of the kind",
+}
 NUMBERS = {"5": "five", "10": "ten"}
 FIGURES = {  # the first that a run has -> what it shows
     "reads": "Does Q read? Gains over one sample, with 95 % intervals",
@@ -83,12 +88,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
         if other != folder and not is_plumbing(other.name) and other.name != "ablations"
     ]
     blocks = {
-        "result": "\n\n".join(
-            [
-                _headline(metrics, manifest, folder, root),
-                *(_one_line(other, told, root) for other, told in others),
-            ]
-        ),
+        "result": "\n\n".join([_headline(metrics, manifest, folder, root), *_others(others, root)]),
         "files": _parameter_files(root, results),
         "times": _times(manifest, read(times) if times.exists() else None),
         "notebooks": _notebooks(manifest, folder, root),
@@ -212,18 +212,33 @@ def _explained(arms: Mapping[str, Any], metrics: Mapping[str, Any], page: str) -
     return " ".join(said)
 
 
-def _one_line(run: Path, metrics: Mapping[str, Any], root: Path) -> str:
-    arms = metrics["arms"]
-    reranked = (
-        f"{arms[f'q_n{n}']['reward_mean']:.3f} reranked with n = {n} "
-        f"({difference(gain['mean'], *gain['ci95'])})"
-        for n, gain in ((n, metrics["gains"][f"q_n{n}"]) for n in (5, 10))
-    )
-    return (
-        f"`{metrics['run']}` ([all of it]({url(run / 'README.md', root)})): "
-        f"{sentences.claim(metrics)} "
-        f"Mean reward {arms['sample']['reward_mean']:.3f} sampled once, {', '.join(reranked)}."
-    )
+def _others(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> list[str]:
+    """The other runs in a table: the gain, and what Q earns beyond what could explain it."""
+    if not others:
+        return []
+    head = ["run", "chains", "tasks", "one sample", "Q of 5", "its gain over one sample"]
+    rows = []
+    for run, metrics in others:
+        arms, told = metrics["arms"], (metrics.get("against") or {}).get("q_n5") or {}
+        played = [arms.get(arm) for arm in ("sample", "q_n5")]
+        levels = [f"{arm['reward_mean']:.3f}" if arm else "" for arm in played]
+        rows.append(
+            [
+                f"[`{metrics['run']}`]({url(run / 'README.md', root)})",
+                str(metrics["chains"]),
+                str(next(iter(arms.values()))["tasks"]),
+                *levels,
+                paired(metrics["gains"].get("q_n5")),
+                *(paired(told.get(rival)) for rival in OF_CONTENT),
+                READS.get(metrics.get("reads"), "not tested"),
+            ]
+        )
+    return [
+        "The other runs, mean rewards and paired differences with their 95 % intervals; of one "
+        "chain they do not cover the luck of training. Each run's page says in words what it shows "
+        "and what it does not.",
+        table([*head, *OF_CONTENT.values(), "Q reads"], rows),
+    ]
 
 
 def _notebooks(manifest: Mapping[str, Any], folder: Path, root: Path) -> str:

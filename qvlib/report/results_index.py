@@ -13,7 +13,15 @@ from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
-from qvlib.report.run_page import CODE, Origin, misstated, origin_of, table, write_run_page
+from qvlib.report.run_page import (
+    CODE,
+    READS,
+    Origin,
+    misstated,
+    origin_of,
+    table,
+    write_run_page,
+)
 from qvlib.report.sentences import FEW_GROUPS, least_rank
 
 Metrics = Mapping[str, Any]
@@ -29,7 +37,6 @@ COLUMNS = {  # of the first table -> the arm
     "search": "search",
     "oracle of 5": "oracle_n5",
 }
-READS = {True: "yes", False: "not shown"}
 TITLE = "# Results"
 HEAD = (
     f"{TITLE}\n\nMean terminal reward in [0, 1] on held-out tasks, its 95 % interval beneath. "

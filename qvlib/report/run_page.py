@@ -17,6 +17,7 @@ from qvlib.report.results_files import PLUMBING, is_plumbing, read, read_metrics
 from qvlib.runs.provenance import commits_since
 
 CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
+READS = {True: "yes", False: "not shown"}  # whether Q reads, in a table
 RIVALS = {  # what Q is compared with, as `against` of the metrics names it
     "foreign": "Q told another task's instruction",
     "kind_only": "the mean Q of the kind of action",
