@@ -524,6 +524,16 @@ def test_a_gain_that_exceeds_all_rivals_is_called_reading():
     assert "Of 40 differences" in said and "about 2 would miss zero by chance" in said
 
 
+def test_settings_at_an_end_of_what_was_tried_are_told():
+    tries = [tuning.Try("a", "", None, {"rate": rate, "k": 2}) for rate in (0.1, 0.2, 0.4)]
+    assert [tuning.at_end(one, tries) for one in tries] == [["rate"], [], ["rate"]]
+    assert tuning.at_end(tries[0], tries[:2]) == []  # of two each is an end
+    ended = entry() | {"tuned_on": entry()["tuned_on"] | {"at_end": ["beta"]}}
+    said = sentences.compared(report(one=ended, two=entry()))
+    assert "so that settings beyond may earn more: `one` (beta 0.1)." in said
+    assert "at an end" not in sentences.compared(report(one=entry()))
+
+
 def test_without_a_gain_none_is_claimed():
     said = sentences.compared(report(one=entry(gain=0.01), two=entry(gain=-0.1)))
     assert "**Gain over one sample**: of none it is shown" in said

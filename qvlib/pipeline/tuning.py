@@ -170,3 +170,18 @@ def best(tries: Iterable[Try], table: pd.DataFrame) -> dict[str, Try]:
     rows = table.loc[table["chosen"], ["estimator", "choice"]]
     known = set(rows.itertuples(index=False, name=None))
     return {one.name: one for one in tries if (one.name, one.label) in known}
+
+
+def at_end(one: Try, tries: Iterable[Try]) -> list[str]:
+    """The numbers of a chosen try that are the greatest or the least tried of its estimator.
+
+    What is beyond was not tried: the estimator may earn more there. tries: of ``read``.
+    """
+    of_one = [other.change for other in tries if other.name == one.name]
+    found = []
+    for name, value in one.change.items():
+        tried = {change[name] for change in of_one if name in change}
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in tried)
+        if numeric and len(tried) > 2 and value in (min(tried), max(tried)):
+            found.append(name)
+    return found

@@ -22,7 +22,7 @@ from qvlib.core.statistics import bootstrap_mean, mean_interval
 from qvlib.estimators import estimator_of
 from qvlib.pipeline.comparison import PLAYED, SHARED, Outcome
 from qvlib.pipeline.params import EPISODES, Params
-from qvlib.pipeline.tuning import PUBLISHED, Try, trials, tuned_on
+from qvlib.pipeline.tuning import PUBLISHED, Try, at_end, read, trials, tuned_on
 from qvlib.report.numbers.against import against, comparable, difference
 from qvlib.report.numbers.calibration import calibrated, within_states
 from qvlib.report.numbers.episodes import by_task, load_episodes
@@ -45,7 +45,8 @@ def comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
     ``gain`` and the ``gains`` of its other arms over one sample, ``against`` and ``null`` as a run
     has them, ``minus_best``, ``minus_published``, ``accuracy_by_kind``, ``calibration`` (None where
     its score is neither a value nor a probability), ``within_states``, ``unit`` of its score,
-    ``cost``, ``tuned_on``, and ``own_trees`` where its settings change what is searched.
+    ``cost``, ``tuned_on`` (``at_end`` names what was chosen at an end of what was tried), and
+    ``own_trees`` where its settings change what is searched.
     """
     resamples = params.run.bootstrap
     played = {name: rows(params, one.params) for name, one in outcome.chosen.items()}
@@ -156,7 +157,7 @@ def _entry(params: Params, one: Try, tries: pd.DataFrame, table: pd.DataFrame) -
         "calibration": calibrated(chosen, resamples),
         "within_states": within_states(pairs, resamples) or None,
         "cost": _cost(chosen, own),
-        "tuned_on": _tuned_on(one, tries),
+        "tuned_on": _tuned_on(one, tries) | {"at_end": at_end(one, read(params))},
         "own_trees": _has_own_trees(params, chosen),
     }
 

@@ -50,6 +50,7 @@ def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator
     yield _order(metrics, entries)
     yield _published(metrics, entries)
     yield _own_trees(entries)
+    yield _at_end(entries)
     chains = len(metrics.get("seeds") or [0])
     if chains < CHAINS:
         yield f"{chains} chain{'s' * (chains != 1)} of training: a lead, no headline."
@@ -176,3 +177,15 @@ def _own_trees(entries: Mapping[str, Entry]) -> str:
     if not own:
         return ""
     return f"{listed(own)} learn{'s' * (len(own) == 1)} from trees of other settings, same tasks."
+
+
+def _at_end(entries: Mapping[str, Entry]) -> str:
+    """Whose settings were chosen at an end of what was tried: what is beyond is not known."""
+    told = {name: entry["tuned_on"] for name, entry in entries.items()}
+    ended = [f"{markup.code(n)} ({t['chosen']})" for n, t in told.items() if t.get("at_end")]
+    if not ended:
+        return ""
+    return (
+        f"**Chosen at an end of what was tried**, so that settings beyond may earn more: "
+        f"{listed(ended)}."
+    )
