@@ -120,6 +120,14 @@ def test_only_what_q_beat_is_claimed(metrics):
     )
 
 
+def test_what_is_added_to_q_is_said(metrics):
+    """Of a weight of 3 much of a gain may be the agent's own."""
+    assert "the highest Q of five" in sentences.claim(metrics)
+    told = metrics | {"estimator": "agentrm", "prior_weight": 3.0}
+    assert "the action with the highest Q of `agentrm` + 3 log π of five" in sentences.claim(told)
+    assert sentences.scored({"estimator": "step_dpo", "prior_weight": 0.0}) == ""
+
+
 @pytest.mark.parametrize("rival", ["foreign", "kind_only"])
 def test_reads_is_said_by_the_rule_alone(metrics, rival):
     assert "**Q reads**: +0.100 [+0.050, +0.150] over Q told another" in sentences.claim(metrics)

@@ -524,6 +524,16 @@ def test_a_gain_that_exceeds_all_rivals_is_called_reading():
     assert "Of 40 differences" in said and "about 2 would miss zero by chance" in said
 
 
+def test_a_comparison_in_brief_claims_what_the_whole_claims():
+    said = sentences.compared_briefly(report(one=entry(), two=entry(foreign=-0.01)))
+    assert (
+        said.startswith("of 2, the gain of `one` exceeds that of its controls")
+        and "`two`" not in said
+    )
+    assert "no gain exceeds all" in sentences.compared_briefly(report(two=entry(null=-0.1)))
+    assert sentences.compared_briefly({"estimators": {}}) == ""
+
+
 def test_settings_at_an_end_of_what_was_tried_are_told():
     tries = [tuning.Try("a", "", None, {"rate": rate, "k": 2}) for rate in (0.1, 0.2, 0.4)]
     assert [tuning.at_end(one, tries) for one in tries] == [["rate"], [], ["rate"]]

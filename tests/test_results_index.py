@@ -14,6 +14,7 @@ from qvlib.pipeline.params import make
 from qvlib.report import run_page
 from qvlib.report.front_page import _headline, write_front_page
 from qvlib.report.results_index import write_results_index
+from qvlib.report.run_notes import run_notes
 from qvlib.runs.provenance import commits_since
 from qvlib.runs.stage import Stage
 from qvlib.tools import needs
@@ -283,7 +284,7 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     write_front_page(readme, run.parent)
     row = next(line for line in readme.read_text().splitlines() if line.startswith("| [`other`]"))
     assert row.startswith("| [`other`](results/other/README.md) | 1 | 300 | 0.347 | ")
-    assert row.endswith(" |  | +0.050 [+0.010, +0.090] |  | not shown |")
+    assert row.endswith(" |  |  | +0.050<br>[+0.010, +0.090] |  |  |  | not shown |")
     (run.parent / "times.json").write_text('{"run": 480, "test": 200, "cpus": 2}')
     write_front_page(readme, run.parent)
     assert "`make run` 8 min 0 s, `make test` 3 min 20 s." in readme.read_text()
@@ -294,6 +295,28 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
     assert readme.read_text().startswith("# x\n") and readme.read_text().endswith(
         "<!-- notebooks: end -->\nend\n"
     )
+
+
+def test_a_table_says_what_q_is_and_whose_episodes_a_run_shows_again(tmp_path):
+    told = {}
+    for name, digest, known in (
+        ("one", "aa", {"estimator": "step_dpo", "prior_weight": 0.0}),
+        ("again", "aa", {"estimator": "step_dpo", "prior_weight": 0.2}),
+        ("heads", "bb", {"estimator": "agentrm", "prior_weight": 3.0}),
+        ("old", "", {}),
+    ):
+        (tmp_path / name / "tables").mkdir(parents=True)
+        if digest:
+            (tmp_path / name / "tables" / "stages.csv").write_text(
+                f"stage,seed,digest\nagent,0,cc\nepisodes/q_n5,0,{digest}\n"
+            )
+        told[tmp_path / name] = known
+    assert {run.name: notes for run, notes in run_notes(told).items()} == {
+        "one": [],
+        "again": ["Q + 0.2 log π", "episodes of `one`"],
+        "heads": ["Q of `agentrm` + 3 log π"],
+        "old": [],
+    }
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from qvlib.report.results_files import (
     runs,
     url,
 )
+from qvlib.report.run_notes import run_notes
 from qvlib.report.run_page import READS, gain_cells, paired, table
 
 ARMS = {  # those of the table in its order -> what they execute, those that go together in one
@@ -58,9 +59,12 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("reflexion", "reflexion_q"): "the best of several episodes with lessons of those that failed",
 }
 OF_CONTENT = {  # rival of Q of five, as `against` names it -> the head of its column
-    "likely": "Q minus likeliest of 5",
-    "foreign": "Q minus foreign instruction",
-    "kind_only": "Q minus mean of the kind",
+    "likely": "minus likeliest",
+    "null": "minus its shuffles",
+    "foreign": "minus foreign instruction",
+    "kind_only": "minus mean of the kind",
+    "script": "minus script",
+    "demonstrator": "minus demonstrator",
 }
 NUMBERS = {"5": "five", "10": "ten"}
 FIGURES = {  # the first that a run has -> what it shows
@@ -88,7 +92,13 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
         if other != folder and not is_plumbing(other.name) and other.name != "ablations"
     ]
     blocks = {
-        "result": "\n\n".join([_headline(metrics, manifest, folder, root), *_others(others, root)]),
+        "result": "\n\n".join(
+            [
+                _headline(metrics, manifest, folder, root),
+                *_others(others, run_notes({folder: metrics, **dict(others)}), root),
+                *_compared(others, root),
+            ]
+        ),
         "files": _parameter_files(root, results),
         "times": _times(manifest, read(times) if times.exists() else None),
         "notebooks": _notebooks(manifest, folder, root),
@@ -197,6 +207,10 @@ def _explained(arms: Mapping[str, Any], metrics: Mapping[str, Any], page: str) -
             f"coin; a value head's values dealt anew), the mean of its shuffles{opposite}: a "
             f"single one gains or loses by luck ([each is listed]({page}))."
         )
+    if weight := metrics.get("prior_weight"):
+        said.append(
+            f"Wherever Q chooses, {weight:g} times the agent's own log-probability is added to it."
+        )
     if "search" in arms:
         told = metrics.get("search_iterations")
         often = f", {told} iterations a task" if told is not None else ""
@@ -212,33 +226,52 @@ def _explained(arms: Mapping[str, Any], metrics: Mapping[str, Any], page: str) -
     return " ".join(said)
 
 
-def _others(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> list[str]:
+def _others(
+    others: Sequence[tuple[Path, Mapping[str, Any]]], notes: Mapping[Path, list[str]], root: Path
+) -> list[str]:
     """The other runs in a table: the gain, and what Q earns beyond what could explain it."""
     if not others:
         return []
-    head = ["run", "chains", "tasks", "one sample", "Q of 5", "its gain over one sample"]
+    head = ["run", "chains", "tasks", "one sample", "Q of 5", "its gain"]
     rows = []
     for run, metrics in others:
         arms, told = metrics["arms"], (metrics.get("against") or {}).get("q_n5") or {}
+        told = {"null": (metrics.get("null") or {}).get("mean"), **told}
         played = [arms.get(arm) for arm in ("sample", "q_n5")]
-        levels = [f"{arm['reward_mean']:.3f}" if arm else "" for arm in played]
+        named = f"[`{metrics['run']}`]({url(run / 'README.md', root)})"
         rows.append(
             [
-                f"[`{metrics['run']}`]({url(run / 'README.md', root)})",
+                "<br>".join([named, *notes[run]]),
                 str(metrics["chains"]),
                 str(next(iter(arms.values()))["tasks"]),
-                *levels,
-                paired(metrics["gains"].get("q_n5")),
-                *(paired(told.get(rival)) for rival in OF_CONTENT),
+                *(f"{arm['reward_mean']:.3f}" if arm else "" for arm in played),
+                _broken(metrics["gains"].get("q_n5")),
+                *(_broken(told.get(rival)) for rival in OF_CONTENT),
                 READS.get(metrics.get("reads"), "not tested"),
             ]
         )
     return [
-        "The other runs, mean rewards and paired differences with their 95 % intervals; of one "
-        "chain they do not cover the luck of training. Each run's page says in words what it shows "
+        "The other runs: mean rewards, and paired differences of Q of five with their 95 % "
+        "intervals, which of one chain do not cover the luck of training. Under a name stands what "
+        "is added to Q (π is the agent's own probability), whose Q it is where it is not that of "
+        "step DPO, or whose episodes are shown again. Each page says in words what its run shows "
         "and what it does not.",
         table([*head, *OF_CONTENT.values(), "Q reads"], rows),
     ]
+
+
+def _compared(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> list[str]:
+    """What the runs that compare estimators found, in a line each."""
+    return [
+        f"Estimators on the same trees ([`{run.name}`]({url(run / 'README.md', root)})): {found}"
+        for run, metrics in others
+        if (found := sentences.compared_briefly(metrics))
+    ]
+
+
+def _broken(entry: Mapping[str, Any] | None) -> str:
+    """A difference over its interval, for a narrow column."""
+    return paired(entry).replace(" ", "<br>", 1)
 
 
 def _notebooks(manifest: Mapping[str, Any], folder: Path, root: Path) -> str:

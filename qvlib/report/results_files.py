@@ -62,8 +62,8 @@ def read(path: Path) -> dict[str, Any]:
 def read_metrics(run: Path) -> dict[str, Any]:
     """``metrics.json`` of a run's folder, with what older runs tell under another name.
 
-    ``search_iterations`` comes from the parameters that the manifest holds, and ``chains`` from
-    the seeds. What a run does not tell is left out.
+    ``search_iterations``, ``estimator`` and the like come from the parameters that the manifest
+    holds, and ``chains`` from the seeds. What a run does not tell is left out.
 
     Raises:
         QvlibError: a file is not readable, or holds no mapping.
@@ -75,7 +75,8 @@ def read_metrics(run: Path) -> dict[str, Any]:
         told = given.get("search_iterations", given.get("mcts_iterations"))
         if told is not None:
             metrics.setdefault("search_iterations", told)
-        if "environment" in given:
-            metrics.setdefault("environment", given["environment"])
+        for name in ("environment", "estimator", "prior_weight"):
+            if name in given:
+                metrics.setdefault(name, given[name])
     metrics.setdefault("chains", len(metrics.get("seeds") or [0]))
     return metrics

@@ -13,6 +13,7 @@ from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
+from qvlib.report.run_notes import run_notes
 from qvlib.report.run_page import (
     CODE,
     READS,
@@ -49,7 +50,9 @@ Each arm plays the same tasks once. At each step it executes
 - **sample**: one action that the agent samples; **greedy**: its likeliest, decoded greedily;
 - **likeliest of 5**: of five samples the one with the highest probability, which is what five draws
   are worth without Q;
-- **Q of 5**: of five samples the one with the highest learnt Q, which is the method;
+- **Q of 5**: of five samples the one with the highest learnt Q, which is the method; under a run's
+  name stands what is added to Q (π is the agent's own probability), whose Q it is where it is not
+  that of step DPO, or whose episodes are shown again;
 - **foreign**: the same, with Q told the instruction of another task;
 - **null**: the same, with Q models of shuffled labels (each pair's winner drawn by a coin; a value
   head's values dealt anew), the mean over the shuffles; no interval where opposite shuffles were
@@ -96,7 +99,8 @@ def write_results_index(results_dir: str | Path) -> Path:
     told = {run: read_metrics(run) for run in folders if not is_plumbing(run.name)}
     parts = [HEAD]
     if told:
-        rows = [_row(run, metrics) for run, metrics in told.items()]
+        notes = run_notes(told)
+        rows = [_row(run, metrics, notes[run]) for run, metrics in told.items()]
         head = ["run", *COLUMNS, "reads", "chains", "tasks"]
         parts += [table(head, rows), TERMS, *_pictures(list(told))]
         parts += _not_shown(told)
@@ -106,8 +110,8 @@ def write_results_index(results_dir: str | Path) -> Path:
     return write_atomic(folder / "README.md", "\n\n".join(parts) + "\n")
 
 
-def _row(run: Path, metrics: Metrics) -> list[str]:
-    """A run in the first table."""
+def _row(run: Path, metrics: Metrics, notes: Sequence[str]) -> list[str]:
+    """A run in the first table; ``notes``: of ``run_notes``."""
     try:
         arms = metrics["arms"]
         cells = [_cell(arms.get(arm), _bounded(arm, metrics)) for arm in COLUMNS.values()]
@@ -118,7 +122,8 @@ def _row(run: Path, metrics: Metrics) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise misstated(run / "metrics.json", error) from None
     told = [READS.get(metrics.get("reads"), ""), str(metrics["chains"]), str(tasks)]
-    return [f"[`{run.name}`]({quote(run.name)}/README.md)", *cells, *told]
+    name = f"[`{run.name}`]({quote(run.name)}/README.md)"
+    return [name + "".join(f"<br>{note}" for note in notes), *cells, *told]
 
 
 def _bounded(arm: str, metrics: Metrics) -> bool:
@@ -186,6 +191,7 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
     """What might not be shown, in the order of the page -> a note where it is not, else None."""
     gain = (metrics.get("gains") or {}).get("q_n5")
     p = (metrics.get("null") or {}).get("rank_p")
+    beyond = (metrics.get("null") or {}).get("mean")
     reads, splits = metrics.get("reads"), metrics.get("splits")
     often = p is not None and p > 0.05
     few = often and p <= 1.001 * least_rank(metrics)
@@ -201,6 +207,7 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
         and not metrics.get("control_shuffles"),
         "**Too few shuffles** of the labels, or opposite ones, to be ranked": p is None
         and metrics.get("control_shuffles"),
+        "**Q of 5 is not shown to earn more than its shuffles**": beyond and not _above(beyond),
         f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
         and splits[-1]["groups"] < FEW_GROUPS,
     }
@@ -261,7 +268,7 @@ def _plumbing(folders: Sequence[Path]) -> list[str]:
     links = ", ".join(f"[`{run.name}`]({quote(run.name)}/README.md)" for run in folders)
     return [
         "## That all parts work",
-        f"Every notebook once, as small as it goes, which says nothing about the method: {links}.",
+        f"Notebooks once, as small as it goes, which says nothing about the method: {links}.",
     ]
 
 

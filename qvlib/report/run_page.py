@@ -56,7 +56,7 @@ def write_run_page(run: Path, origin: Origin | None = None) -> Path:
             else ""
         )
         note = (
-            "Every notebook once, as small as it goes: shows that all parts work, and says nothing "
+            "Notebooks once, as small as it goes: shows that all parts work, and says nothing "
             f"about the method.{again}"
         )
         parts = [*head, note, _links(run)]

@@ -37,7 +37,8 @@ def metrics(params: Params) -> dict[str, Any]:
     costs); ``gains`` and ``gains_over_greedy`` (mean, ci95, relative); ``other_agent_gain`` over
     that agent's own sample, ``other_agent_against_foreign``; ``primary``, the comparison named
     beforehand, and its ``primary_difference``; ``against`` (the method minus each rival) and
-    ``reads``; ``null``; ``control_shuffles`` (mean reward of each shuffle); ``search_iterations``
+    ``reads``; ``estimator`` and ``prior_weight``, what Q is and what its arms add to it;
+    ``null``; ``control_shuffles`` (mean reward of each shuffle); ``search_iterations``
     of the arm ``search`` and ``gap_closed`` towards it; ``accuracy_by_kind`` on pairs of test
     tasks, and preference accuracy on held-out pairs; ``parts`` of the reward, where it has any;
     splits; ``cost`` in totals.
@@ -60,6 +61,8 @@ def metrics(params: Params) -> dict[str, Any]:
         "bootstrap": params.run.bootstrap,
         "intervals": "t" if len(seeds) > 1 else "bootstrap",
         "filter_actions": params.sampling.filter_actions,
+        "estimator": params.q_model.estimator,
+        "prior_weight": params.evaluation.prior_weight,
         "arms": {
             row["arm"]: {**_arm_entry(row), "seeds": seeds} for row in arms.to_dict("records")
         },

@@ -11,9 +11,10 @@ from qvlib.report.sentences.claims import (
     null,
     one_line,
     reads,
+    scored,
     verdict,
 )
-from qvlib.report.sentences.comparison import compared
+from qvlib.report.sentences.comparison import compared, compared_briefly
 from qvlib.report.sentences.conditions import (
     FEW_GROUPS,
     agent,
@@ -51,6 +52,7 @@ __all__ = [
     "chain",
     "claim",
     "compared",
+    "compared_briefly",
     "diagnosis",
     "excerpt",
     "few_groups",
@@ -70,6 +72,7 @@ __all__ = [
     "relative_gain",
     "rule_verdict",
     "rules",
+    "scored",
     "size",
     "sources",
     "success",

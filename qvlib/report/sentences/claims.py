@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qvlib.base import markup
 from qvlib.report.formats import relative
 from qvlib.report.sentences.gains import (
     above_zero,
@@ -30,6 +31,7 @@ RIVALS = {
     "demonstrator": "the demonstrator",
 }
 """What ``metrics["against"]`` compares with, in words; greedy has its own gains."""
+STEP_DPO = "step_dpo"  # what Q is where nothing else is said
 
 
 def claim(metrics: Mapping[str, Any]) -> str:
@@ -59,9 +61,19 @@ def _beaten(metrics: Mapping[str, Any]) -> str:
         f"earns less than {listed(worse)}" if worse else "",
     ]
     return (
-        f"On {tasks} held-out tasks, executing the action with the highest Q of five "
-        f"{'; it '.join(filter(None, parts))}."
+        f"On {tasks} held-out tasks, executing the action with the highest Q{scored(metrics)} of "
+        f"five {'; it '.join(filter(None, parts))}."
     )
+
+
+def scored(metrics: Mapping[str, Any]) -> str:
+    """What Q's arms choose by beyond Q of step DPO: `` + 0.2 log π``, `` of `agentrm```; or empty.
+
+    π is the agent's own probability of the action (``prior_weight``).
+    """
+    estimator, weight = metrics.get("estimator"), metrics.get("prior_weight") or 0.0
+    of = "" if estimator in (None, "", STEP_DPO) else f" of {markup.code(estimator)}"
+    return of + (f" + {weight:g} log π" if weight else "")
 
 
 def reads(metrics: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from qvlib.report.sentences.gains import above_zero, change, listed, verdict_of
 
 Entry = Mapping[str, Any]
 NONE = "No estimator was compared."
+PROVEN = "**Earned by labels and by reading**"
 RIVALS = LABELS, INSTRUCTION, KIND, LIKELIEST = (
     "its controls, fitted to labels dealt anew",
     "itself told another task's instruction",
@@ -34,6 +35,21 @@ def compared(metrics: Mapping[str, Any]) -> str:
         for name, why in (metrics.get("not_compared") or {}).items()
     ]
     return "\n".join(f"- {line}" for line in lines if line)
+
+
+def compared_briefly(metrics: Mapping[str, Any]) -> str:
+    """How many were compared, whose gain exceeds all that could explain it, and the best; or empty.
+
+    Of the best: its difference from the published form.
+    """
+    entries = metrics.get("estimators") or {}
+    if not entries:
+        return ""
+    gaining = {name: entry for name, entry in entries.items() if above_zero(entry["gain"])}
+    proven = next((line for line in _made_of(gaining) if line.startswith(PROVEN)), "")
+    none = "no gain exceeds all that could explain it."
+    lines = [f"of {len(entries)}", proven.removeprefix(f"{PROVEN}: ") or none]
+    return " ".join([", ".join(lines), _published(metrics, entries)]).strip()
 
 
 def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator[str]:
@@ -86,7 +102,7 @@ def _made_of(gaining: Mapping[str, Entry]) -> Iterator[str]:
             rest.append((name, entry, tests))
     if proven:
         yield (
-            f"**Earned by labels and by reading**: the gain of {listed(proven)} exceeds that of "
+            f"{PROVEN}: the gain of {listed(proven)} exceeds that of "
             f"{LABELS}, of {INSTRUCTION}, of {KIND} and of {LIKELIEST}."
         )
     for name, entry, tests in rest:
