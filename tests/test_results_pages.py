@@ -305,6 +305,25 @@ def test_a_runs_page_holds_its_tables(write):
     assert page.index("![reads](figures/reads.png)") < page.index("![gains](figures/gains.png)")
 
 
+def test_a_page_tells_what_the_grid_of_choices_found(write):
+    folder = write()
+    (folder / "tables").mkdir()
+    (folder / "tables" / "grid.md").write_text("| axis | choice |\n")
+    (folder / "tables" / "grid.csv").write_text(
+        "axis,choice,change,change_low,change_high,tasks,groups,failed\n"
+        "the run,as it is,0,0,0,300,40,\nbeta,beta 1,-0.05,-0.08,-0.02,300,40,\n"
+        "filter,filter_actions False,-0.2,-0.3,-0.1,300,40,\nn,trial_n 0,,,,300,40,no luck\n"
+    )
+    index(folder)
+    page = (folder / "README.md").read_text()
+    assert "Each row is the run with one choice changed, on 300 dev tasks." in page
+    assert "**Worse than the run**: filter: filter_actions False (-0.200); beta: beta 1" in page
+    assert "Of 2 comparisons" in page and "**Failed**: n: trial_n 0 (no luck)." in page
+    (folder / "tables" / "grid.csv").write_text("axis,choice\n")
+    with pytest.raises(QvlibError, match=r"grid\.csv misses or misstates"):
+        index(folder)
+
+
 @pytest.mark.parametrize(
     "reads, said", [(False, "It is not shown that Q reads."), (None, "was not tested.")]
 )

@@ -25,7 +25,7 @@ from qvlib.report.results_files import (
     url,
 )
 from qvlib.report.run_notes import run_notes
-from qvlib.report.run_page import READS, gain_cells, paired, table
+from qvlib.report.run_page import READS, gain_cells, grid_rows, paired, table
 
 ARMS = {  # those of the table in its order -> what they execute, those that go together in one
     ("sample",): "one sampled action",
@@ -67,6 +67,7 @@ OF_CONTENT = {  # rival of Q of five, as `against` names it -> the head of its c
     "demonstrator": "minus demonstrator",
 }
 NUMBERS = {"5": "five", "10": "ten"}
+ABLATIONS = "ablations"  # the run whose grid is told
 FIGURES = {  # the first that a run has -> what it shows
     "reads": "Does Q read? Gains over one sample, with 95 % intervals",
     "reward_by_arm": "Mean reward by arm, with 95 % intervals",
@@ -89,7 +90,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     others = [
         (other, read_metrics(other))
         for other in runs(results)
-        if other != folder and not is_plumbing(other.name) and other.name != "ablations"
+        if other != folder and not is_plumbing(other.name) and other.name != ABLATIONS
     ]
     blocks = {
         "result": "\n\n".join(
@@ -97,6 +98,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
                 _headline(metrics, manifest, folder, root),
                 *_others(others, run_notes({folder: metrics, **dict(others)}), root),
                 *_compared(others, root),
+                *_choices(results / ABLATIONS, root),
             ]
         ),
         "files": _parameter_files(root, results),
@@ -267,6 +269,18 @@ def _compared(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> l
         for run, metrics in others
         if (found := sentences.compared_briefly(metrics))
     ]
+
+
+def _choices(run: Path, root: Path) -> list[str]:
+    """What the choices of the method matter, by the grid of a run."""
+    rows = grid_rows(run)
+    if not rows:
+        return []
+    about = (
+        f"Choices of the method, one changed at a time, {int(rows[0]['tasks'])} dev tasks "
+        f"([`{run.name}`]({url(run / 'README.md', root)})), change of the mean reward:"
+    )
+    return [about, sentences.grid(rows)]
 
 
 def _broken(entry: Mapping[str, Any] | None) -> str:

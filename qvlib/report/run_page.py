@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
@@ -129,6 +131,7 @@ def _details(run: Path) -> list[str]:
             *_null(metrics),
             *_estimators(metrics),
             *_studies(run),
+            *_grid(run),
             *_by_kind(metrics.get("accuracy_by_kind") or {}),
             *_parts(metrics.get("parts") or {}),
             *_costs(metrics.get("cost") or {}),
@@ -287,6 +290,37 @@ def _studies(run: Path) -> list[str]:
         if path.exists():
             parts += [f"## {title}", path.read_text().strip()]
     return parts
+
+
+def grid_rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of the run's grid of choices, the run itself first; none where it has no grid.
+
+    Raises:
+        QvlibError: its file is not readable, or misses what the pages show.
+    """
+    path = run / "tables" / "grid.csv"
+    if not path.exists():
+        return []
+    try:
+        told = pd.read_csv(path).fillna({"failed": ""})
+        shown = told[["axis", "choice", "change", "change_low", "change_high", "tasks", "groups"]]
+    except (KeyError, ValueError) as error:
+        raise misstated(path, error) from None
+    known = {"chains": 1, "failed": ""} | {n: told[n] for n in ("chains", "failed") if n in told}
+    return [{str(n): v for n, v in row.items()} for row in shown.assign(**known).to_dict("records")]
+
+
+def _grid(run: Path) -> list[str]:
+    """What the run's grid of choices found, and its table."""
+    rows, shown = grid_rows(run), run / "tables" / "grid.md"
+    if not rows or not shown.exists():
+        return []
+    return [
+        "## Choices",
+        f"Each row is the run with one choice changed, on {int(rows[0]['tasks'])} dev tasks.",
+        sentences.grid(rows),
+        shown.read_text().strip(),
+    ]
 
 
 def _by_kind(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -36,12 +36,12 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which cells of a grid differ significantly from the run, and how many would by chance."""
+    """Which cells of a grid differ significantly from the run, most first, and how many by chance."""
     tried = [row for row in rows[1:] if not math.isnan(row["change"])]
     apart = {
         sign: [
             markup.literal(f"{row['axis']}: {row['choice']} ({row['change']:+.3f})")
-            for row in tried
+            for row in sorted(tried, key=lambda row: -abs(row["change"]))
             if row[bound] * sign > 0
         ]
         for sign, bound in ((1, "change_low"), (-1, "change_high"))
