@@ -36,7 +36,7 @@ def rules(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def grid(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which cells of a grid differ significantly from the run, most first, and how many by chance."""
+    """Which cells of a grid differ from the run, most first, and how many would by chance."""
     tried = [row for row in rows[1:] if not math.isnan(row["change"])]
     apart = {
         sign: [
