@@ -330,7 +330,7 @@ def committed(tmp_path_factory):
     ).stdout
     if changed:
         pytest.skip(
-            "results were made anew since the last commit: `qvlib index --front-page quick` "
+            "results were made anew since the last commit: `qvlib index --front-page full` "
             "writes them down"
         )
     shutil.copy(root / "README.md", copy)
@@ -341,8 +341,8 @@ def committed(tmp_path_factory):
 
 def test_the_projects_front_page_shows_the_committed_results(committed):
     was = (committed / "README.md").read_text()
-    write_front_page(committed / "README.md", committed / "results")
-    assert (committed / "README.md").read_text() == was, "run `qvlib index --front-page quick`"
+    write_front_page(committed / "README.md", committed / "results", "full")
+    assert (committed / "README.md").read_text() == was, "run `qvlib index --front-page full`"
 
 
 def test_the_index_and_each_runs_page_show_the_committed_results(committed):
@@ -359,7 +359,7 @@ def test_the_index_and_each_runs_page_show_the_committed_results(committed):
 
     was = pages()
     write_results_index(committed / "results")
-    assert pages() == was, "run `qvlib index --front-page quick` and commit the pages"
+    assert pages() == was, "run `qvlib index --front-page full` and commit the pages"
 
 
 def test_a_readme_without_markers_is_told(run, tmp_path):

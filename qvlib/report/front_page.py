@@ -67,6 +67,7 @@ OF_CONTENT = {  # rival of Q of five, as `against` names it -> the head of its c
     "demonstrator": "minus demonstrator",
 }
 NUMBERS = {"5": "five", "10": "ten"}
+COMMAND = "quick"  # the run of `make run`
 ABLATIONS = "ablations"  # the run whose grid is told
 FIGURES = {  # the first that a run has -> what it shows
     "reads": "Does Q read? Gains over one sample, with 95 % intervals",
@@ -74,11 +75,12 @@ FIGURES = {  # the first that a run has -> what it shows
 }
 
 
-def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "quick") -> Path:
+def write_front_page(readme: str | Path, results_dir: str | Path, run: str = COMMAND) -> Path:
     """Write what the project's README shows of the results between its markers.
 
-    A run's table and figure, the parameter files, the times and the list of notebooks. The times
-    of the two commands are those that ``.ci/fresh`` measured, in ``times.json`` of the results.
+    A run's table and figure, the parameter files, the times and the list of notebooks; the last two
+    of the run that the README's command makes, where it is there. The times of the two commands
+    are those that ``.ci/fresh`` measured, in ``times.json`` of the results.
 
     Raises:
         QvlibError: the run has no results, or the README no markers.
@@ -86,6 +88,8 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
     readme, results = Path(readme), Path(results_dir)
     folder, root = results / run, readme.parent
     metrics, manifest = read_metrics(folder), read(folder / "manifest.json")
+    embedded = results / COMMAND if (results / COMMAND / "manifest.json").exists() else folder
+    shown = read(embedded / "manifest.json")
     times = results / "times.json"
     others = [
         (other, read_metrics(other))
@@ -102,8 +106,8 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = "qu
             ]
         ),
         "files": _parameter_files(root, results),
-        "times": _times(manifest, read(times) if times.exists() else None),
-        "notebooks": _notebooks(manifest, folder, root),
+        "times": _times(shown, read(times) if times.exists() else None),
+        "notebooks": _notebooks(shown, embedded, root),
     }
     text = readme.read_text()
     for name, content in blocks.items():
