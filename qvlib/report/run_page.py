@@ -302,7 +302,7 @@ def grid_rows(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        told = pd.read_csv(path).fillna({"failed": ""})
+        told = pd.read_csv(path, dtype={"failed": str}).fillna({"failed": ""})
         shown = told[["axis", "choice", "change", "change_low", "change_high", "tasks", "groups"]]
     except (KeyError, ValueError) as error:
         raise misstated(path, error) from None
