@@ -138,7 +138,10 @@ def test_an_interval_that_would_crush_the_others_runs_off():
     axes = figures.reward_by_arm(wide).axes[0]
     assert axes.get_xlim()[1] == pytest.approx(usual.get_xlim()[1], abs=0.05)
     assert "wider" in axes.get_xlabel() and "wider" not in usual.get_xlabel()
-    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>"] == ["<", ">"]
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in ("<", ">")] == [
+        "<",
+        ">",
+    ]
 
 
 def test_curves_of_training_and_held_out_pairs_are_told_apart():

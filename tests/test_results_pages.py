@@ -316,7 +316,7 @@ def test_a_page_tells_what_the_grid_of_choices_found(write):
     )
     index(folder)
     page = (folder / "README.md").read_text()
-    assert "Each row is the run with one choice changed, on 300 dev tasks." in page
+    assert "Each row is the run with one choice changed, on 300 dev tasks and 1 chain." in page
     assert "**Worse than the run**: filter: filter_actions False (-0.200); beta: beta 1" in page
     assert "Of 2 comparisons" in page and "**Failed**: n: trial_n 0 (no luck)." in page
     (folder / "tables" / "grid.csv").write_text("axis,choice\n")

@@ -25,7 +25,7 @@ from qvlib.report.results_files import (
     url,
 )
 from qvlib.report.run_notes import run_notes
-from qvlib.report.run_page import READS, gain_cells, grid_rows, paired, table
+from qvlib.report.run_page import READS, gain_cells, grid_rows, paired, table, tried_on
 
 ARMS = {  # those of the table in its order -> what they execute, those that go together in one
     ("sample",): "one sampled action",
@@ -281,7 +281,7 @@ def _choices(run: Path, root: Path) -> list[str]:
     if not rows:
         return []
     about = (
-        f"Choices of the method, one changed at a time, {int(rows[0]['tasks'])} dev tasks "
+        f"Choices of the method, one changed at a time, on {tried_on(rows)} "
         f"([`{run.name}`]({url(run / 'README.md', root)})), change of the mean reward:"
     )
     return [about, sentences.grid(rows)]

@@ -310,6 +310,12 @@ def grid_rows(run: Path) -> list[dict[str, Any]]:
     return [{str(n): v for n, v in row.items()} for row in shown.assign(**known).to_dict("records")]
 
 
+def tried_on(rows: Sequence[Mapping[str, Any]]) -> str:
+    """``300 dev tasks and 1 chain``: what the cells of a grid were tried on."""
+    tasks, chains = int(rows[0]["tasks"]), int(rows[0]["chains"])
+    return f"{tasks} dev tasks and {chains} chain{'s' * (chains != 1)}"
+
+
 def _grid(run: Path) -> list[str]:
     """What the run's grid of choices found, and its table."""
     rows, shown = grid_rows(run), run / "tables" / "grid.md"
@@ -317,7 +323,7 @@ def _grid(run: Path) -> list[str]:
         return []
     return [
         "## Choices",
-        f"Each row is the run with one choice changed, on {int(rows[0]['tasks'])} dev tasks.",
+        f"Each row is the run with one choice changed, on {tried_on(rows)}.",
         sentences.grid(rows),
         shown.read_text().strip(),
     ]

@@ -106,7 +106,7 @@ def _dots(
 def _room(table: pd.DataFrame, value: str, low: str, high: str) -> tuple[float, float]:
     """From where to where intervals are drawn: all the means, and the intervals of usual width."""
     widths = table[high] - table[low]
-    usual = table[widths <= WIDEST * widths.median()]
+    usual = table[~(widths > WIDEST * widths[widths > 0].median())]
     left = min(table[value].min(), usual[low].min())
     right = max(table[value].max(), usual[high].max())
     margin = 0.03 * (right - left)

@@ -56,6 +56,9 @@ def comparison(params: Params, outcome: Outcome) -> dict[str, Any]:
     }
     dev = {name: entry["tuned_on"]["reward"] for name, entry in entries.items()}
     best = max(dev, key=dev.__getitem__) if dev else None
+    every = read(params)
+    for name, one in outcome.chosen.items():
+        entries[name]["tuned_on"]["at_end"] = at_end(one, every)
     together = _side_by_side(played)
     for name, entry in entries.items():
         for key, other in (("minus_best", best), ("minus_published", PUBLISHED)):
@@ -157,7 +160,7 @@ def _entry(params: Params, one: Try, tries: pd.DataFrame, table: pd.DataFrame) -
         "calibration": calibrated(chosen, resamples),
         "within_states": within_states(pairs, resamples) or None,
         "cost": _cost(chosen, own),
-        "tuned_on": _tuned_on(one, tries) | {"at_end": at_end(one, read(params))},
+        "tuned_on": _tuned_on(one, tries),
         "own_trees": _has_own_trees(params, chosen),
     }
 

@@ -67,9 +67,9 @@ def _beaten(metrics: Mapping[str, Any]) -> str:
 
 
 def scored(metrics: Mapping[str, Any]) -> str:
-    """What Q's arms choose by beyond Q of step DPO: `` + 0.2 log π``, `` of `agentrm```; or empty.
+    """What follows "Q" where the method chooses by more, or by another Q, than that of step DPO.
 
-    π is the agent's own probability of the action (``prior_weight``).
+    As in "Q + 0.2 log π", π being the agent's own probability of the action (``prior_weight``).
     """
     estimator, weight = metrics.get("estimator"), metrics.get("prior_weight") or 0.0
     of = "" if estimator in (None, "", STEP_DPO) else f" of {markup.code(estimator)}"

@@ -16,7 +16,6 @@ from qvlib.report.sentences.gains import above_zero, change, listed, verdict_of
 
 Entry = Mapping[str, Any]
 NONE = "No estimator was compared."
-PROVEN = "**Earned by labels and by reading**"
 RIVALS = LABELS, INSTRUCTION, KIND, LIKELIEST = (
     "its controls, fitted to labels dealt anew",
     "itself told another task's instruction",
@@ -46,10 +45,8 @@ def compared_briefly(metrics: Mapping[str, Any]) -> str:
     if not entries:
         return ""
     gaining = {name: entry for name, entry in entries.items() if above_zero(entry["gain"])}
-    proven = next((line for line in _made_of(gaining) if line.startswith(PROVEN)), "")
-    none = "no gain exceeds all that could explain it."
-    lines = [f"of {len(entries)}", proven.removeprefix(f"{PROVEN}: ") or none]
-    return " ".join([", ".join(lines), _published(metrics, entries)]).strip()
+    proven = _exceeding(_proven(gaining)) or "no gain exceeds all that could explain it."
+    return f"of {len(entries)}, {proven} {_published(metrics, entries)}".strip()
 
 
 def _lines(metrics: Mapping[str, Any], entries: Mapping[str, Entry]) -> Iterator[str]:
@@ -93,20 +90,12 @@ def _with(entries: Mapping[str, Entry], key: str) -> str:
 
 def _made_of(gaining: Mapping[str, Entry]) -> Iterator[str]:
     """Which gains exceed all that could explain them, and what the others do not exceed."""
-    proven, rest = [], []
-    for name, entry in gaining.items():
-        tests = exceeds(entry)
-        if all(tests.values()) and len(tests) == len(RIVALS):
-            proven.append(markup.code(name))
-        else:
-            rest.append((name, entry, tests))
+    proven = _proven(gaining)
     if proven:
-        yield (
-            f"{PROVEN}: the gain of {listed(proven)} exceeds that of "
-            f"{LABELS}, of {INSTRUCTION}, of {KIND} and of {LIKELIEST}."
-        )
-    for name, entry, tests in rest:
-        less = _below(entry)
+        yield f"**Earned by labels and by reading**: {_exceeding(proven)}"
+    for name in (name for name in gaining if name not in proven):
+        entry = gaining[name]
+        tests, less = exceeds(entry), _below(entry)
         open_ = [words for words, shown in tests.items() if not shown and words not in less]
         untested = [w for w in RIVALS if w not in tests and not (w == LABELS and entry["null"])]
         told = [f"earns less than {listed(less)}"] if less else []
@@ -114,6 +103,21 @@ def _made_of(gaining: Mapping[str, Entry]) -> Iterator[str]:
         told += [f"was not compared with {listed(untested)}"] if untested else []
         told += [_few(entry)] if LABELS not in tests and entry["null"] else []
         yield f"{markup.code(name)} gains, but {listed(told)}."
+
+
+def _proven(gaining: Mapping[str, Entry]) -> list[str]:
+    """Those whose gain exceeds all that could explain it, each of which was played."""
+    tests = {name: exceeds(entry) for name, entry in gaining.items()}
+    return [n for n, told in tests.items() if all(told.values()) and len(told) == len(RIVALS)]
+
+
+def _exceeding(names: list[str]) -> str:
+    if not names:
+        return ""
+    return (
+        f"the gain of {listed([markup.code(name) for name in names])} exceeds that of {LABELS}, of "
+        f"{INSTRUCTION}, of {KIND} and of {LIKELIEST}."
+    )
 
 
 def _few(entry: Entry) -> str:
