@@ -305,7 +305,8 @@ def _spent(params: Params, name: str) -> float:
     """Seconds that what a notebook makes has taken so far, in all sessions."""
     if name == COMPARISON and params.ablations.compare:
         return comparison.seconds(params)
-    return seconds_spent(params, name)
+    of_cells = name.startswith(GRID_FROM) and params.ablations.grid
+    return seconds_spent(params, name) + (grids.seconds(params) if of_cells else 0.0)
 
 
 def must_be_alike(results: Path, params: Params) -> None:

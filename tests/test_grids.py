@@ -18,6 +18,7 @@ from qvlib.pipeline import cells as making
 from qvlib.pipeline import grids
 from qvlib.pipeline.params import load
 from qvlib.report import ablations, figures, numbers, regression, sentences, siblings
+from qvlib.runs import stage as stages
 from qvlib.runs.stage import read_stage, stage_path
 
 GRID = """
@@ -144,6 +145,23 @@ def test_each_chain_of_a_cell_has_a_seed_and_intervals_are_over_chains(twice):
     assert table["pairs"].iloc[1] == pytest.approx(sum(f["pairs"] for f in facts) / 2)
     assert len(ablations.display_grid(table)) == 3
     assert "are too narrow" not in sentences.grid(table.to_dict("records"))
+
+
+def test_the_time_of_cells_is_told_once_and_beside_the_runs_own(twice, monkeypatch):
+    """Else a render that finds its stages again would tell too short a time."""
+    grids.run(twice)
+    cells, told = grids.read(twice), []
+    monkeypatch.setattr(stages, "seconds_of", lambda of: told.extend(of) or 7.0)
+    assert grids.seconds(twice) == 7.0
+    keys = {(stage, made_with.digest(stage)) for made_with, stage in told}
+    assert len(keys) == len(told)
+    needed = {(s, c.digest(s)) for cell in cells for c in cell.chains() for s in cell.stages()}
+    first, second = cells[0].chains()  # the run's own chain, and one that it has not
+    own = {(s, first.digest(s)) for s in cells[0].stages()}
+    assert needed - keys == own
+    for stage in ("agent", "trees", "q_model"):
+        assert (stage, first.digest(stage)) not in keys
+        assert (stage, second.digest(stage)) in keys
 
 
 def test_twins_choose_among_the_same_candidates(twice):

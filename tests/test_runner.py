@@ -245,6 +245,16 @@ def test_a_comparison_must_have_worked(monkeypatch):
     assert runner._spent(params, "08_estimators") == 1000
 
 
+def test_the_time_of_a_grid_is_notebook_06s(monkeypatch):
+    params = load(ROOT / "params" / "smoke.yml")
+    monkeypatch.setattr(runner, "seconds_spent", lambda *_: 5.0)
+    monkeypatch.setattr(runner.grids, "seconds", lambda params: 1000.0)
+    assert params.ablations.grid
+    assert runner._spent(params, "06_ablations") == 1005
+    assert runner._spent(params, "05_evaluate") == 5
+    assert runner._spent(params.replace(grid=""), "06_ablations") == 5
+
+
 def test_what_a_notebook_makes_for_a_later_one_is_timed_once(project, monkeypatch):
     made = []
 

@@ -25,7 +25,7 @@ from qvlib.pipeline.scored import Judged, score_chain
 from qvlib.pipeline.trees import collect_chain
 from qvlib.pipeline.trials import try_cell
 from qvlib.pipeline.tuning import N, Try, best, read, tried, tuned_on
-from qvlib.runs.stage import is_complete, seconds_of
+from qvlib.runs.stage import is_complete, seconds_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,4 @@ def is_made(params: Params) -> bool:
 
 def seconds(params: Params) -> float:
     """Seconds that its stages have taken so far beside the run's own, in all sessions."""
-    own = {chain.digest(stage) for chain in params.each_seed() for stage in chain.stages()}
-    return seconds_of(
-        {m.digest(s): (m, s) for m, s in stages(params) if m.digest(s) not in own}.values()
-    )
+    return seconds_beside(params, stages(params))

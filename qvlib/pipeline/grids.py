@@ -23,7 +23,7 @@ from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import TRIAL, AblationSettings, Params, RunSettings
 from qvlib.pipeline.trees import collect_chain
 from qvlib.pipeline.trials import try_cell
-from qvlib.runs.stage import is_complete, read_stage
+from qvlib.runs.stage import is_complete, read_stage, seconds_beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,14 @@ class Cell:
     def stages(self) -> tuple[str, ...]:
         """The stages that each of its chains plays."""
         return ("trial", *(f"{TRIAL}{twin}" for twin in self.twins()))
+
+    def every_stage(self) -> list[tuple[Params, str]]:
+        """Those stages and all that they build on, with their parameters."""
+        found = []
+        for chain in self.chains():
+            needed = {s for own in self.stages() for s in (own, *chain.upstream(own))}
+            found += [each for each in chain.every_stage() if each[1] in needed]
+        return found
 
 
 def read(params: Params) -> list[Cell]:
@@ -148,6 +156,11 @@ def run(run_or_context: Params | Context) -> pd.DataFrame:
         making.fit("control", lambda chain: f"{TRIAL}control" in stages_of(chain))
         making.each("trial", lambda cell: (try_cell(cell, stages_of(cell.params)), bar.update()))
     return table(cells, context.params.run.bootstrap, making.failed)
+
+
+def seconds(params: Params) -> float:
+    """Seconds that the cells have taken so far beside the run's own stages, in all sessions."""
+    return seconds_beside(params, (each for cell in read(params) for each in cell.every_stage()))
 
 
 def rewards(cell: Cell) -> pd.DataFrame:

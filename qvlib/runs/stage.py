@@ -44,6 +44,7 @@ __all__ = [
     "notebook_of",
     "open_stage",
     "read_stage",
+    "seconds_beside",
     "seconds_of",
     "seconds_spent",
     "stage_path",
@@ -314,6 +315,19 @@ def seconds_spent(params: Recipe, notebook: str) -> float:
         for made_with, stage in chain.every_stage()
         if notebook_of(stage) == notebook
     )
+
+
+def seconds_beside(params: Recipe, stages: Iterable[tuple[Recipe, str]]) -> float:
+    """Seconds that stages of other parameters have taken so far; those that a run itself has, and
+    those that are named twice, do not count.
+    """
+    own = {_key(*each) for chain in params.each_seed() for each in chain.every_stage()}
+    others = {_key(*each): each for each in stages}
+    return seconds_of(each for key, each in others.items() if key not in own)
+
+
+def _key(params: Recipe, stage: str) -> tuple[str, str]:
+    return stage, params.digest(stage)
 
 
 def seconds_of(stages: Iterable[tuple[Recipe, str]]) -> float:
