@@ -69,7 +69,7 @@ def test_a_grid_is_tried_once_and_a_failed_cell_is_told(params, monkeypatch):
         assert row["gain_low"] <= row["gain"] <= row["gain_high"] and row["gain"] == pytest.approx(
             row["reward"] - row["sample"]
         )
-    for step in ("make_chain_pairs", "try_cell"):
+    for step in ("make_chain_pairs", "trial_of"):
         monkeypatch.setattr(grids, step, lambda *_: pytest.fail("a finished cell was tried again"))
     kept, asked = finished(params), []
     monkeypatch.setattr(making, "fit", lambda models, fail: asked.extend(models))

@@ -14,6 +14,7 @@ from qvlib.pipeline.agents import make_agents
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import prepare_data
 from qvlib.pipeline.params import Params
+from qvlib.pipeline.playing import Play, play_all
 from qvlib.pipeline.q import fit
 
 
@@ -41,16 +42,28 @@ class Cells:
         Raises:
             Hindrance: what has nothing to do with the cell, such as a folder that is in use.
         """
-        stages = (stages,) if isinstance(stages, str) else tuple(stages)
-        for cell in self._distinct(*stages):
-            try:
-                step(self.context(cell))
-            except Hindrance:
-                raise
-            except (QvlibError, RuntimeError) as error:
-                if of_the_machine(error):
-                    raise
-                self._fail(cell, str(error).strip() or type(error).__name__, *stages)
+        for cell in self._distinct(*_names(stages)):
+            self._guarded(cell, stages, step)
+
+    def play(
+        self,
+        stages: str | Iterable[str],
+        play: Callable[[Context], Play],
+        finished: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Play stages of every cell, those with the same agent together; finished: told of each.
+
+        Raises:
+            Hindrance: what has nothing to do with the cell, such as a folder that is in use.
+        """
+        plays: list[Play] = []
+        for cell in self._distinct(*_names(stages)):
+            self._guarded(cell, stages, lambda context: plays.append(play(context)))
+
+        def failed(play: Play, message: str) -> None:
+            self._fail(play.context.params, message, *_names(stages))
+
+        play_all(plays, failed, lambda play: finished())
 
     def agents(self) -> None:
         """Make the agents side by side."""
@@ -62,6 +75,18 @@ class Cells:
         todo = [(self.context(cell), stage) for cell in self._distinct(stage) if those(cell)]
         fit(todo, lambda cell, message: self._fail(cell, message, stage))
 
+    def _guarded(
+        self, cell: Params, stages: str | Iterable[str], step: Callable[[Context], Any]
+    ) -> None:
+        try:
+            step(self.context(cell))
+        except Hindrance:
+            raise
+        except (QvlibError, RuntimeError) as error:
+            if of_the_machine(error):
+                raise
+            self._fail(cell, str(error).strip() or type(error).__name__, *_names(stages))
+
     def _distinct(self, *stages: str) -> list[Params]:
         """One cell for each outcome of the stages."""
         return list({_digests(cell, stages): cell for cell in self.todo.values()}.values())
@@ -72,6 +97,10 @@ class Cells:
             if _digests(other, stages) == _digests(cell, stages):
                 self.failed[name] = message.strip().splitlines()[-1]
                 del self.todo[name]
+
+
+def _names(stages: str | Iterable[str]) -> tuple[str, ...]:
+    return (stages,) if isinstance(stages, str) else tuple(stages)
 
 
 def _digests(cell: Params, stages: Iterable[str]) -> tuple[str, ...]:

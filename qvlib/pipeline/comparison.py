@@ -16,14 +16,14 @@ from tqdm.auto import tqdm
 from qvlib.agents.arms import BASE, GREEDY, MAIN
 from qvlib.pipeline.cells import Cells
 from qvlib.pipeline.context import Context, context_of
-from qvlib.pipeline.episodes import play_arms
+from qvlib.pipeline.episodes import play_of
 from qvlib.pipeline.followed import STAGE as FOLLOWED
 from qvlib.pipeline.followed import score_followed
 from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.scored import Judged, score_chain
 from qvlib.pipeline.trees import collect_chain
-from qvlib.pipeline.trials import try_cell
+from qvlib.pipeline.trials import trial_of
 from qvlib.pipeline.tuning import N, Try, best, read, tried, tuned_on
 from qvlib.runs.stage import is_complete, seconds_beside
 
@@ -68,7 +68,7 @@ def run(run_or_context: Params | Context) -> Outcome:
     making = Cells(context, missing)
     with tqdm(total=len(missing), desc="trying estimators", unit="trial") as bar:
         _fit(making)
-        making.each("trial", lambda cell: (try_cell(cell), bar.update()))
+        making.play("trial", trial_of, bar.update)
     table = tried(tries, {(name, label): why for (name, label, _), why in making.failed.items()})
     chosen = best(tries, table)
     untried = table[~table["estimator"].isin(chosen)].groupby("estimator")["failed"].first()
@@ -93,7 +93,7 @@ def _play(context: Context, chosen: Mapping[str, Try]) -> dict[str, str]:
     making = Cells(context, {key: c for key, (c, own) in chains.items() if not _is_played(c, own)})
     _fit(making)
     making.fit("control")
-    making.each(_ARMS, lambda cell: play_arms(cell, [cell.params.arm(arm) for arm in PLAYED]))
+    making.play(_ARMS, lambda cell: play_of(cell, [cell.params.arm(arm) for arm in PLAYED]))
     making.each("scored", lambda cell: score_chain(cell, searched[cell.params]))
     making.each(FOLLOWED, score_followed)
     return {name: why for (name, _), why in making.failed.items()}

@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from qvlib import environments
+from qvlib.agents.arms import BASE
 from qvlib.agents.listed import Choosing
 from qvlib.agents.verdicts import Judging, Verdicts
 from qvlib.core.filtering import Filtered
 from qvlib.core.types import Agent, Environment, QModel
 from qvlib.environments import World
 from qvlib.pipeline import by_kind, data, models
-from qvlib.pipeline.params import Params
+from qvlib.pipeline.params import EPISODES, Params
 
 
 class Context:
@@ -108,6 +109,24 @@ class Context:
         policy = self.q_model().policy if which == "q_model" else self.model(which)
         return sampler(self, policy, greedy, temperature)
 
+    def take_over(self, other: Context) -> None:
+        """Take what another context has made that is the same here, and leave it no model.
+
+        That is the environment, and the agent's model with all that it remembers.
+        """
+        if other is self:
+            return
+        mine, its = self.params, other.params
+        if "environment" in vars(other) and mine.digest("data") == its.digest("data"):
+            self.environment = other.environment
+        if _sampled_alike(mine, its):
+            self._models |= {
+                key: model
+                for key, model in other._models.items()
+                if isinstance(key, tuple) and key[0] == "agent"
+            }
+        other._models.clear()
+
     def _once(self, key: Any, load: Any) -> Any:
         if key not in self._models:
             self._models[key] = load()
@@ -117,6 +136,12 @@ class Context:
 def context_of(run: Params | Context) -> Context:
     """A context for parameters, with the data prepared; one that is given, as it is."""
     return run if isinstance(run, Context) else Context(run, data.prepare_data(run))
+
+
+def _sampled_alike(one: Params, other: Params) -> bool:
+    """Whether the model of one agent serves the other."""
+    stage = f"{EPISODES}{BASE}"
+    return one.digest(stage) == other.digest(stage) and one.run.device == other.run.device
 
 
 @functools.lru_cache(2)

@@ -22,7 +22,7 @@ from qvlib.pipeline.context import Context, context_of
 from qvlib.pipeline.pairs import make_chain_pairs
 from qvlib.pipeline.params import TRIAL, AblationSettings, Params, RunSettings
 from qvlib.pipeline.trees import collect_chain
-from qvlib.pipeline.trials import try_cell
+from qvlib.pipeline.trials import trial_of
 from qvlib.runs.stage import is_complete, read_stage, seconds_beside
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def run(run_or_context: Params | Context) -> pd.DataFrame:
         making.each("pairs", make_chain_pairs)
         making.fit("q_model")
         making.fit("control", lambda chain: f"{TRIAL}control" in stages_of(chain))
-        making.each("trial", lambda cell: (try_cell(cell, stages_of(cell.params)), bar.update()))
+        making.play("trial", lambda cell: trial_of(cell, stages_of(cell.params)), bar.update)
     return table(cells, context.params.run.bootstrap, making.failed)
 
 

@@ -15,8 +15,8 @@ from qvlib.core.reranker import Reranked
 from qvlib.core.types import Agent, QModel
 from qvlib.models.names import is_remote
 from qvlib.pipeline.context import Context, chains, context_of
-from qvlib.pipeline.episodes import play_stages
 from qvlib.pipeline.params import TRIAL, Params
+from qvlib.pipeline.playing import Play, play_stages
 from qvlib.runs.stage import Stage, read_stage
 
 MOST_CONTROLS = 4
@@ -64,7 +64,7 @@ def try_rules(run: Params | Context) -> Stage:
     for chain in chains(context):
         params = chain.params
         tasks = chain.uses.dev[: params.ablations.rule_tasks]
-        play_stages(chain, {"rules": rule_names(params)}, rule_players, "dev", tasks)
+        play_stages(Play(chain, {"rules": rule_names(params)}, rule_players, "dev", tasks))
     return read_stage(context.params.each_seed()[0], "rules")
 
 
@@ -110,16 +110,21 @@ def rule_players(context: Context, names: Sequence[str]) -> dict[str, Player]:
     return {name: Player(agents[name], episode) for name in names}
 
 
-def try_cell(run: Params | Context, stages: Sequence[str] = ("trial",)) -> Stage:
-    """Play one chain of a cell of a grid on dev tasks.
+def trial_of(context: Context, stages: Sequence[str] = ("trial",)) -> Play:
+    """One chain of a cell of a grid on dev tasks.
 
     stages: ``trial``, which holds ``sample`` and the reranked agent ``q``, and of each twin of the
-    cell ``trial/<twin>``. Gives ``trial``.
+    cell ``trial/<twin>``.
     """
-    context = context_of(run)
     tasks = context.uses.dev[: context.params.ablations.trial_tasks]
     names = {stage: players_of(stage) for stage in stages}
-    play_stages(context, names, trial_players, "dev", tasks)
+    return Play(context, names, trial_players, "dev", tasks)
+
+
+def try_cell(run: Params | Context, stages: Sequence[str] = ("trial",)) -> Stage:
+    """Play one chain of a cell of a grid, see ``trial_of``; gives ``trial``."""
+    context = context_of(run)
+    play_stages(trial_of(context, stages))
     return read_stage(context.params, "trial")
 
 
