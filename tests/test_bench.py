@@ -17,7 +17,7 @@ from qvlib.core.types import Request
 from qvlib.models.local import LocalAgent
 from qvlib.pipeline.params import make
 from qvlib.tools import bench
-from qvlib.tools.bench import cluster, common, conversations, env, precision, scoring, search
+from qvlib.tools.bench import cells, cluster, common, conversations, env, precision, scoring, search
 
 
 def test_turns_and_medians():
@@ -292,3 +292,20 @@ def test_a_model_is_given_to_the_benchmarks_that_have_one(monkeypatch, capsys):
         bench.run("env", 1, model="folder")
     with pytest.raises(QvlibError, match="nowhere/at all: no such folder"):
         bench.run("precision", 1, model="nowhere/at all")
+
+
+def test_cells_together_play_what_they_play_alone(undisturbed, monkeypatch):
+    weights = (0.0, 0.5)
+    monkeypatch.setattr(cells, "WEIGHTS", weights)
+    monkeypatch.setattr(
+        cells,
+        "_contexts",
+        lambda: [
+            pipeline.Context(undisturbed.replace(prior_weight=w, trial_tasks=4)) for w in weights
+        ],
+    )
+    rows, result = cells.run(1)
+    assert [row["way"] for row in rows] == ["together", "one after the other"]
+    assert result["same_episodes"] == result["of_episodes"] == 2 * 2 * 4
+    assert rows[0]["tokens an episode"] < rows[1]["tokens an episode"]
+    assert result["ratio"] == rows[0]["times one after the other"] > 0

@@ -156,3 +156,30 @@ def test_what_was_played_before_a_stop_is_not_played_again(cells, tmp_path, monk
     assert len(steps) == 36
     for cell, other in zip(whole, alone, strict=True):
         pd.testing.assert_frame_equal(played(cell), played(other))
+
+
+def test_what_cells_share_is_played_once_also_where_the_first_of_them_fails(cells):
+    stages = ("trial", "trial/likely")
+    first, second = (cell.replace(processes=1) for cell in cells[:2])
+    shared = stage_path(first, stages[1])
+    assert shared == stage_path(second, stages[1])
+    shutil.rmtree(stage_path(first, "q_model") / "model")
+    told, finished = [], []
+    play_all(
+        [trial_of(Context(cell), stages) for cell in (first, second)],
+        lambda play, message: told.append(play.context.params),
+        lambda play: finished.append(play.context.params),
+    )
+    assert told == [first] and finished == [second]
+    assert [is_complete(second, stage) for stage in stages] == [True, True]
+    assert len(read_stage(second, stages[1]).table("episodes")) == 6
+
+
+def test_what_cells_share_is_in_the_folder_of_each(cells):
+    stages = ("trial", "trial/likely", "trial/foreign")
+    together = [cell.replace(processes=2) for cell in cells]
+    finished = []
+    play_all([trial_of(Context(cell), stages) for cell in together], raising, finished.append)
+    assert len(finished) == 3
+    for cell in together:
+        assert all(is_complete(cell, stage) for stage in stages)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -28,6 +29,8 @@ from qvlib.runs.stage import Stage, is_complete, open_stage, stage_path
 TOGETHER = 12
 """Chains that are played together at most, lest a worker that dies take much along."""
 
+Done = Mapping[str, frozenset[str]]
+"""Name of a player -> the tasks that it has played."""
 Make = Callable[[Context, Sequence[str]], dict[str, Player]]
 """(context, names) -> the player of each name."""
 
@@ -57,9 +60,13 @@ class Play:
 class _UnderWay:
     """A play whose stages are open: what is left of it, and what is written of that."""
 
-    def __init__(self, play: Play, stack: ExitStack) -> None:
+    def __init__(self, play: Play, stack: ExitStack, taken: set[Path]) -> None:
+        """taken: folders that others hold, to which those of this one are added."""
         self.play, params = play, play.context.params
-        opened = {s: stack.enter_context(open_stage(params, s)) for s in play.missing()}
+        paths = {stage: stage_path(params, stage) for stage in play.missing()}
+        own = [stage for stage, path in paths.items() if path not in taken]
+        taken.update(paths.values())
+        opened = {stage: stack.enter_context(open_stage(params, stage)) for stage in own}
         self._todo = {name: stage for name, stage in opened.items() if not stage.complete}
         self._stage_of = {name: self._todo[s] for s in self._todo for name in play.names[s]}
         self.done = {name: _played(stage, name) for name, stage in self._stage_of.items()}
@@ -95,7 +102,7 @@ def play_stages(play: Play) -> None:
     """Play the stages of one chain side by side, those that are not finished."""
     if play.missing():
         with ExitStack() as stack:
-            _play([_UnderWay(play, stack)], None, lambda play: None)
+            _play([_UnderWay(play, stack, set())], None, lambda play: None)
 
 
 def play_all(
@@ -111,26 +118,38 @@ def play_all(
         Hindrance: what has nothing to do with the play, such as a folder that is in use; so does
             what the machine lacks.
     """
-    by_agent: dict[str, list[Play]] = {}
-    for play in plays:
-        if play.missing():
-            by_agent.setdefault(play.agent(), []).append(play)
-        else:
+    todo, wrong, over = list(plays), set[int](), set[int]()
+
+    def fails(play: Play, message: str) -> None:
+        if id(play) not in wrong:  # once, though each worker fails
+            wrong.add(id(play))
+            failed(play, message)
+
+    def ends(play: Play) -> None:
+        if id(play) not in over:
+            over.add(id(play))
             finished(play)
-    for alike in by_agent.values():
-        for start in range(0, len(alike), TOGETHER):
-            with ExitStack() as stack:
-                opened = _opened(alike[start : start + TOGETHER], stack, failed)
-                _play(opened, failed, finished)
+
+    left = todo
+    while left:  # again, where what two plays share was the part of one that went wrong
+        by_agent: dict[str, list[Play]] = {}
+        for play in left:
+            by_agent.setdefault(play.agent(), []).append(play)
+        for alike in by_agent.values():
+            for start in range(0, len(alike), TOGETHER):
+                with ExitStack() as stack:
+                    opened = _opened(alike[start : start + TOGETHER], stack, fails)
+                    _play(opened, fails, ends)
+        left = [play for play in todo if id(play) not in wrong and play.missing()]
 
 
 def _opened(
     plays: Sequence[Play], stack: ExitStack, failed: Callable[[Play, str], None]
 ) -> list[_UnderWay]:
-    found = []
+    found, taken = [], set[Path]()
     for play in plays:
         try:
-            found.append(_UnderWay(play, stack))
+            found.append(_UnderWay(play, stack, taken))
         except Hindrance:
             raise
         except QvlibError as error:
@@ -153,21 +172,20 @@ def _play(
             left.append(each)
     if not left:
         return
-    params, wrong = left[0].play.context.params, set()
+    params = left[0].play.context.params
     with workers(params) as executor:
         executor.place(list(dict.fromkeys(folder for each in left for folder in each.folders)))
-        parts = _parts(left, part_count(executor, params), failed is not None)
+        jobs = shares([(each.play, each.done) for each in left], part_count(executor, params))
+        parts = [(share, failed is not None) for share in jobs]
         with tqdm(
             total=sum(each.total for each in left),
             initial=sum(each.finished for each in left),
             desc="playing",
             unit="episode",
         ) as bar:
-            for number, told in executor.stream(_episodes, parts, key=_name):
-                if isinstance(told, Failed):
-                    if number not in wrong and failed:  # once, though each worker fails
-                        failed(left[number].play, told.message)
-                    wrong.add(number)
+            for number, told in executor.stream(episodes, parts, key=_name):
+                if failed and isinstance(told, Failed):
+                    failed(left[number].play, told.message)
                     continue
                 bar.set_postfix_str(told["arm"], refresh=False)
                 bar.update()
@@ -176,18 +194,17 @@ def _play(
                     finished(left[number].play)
 
 
-_Job = tuple[int, Context, Make, Sequence[Task], Mapping[str, frozenset[str]]]
+Job = tuple[int, Context, Make, Sequence[Task], Done]
 """A share of a play: its number, and of which players which tasks are done."""
 
 
-def _parts(left: Sequence[_UnderWay], count: int, guard: bool) -> list[tuple[list[_Job], bool]]:
-    """As many parts: in each a share of every play's tasks, the same tasks where they are alike."""
-    shares: list[list[_Job]] = [[] for _ in range(count)]
-    for number, each in enumerate(left):
-        play = each.play
-        for share, tasks in zip(shares, slices(play.tasks, count), strict=False):
-            share.append((number, play.context, play.make, tasks, each.done))
-    return [(share, guard) for share in shares if share]
+def shares(plays: Sequence[tuple[Play, Done]], count: int) -> list[list[Job]]:
+    """As many lists of jobs: in each a share of every play's tasks, the same of the same tasks."""
+    found: list[list[Job]] = [[] for _ in range(count)]
+    for number, (play, done) in enumerate(plays):
+        for share, tasks in zip(found, slices(play.tasks, count), strict=False):
+            share.append((number, play.context, play.make, tasks, done))
+    return [share for share in found if share]
 
 
 def _name(item: tuple[int, Any]) -> tuple[Any, ...]:
@@ -195,8 +212,11 @@ def _name(item: tuple[int, Any]) -> tuple[Any, ...]:
     return (number,) if isinstance(told, Failed) else (number, told["arm"], told["task"])
 
 
-def _episodes(jobs: Sequence[_Job], guard: bool) -> Iterator[tuple[int, Any]]:
-    """The number of a play and the record of an episode of it, or why there are no more."""
+def episodes(jobs: Sequence[Job], guard: bool = False) -> Iterator[tuple[int, Any]]:
+    """The number of a play and the record of an episode of it, of one play after the other.
+
+    guard: what a play raises ends it alone, and is told in the place of a record.
+    """
     before: Context | None = None
     for number, context, *rest in jobs:
         if before is not None:
@@ -214,7 +234,7 @@ def _of_one(
     context: Context,
     make: Make,
     tasks: Sequence[Task],
-    done: Mapping[str, frozenset[str]],
+    done: Done,
 ) -> Iterator[dict[str, Any]]:
     """Play what is not done of every player on these tasks; yields the episodes' records."""
     run = context.params.run

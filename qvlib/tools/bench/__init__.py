@@ -16,6 +16,7 @@ NAMES = (
     "env",
     "search",
     "search_rules",
+    "cells",
     "scoring",
     "conversations",
     "precision",
