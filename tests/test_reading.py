@@ -1,6 +1,7 @@
 """Arms that could explain a gain away, on hand-made scores whose right answer is known."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import pytest
@@ -44,6 +45,24 @@ def test_another_tasks_instruction_is_told_and_the_page_stays():
     assert under(page, "yy").observation == "see yy here"
     assert under(page, "yy").history[0].observation == "yy" and under(page, "yy").world == "kept"
     assert under(page, "yy").task.id == TASKS[2].id
+
+
+def test_foreign_instructions_are_read_once():
+    """A world makes its tasks whenever they are read: to read all at each step took most time."""
+    reads = []
+
+    class Made(Sequence):
+        def __len__(self):
+            return len(TASKS)
+
+        def __getitem__(self, index):
+            reads.append(index)
+            return TASKS[index]
+
+    foreign = Foreign(ByLength(), Made(), 0)
+    told = [foreign.instead_of(task) for task in TASKS * 3]
+    assert len(reads) <= len(TASKS) + 1 and told[: len(TASKS)] * 3 == told
+    assert told[: len(TASKS)] == [Foreign(ByLength(), TASKS, 0).instead_of(t) for t in TASKS]
 
 
 def test_the_same_words_are_no_foreign_instruction():

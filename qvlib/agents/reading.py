@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from qvlib.agents.arm import PART, Arm, Cast, Player, arm
 from qvlib.agents.reranking import best, has_other
@@ -40,13 +41,28 @@ class Foreign:
 
     def instead_of(self, task: Task) -> str:
         """The instruction that is told instead of a task's."""
-        foreign = [t for t in self.tasks if t.instruction != task.instruction]
-        others = [t for t in foreign if t.group != task.group] or foreign
+        key = task.id, task.instruction
+        if key not in self._told:
+            self._told[key] = self._drawn(task)
+        return self._told[key]
+
+    def _drawn(self, task: Task) -> str:
+        foreign = [known for known in self._known if known[0] != task.instruction]
+        others = [known for known in foreign if known[1] != task.group] or foreign
         if not others:
             return task.instruction
-        return others[
-            int(generator(self.seed, task.id, "foreign").integers(len(others)))
-        ].instruction
+        rng = generator(self.seed, task.id, "foreign")
+        return others[int(rng.integers(len(others)))][0]
+
+    @cached_property
+    def _known(self) -> list[tuple[str, str]]:
+        """Instruction and group of the tasks: a world makes its tasks whenever they are read."""
+        return [(task.instruction, task.group) for task in self.tasks]
+
+    @cached_property
+    def _told(self) -> dict[tuple[str, str], str]:
+        """What was drawn, by the id and the instruction of a task."""
+        return {}
 
 
 @dataclass(frozen=True)
