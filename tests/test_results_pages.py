@@ -324,6 +324,29 @@ def test_a_page_tells_what_the_grid_of_choices_found(write):
         index(folder)
 
 
+def test_a_page_tells_what_makes_the_difference(write):
+    folder = write()
+    (folder / "tables").mkdir()
+    (folder / "tables" / "regression_effects.md").write_text("| condition | effect |\n")
+    header = "condition,effect,mean,mean_low,mean_high,change,change_low,change_high\n"
+    effects = {
+        "step DPO minus AgentRM": "0.2,0.1,0.3",
+        "parametrisation": "0.18,0.1,0.26",
+        "loss": "0.0,-0.1,0.1",
+        "target": "0.02,-0.1,0.1",
+    }
+    rows = [f"{c},{e},{n},0,0,0" for c in ("methods", "learning rate") for e, n in effects.items()]
+    (folder / "tables" / "regression_effects.csv").write_text(header + "\n".join(rows) + "\n")
+    index(folder)
+    page = (folder / "README.md").read_text()
+    assert "## Preferences or regression\n\n**Step DPO is ahead here**" in page
+    assert "Shown as a cause: a log-ratio instead of a head (+0.180" in page
+    assert "| condition | effect |" in page
+    (folder / "tables" / "regression_effects.csv").write_text("condition\n")
+    with pytest.raises(QvlibError, match=r"regression_effects\.csv misses or misstates"):
+        index(folder)
+
+
 @pytest.mark.parametrize(
     "reads, said", [(False, "It is not shown that Q reads."), (None, "was not tested.")]
 )

@@ -25,7 +25,16 @@ from qvlib.report.results_files import (
     url,
 )
 from qvlib.report.run_notes import run_notes
-from qvlib.report.run_page import READS, gain_cells, grid_rows, paired, table, tried_on
+from qvlib.report.run_page import (
+    READS,
+    effect_rows,
+    gain_cells,
+    grid_rows,
+    paired,
+    table,
+    tried_on,
+)
+from qvlib.report.sentences import two_by_two
 
 ARMS = {  # those of the table in its order -> what they execute, those that go together in one
     ("sample",): "one sampled action",
@@ -102,6 +111,7 @@ def write_front_page(readme: str | Path, results_dir: str | Path, run: str = COM
                 _headline(metrics, manifest, folder, root),
                 *_others(others, run_notes({folder: metrics, **dict(others)}), root),
                 *_compared(others, root),
+                *_causes([run for run, _ in others], root),
                 *_choices(results / ABLATIONS, root),
             ]
         ),
@@ -272,6 +282,16 @@ def _compared(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> l
         f"Estimators on the same trees ([`{run.name}`]({url(run / 'README.md', root)})): {found}"
         for run, metrics in others
         if (found := sentences.compared_briefly(metrics))
+    ]
+
+
+def _causes(others: Sequence[Path], root: Path) -> list[str]:
+    """Why one way to learn a step's value is ahead of another, by the runs that asked."""
+    return [
+        f"Preferences or regression ([`{run.name}`]({url(run / 'README.md', root)})): "
+        f"{two_by_two.conclusion(rows)}"
+        for run in others
+        if (rows := effect_rows(run))
     ]
 
 

@@ -16,6 +16,7 @@ from qvlib.base.terminal import format_duration
 from qvlib.report import sentences
 from qvlib.report.formats import difference, interval, number, relative, signed
 from qvlib.report.results_files import PLUMBING, is_plumbing, read, read_metrics, url
+from qvlib.report.sentences import two_by_two
 from qvlib.runs.provenance import commits_since
 
 CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
@@ -32,6 +33,8 @@ RIVALS = {  # what Q is compared with, as `against` of the metrics names it
 }
 STUDIES = {"value_search": "Searching by values"}
 """Tables of studies that a page shows, each with its answer beneath: name -> title."""
+EFFECTS = "regression_effects"
+"""The table of the study of preferences against regression, whose answer a page tells first."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,28 @@ def _studies(run: Path) -> list[str]:
         path = run / "tables" / f"{name}.md"
         if path.exists():
             parts += [f"## {title}", path.read_text().strip()]
+    rows, shown = effect_rows(run), run / "tables" / f"{EFFECTS}.md"
+    if rows and shown.exists():
+        answer = two_by_two.conclusion(rows)
+        parts += ["## Preferences or regression", answer, shown.read_text().strip()]
     return parts
+
+
+def effect_rows(run: Path) -> list[dict[str, Any]]:
+    """The effects that the study of preferences against regression found; none where it is not.
+
+    Raises:
+        QvlibError: its file is not readable, or misses what the pages show.
+    """
+    path = run / "tables" / f"{EFFECTS}.csv"
+    if not path.exists():
+        return []
+    bounds = [f"{name}{end}" for name in ("mean", "change") for end in ("", "_low", "_high")]
+    try:
+        rows = pd.read_csv(path)[["condition", "effect", *bounds]].to_dict("records")
+    except (KeyError, ValueError) as error:
+        raise misstated(path, error) from None
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def grid_rows(run: Path) -> list[dict[str, Any]]:
