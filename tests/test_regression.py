@@ -307,6 +307,16 @@ def test_a_condition_is_told_by_which_way_it_moves_the_difference(change, words)
     assert "Not all methods were tried" in said.crossed(AHEAD, "deeper pairs")
 
 
+def test_the_conclusion_tells_what_a_condition_moves_and_where_no_difference_is_left():
+    gone = rows(0.01, 0, 0, 0, "opaque actions")
+    assert "Under `opaque actions` (+0.010" in said.conclusion([*AHEAD, *gone])
+    assert "by itself no difference is shown" in said.conclusion([*AHEAD, *gone])
+    there = rows(0.2, 0.2, 0, 0, "deeper pairs", changes={"loss": -0.1, "target": 0.01})
+    text = said.conclusion([*AHEAD, *there])
+    assert "Of its parts, `deeper pairs` moves the loss (-0.100" in text
+    assert "Under" not in text and "target (" not in text
+
+
 def test_what_failed_is_listed_and_nothing_of_it_is_alive():
     rows = [{"axis": "a", "choice": "b", "failed": "<b>no</b> memory"}, {"failed": ""}]
     text = said.failed(rows)

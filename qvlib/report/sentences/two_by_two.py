@@ -151,7 +151,7 @@ def conclusion(rows: Sequence[Row]) -> str:
     if counter:
         told = listed([f"{WORDS[part]} ({change(known[part])})" for part in counter])
         said.append(f"Against it works {told}.")
-    said.append(_moving(rows))
+    said += [_moving(rows), _parts_moved(rows), _without(rows)]
     return " ".join(filter(None, said))
 
 
@@ -172,3 +172,27 @@ def _moving(rows: Sequence[Row]) -> str:
     if still:
         parts.append(f"not shown to be moved by {listed(still)}")
     return f"From the methods as they are the difference is {'; '.join(parts)}." if parts else ""
+
+
+def _parts_moved(rows: Sequence[Row]) -> str:
+    """Which part of the difference a condition changes."""
+    moved = [
+        f"{markup.code(row['condition'])} moves the {row['effect']} ({change(entry)})"
+        for row in rows
+        if row["effect"] in PARTS
+        and row["condition"] != AS_IT_IS
+        and _side(entry := _entry(row, "change"))
+    ]
+    return f"Of its parts, {listed(moved)}." if moved else ""
+
+
+def _without(rows: Sequence[Row]) -> str:
+    """Under which conditions there is no difference, though that they move it is not shown."""
+    none = [
+        f"{markup.code(row['condition'])} ({change(entry)})"
+        for row in rows
+        if row["effect"] == WHOLE
+        and row["condition"] != _main(rows)
+        and not _side(entry := _entry(row))
+    ]
+    return f"Under {listed(none)} by itself no difference is shown." if none else ""
