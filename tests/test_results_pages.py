@@ -337,9 +337,13 @@ def test_a_page_tells_what_makes_the_difference(write):
     }
     rows = [f"{c},{e},{n},0,0,0" for c in ("methods", "learning rate") for e, n in effects.items()]
     (folder / "tables" / "regression_effects.csv").write_text(header + "\n".join(rows) + "\n")
+    (folder / "tables" / "grid.csv").write_text(
+        "axis,choice,change,change_low,change_high,tasks,groups,chains,failed\n"
+        "the run,as it is,0,0,0,300,40,3,\nmethods,estimator rebel,0,0,0,300,40,3,\n"
+    )
     index(folder)
     page = (folder / "README.md").read_text()
-    assert "## Preferences or regression\n\n**Step DPO is ahead here**" in page
+    assert "Each method is tried on 300 dev tasks and 3 chains.\n\n**Step DPO is ahead" in page
     assert "Shown as a cause: a log-ratio instead of a head (+0.180" in page
     assert "| condition | effect |" in page
     (folder / "tables" / "regression_effects.csv").write_text("condition\n")

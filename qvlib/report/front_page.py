@@ -288,8 +288,8 @@ def _compared(others: Sequence[tuple[Path, Mapping[str, Any]]], root: Path) -> l
 def _causes(others: Sequence[Path], root: Path) -> list[str]:
     """Why one way to learn a step's value is ahead of another, by the runs that asked."""
     return [
-        f"Preferences or regression ([`{run.name}`]({url(run / 'README.md', root)})): "
-        f"{two_by_two.conclusion(rows)}"
+        f"Preferences or regression, on {tried_on(grid_rows(run))} "
+        f"([`{run.name}`]({url(run / 'README.md', root)})): {two_by_two.conclusion(rows)}"
         for run in others
         if (rows := effect_rows(run))
     ]

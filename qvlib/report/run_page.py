@@ -294,8 +294,9 @@ def _studies(run: Path) -> list[str]:
             parts += [f"## {title}", path.read_text().strip()]
     rows, shown = effect_rows(run), run / "tables" / f"{EFFECTS}.md"
     if rows and shown.exists():
+        about = f"Each method is tried on {tried_on(grid_rows(run))}."
         answer = two_by_two.conclusion(rows)
-        parts += ["## Preferences or regression", answer, shown.read_text().strip()]
+        parts += ["## Preferences or regression", about, answer, shown.read_text().strip()]
     return parts
 
 
