@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from qvlib.core.types import State, Task
+from qvlib.models import small, training
 from qvlib.models.precision import in_own_precision
 
 IDS = torch.arange(1, 61).view(2, 30)
@@ -90,3 +92,38 @@ def test_the_sums_no_longer_hang_on_their_order():
 def test_other_models_are_left_as_they_are(model):
     modules = list(model.modules())
     assert list(in_own_precision(model).modules()) == modules
+
+
+DEMONSTRATIONS = [
+    small.Demonstration(State(Task(str(i), f"find the {word} {i % 7}"), f"page of {word}"), word)
+    for i, word in enumerate(["boat", "green shoe", "lamp", "big red car"] * 60)
+]
+
+
+def cloned(tokenizer, nudge):
+    """Weights of an agent cloned from weights that are ``nudge`` apart, at a high rate."""
+    model = small.make_model(tokenizer, 32, 2, 2, seed=0, dtype="float64")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1 + nudge * torch.rand_like(weight))
+    steps = small.clone(model, tokenizer, DEMONSTRATIONS, epochs=6, lr=2e-2, batch=8, seed=0)
+    assert len(list(steps)) == 180
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+@pytest.mark.parametrize("steadied", [True, False])
+def test_training_does_not_grow_what_processors_round_differently(monkeypatch, steadied):
+    if not steadied:
+        monkeypatch.setattr(training, "steady", lambda model: None)
+    tokenizer = small.train_tokenizer(DEMONSTRATIONS, 300)
+    with torch.random.fork_rng():
+        apart = (cloned(tokenizer, 0.0) - cloned(tokenizer, 1e-15)).abs().max()
+    assert apart < 1e-13 if steadied else apart > 1e-11
+
+
+def test_gradients_of_other_precisions_stay_as_they_are():
+    for dtype, rounded in ((torch.float64, True), (torch.float32, False)):
+        layer = torch.nn.Linear(2, 1, dtype=dtype)
+        layer.weight.grad = torch.full_like(layer.weight, 1.001)
+        training.steady(layer)  # its bias has none
+        assert (layer.weight.grad == 1.0).all().item() is rounded and layer.bias.grad is None

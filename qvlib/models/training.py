@@ -16,6 +16,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
 from qvlib.base.seeding import generator
+from qvlib.models.precision import steady
 
 Rows = TypeVar("Rows", bound=Sequence[Any] | np.ndarray)
 
@@ -63,13 +64,15 @@ def descend(
 ) -> None:
     """One step along the gradient of the sum of ``losses``; each is used before the next is made.
 
-    longest: the norm that the gradient is cut to; None = as it is.
+    Gradients of float64 weights are ``steady``. longest: the norm that the gradient is cut to;
+    None = as it is.
     """
     optimizer.zero_grad()
     for loss in losses:
         loss.backward()
     if longest is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), longest)
+    steady(model)
     optimizer.step()
     if schedule is not None:
         schedule.step()
