@@ -26,6 +26,7 @@ from qvlib.models.trainers import (
     Bar,
     Order,
     Silent,
+    Steady,
     arguments,
     last_checkpoint,
     lora,
@@ -124,7 +125,7 @@ def fine_tune(
             train_dataset=_dataset(fit),
             processing_class=copy.deepcopy(lm.tokenizer),
             peft_config=lora(lora_rank),
-            callbacks=[Bar(label)],
+            callbacks=[Bar(label), Steady()],
             label=label,
             remedy=f"lower {rate} (now {lr:g})",
         )

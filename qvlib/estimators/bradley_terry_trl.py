@@ -32,6 +32,7 @@ from qvlib.models.trainers import (
     Epochs,
     Order,
     Silent,
+    Steady,
     arguments,
     last_checkpoint,
     on_one_gpu,
@@ -106,7 +107,7 @@ def make_trainer(
         ),
         processing_class=copy.deepcopy(lm.tokenizer),  # TRL gives it a padding token
         optimizers=(optimizer, scheduled(optimizer, steps, "linear")),
-        callbacks=[Bar(problem.label)],
+        callbacks=[Bar(problem.label), Steady()],
         label=problem.label,
     )
 

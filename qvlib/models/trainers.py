@@ -66,6 +66,15 @@ class Epochs(TrainerCallback):
         self.order.set_epoch(state.global_step * int(args.num_train_epochs) // state.max_steps)
 
 
+class Steady(TrainerCallback):
+    """Gradients of float64 weights are rounded, as in the plain loop."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: torch.nn.Module, **_: Any
+    ) -> None:
+        training.steady(model)
+
+
 class Bar(TrainerCallback):
     """One progress bar, like the plain loop's."""
 
