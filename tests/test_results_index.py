@@ -302,6 +302,7 @@ def test_a_table_says_what_q_is_and_whose_episodes_a_run_shows_again(tmp_path):
     for name, digest, known in (
         ("one", "aa", {"estimator": "step_dpo", "prior_weight": 0.0}),
         ("again", "aa", {"estimator": "step_dpo", "prior_weight": 0.2}),
+        ("since", "aa", {"estimator": "step_dpo", "arms": {"q_n5": {"reward_mean": 0.5}}}),
         ("heads", "bb", {"estimator": "agentrm", "prior_weight": 3.0}),
         ("old", "", {}),
     ):
@@ -314,6 +315,7 @@ def test_a_table_says_what_q_is_and_whose_episodes_a_run_shows_again(tmp_path):
     assert {run.name: notes for run, notes in run_notes(told).items()} == {
         "one": [],
         "again": ["Q + 0.2 log π", "episodes of `one`"],
+        "since": ["chain of `one`, by other code"],
         "heads": ["Q of `agentrm` + 3 log π"],
         "old": [],
     }
