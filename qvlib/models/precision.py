@@ -1,10 +1,9 @@
 """The same on every processor: float64 throughout, and steps that do not grow what differs.
 
-Processors round and sum in other orders. In float32 that is the seventh digit, which training grows
-into the second; in float64 the sixteenth, which training grows too: of the small agent's weights
-from 4e-16 at step 50 to 6e-13 at step 150, and at the last of 1,387 steps two kinds of processor
-had other agents. So ``steady`` rounds each step's gradients to bfloat16: what differs far behind is
-then no longer there, and does not come back.
+Processors round and sum in other orders. In float32 that is the seventh digit, in float64 the
+sixteenth, and training grows either until two kinds of processor have other agents. So ``steady``
+rounds each step's gradients to bfloat16: what differs far behind is then no longer there, and does
+not come back (``tests/test_precision.py``).
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEm
 def steady(model: nn.Module) -> None:
     """Round the gradients of float64 weights to the eight bits of bfloat16.
 
-    That is far less than a batch differs from the next. Of the small agent two instruction sets
-    then differ by 1e-16 at step 150. What lies just at an edge of the rounding may fall to either
-    side, as one in 1e11 does where gradients differ by 1e-13.
+    That is far less than a batch differs from the next. A gradient just at an edge of the rounding
+    may still fall to either side, which is rare, since the edges are far apart.
     """
     for weight in model.parameters():
         if weight.grad is not None and weight.dtype == torch.float64:

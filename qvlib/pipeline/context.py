@@ -109,6 +109,10 @@ class Context:
         policy = self.q_model().policy if which == "q_model" else self.model(which)
         return sampler(self, policy, greedy, temperature)
 
+    def sampled(self) -> str:
+        """What is the same where the agent and how it is sampled are."""
+        return self.params.digest(f"{EPISODES}{BASE}")
+
     def take_over(self, other: Context) -> None:
         """Take what another context has made that is the same here, and leave it no model.
 
@@ -119,7 +123,7 @@ class Context:
         mine, its = self.params, other.params
         if "environment" in vars(other) and mine.digest("data") == its.digest("data"):
             self.environment = other.environment
-        if _sampled_alike(mine, its):
+        if self.sampled() == other.sampled() and mine.run.device == its.run.device:
             self._models |= {
                 key: model
                 for key, model in other._models.items()
@@ -136,12 +140,6 @@ class Context:
 def context_of(run: Params | Context) -> Context:
     """A context for parameters, with the data prepared; one that is given, as it is."""
     return run if isinstance(run, Context) else Context(run, data.prepare_data(run))
-
-
-def _sampled_alike(one: Params, other: Params) -> bool:
-    """Whether the model of one agent serves the other."""
-    stage = f"{EPISODES}{BASE}"
-    return one.digest(stage) == other.digest(stage) and one.run.device == other.run.device
 
 
 @functools.lru_cache(2)

@@ -15,14 +15,12 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from qvlib.agents.arm import Player
-from qvlib.agents.arms import BASE
 from qvlib.base.errors import Hindrance, QvlibError
 from qvlib.base.executors.processes import slices
 from qvlib.core.lockstep import lockstep
 from qvlib.core.types import Task
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.data import data_folders, split_row
-from qvlib.pipeline.params import EPISODES
 from qvlib.pipeline.work import Failed, guarded, part_count, workers
 from qvlib.runs.stage import Stage, is_complete, open_stage, stage_path
 
@@ -51,10 +49,6 @@ class Play:
     def missing(self) -> list[str]:
         """The stages that are not finished."""
         return [stage for stage in self.names if not is_complete(self.context.params, stage)]
-
-    def agent(self) -> str:
-        """What is the same where the agent and how it is sampled are."""
-        return self.context.params.digest(f"{EPISODES}{BASE}")
 
 
 class _UnderWay:
@@ -134,7 +128,7 @@ def play_all(
     while left:  # again, where what two plays share was the part of one that went wrong
         by_agent: dict[str, list[Play]] = {}
         for play in left:
-            by_agent.setdefault(play.agent(), []).append(play)
+            by_agent.setdefault(play.context.sampled(), []).append(play)
         for alike in by_agent.values():
             for start in range(0, len(alike), TOGETHER):
                 with ExitStack() as stack:
