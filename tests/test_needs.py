@@ -18,10 +18,12 @@ from qvlib.base.settings import Settings
 from qvlib.cli import main
 from qvlib.estimators import Estimator
 from qvlib.models.local import LocalModel
+from qvlib.pipeline import context
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
 from qvlib.tools.needs import Measured, Tokens, Work, gpu_memory, parts
 from qvlib.tools.needs.gpu_memory import KNOWN, Shape, memory, shape
+from qvlib.tools.needs.prompts import GAMES
 
 PAPER = Path(__file__).parents[1] / "params" / "paper"
 VALUES = Estimator("told", Settings, lambda *_: None, lambda *_: None, values=True)
@@ -532,6 +534,19 @@ def test_prompts_are_counted_in_the_files_own_conversation():
         needs.lengths(thoughts, run, 11.0).reply == 11
         and needs.lengths(thoughts, replace(run, environment="webshop")).reply == 99
     )
+
+
+def test_no_more_games_are_made_than_prompts_are_measured_on(monkeypatch):
+    class Asked(Exception):
+        """Enough is known; games take seconds each to make."""
+
+    def context_of(params):
+        raise Asked(params.flat()["game_count"])
+
+    monkeypatch.setattr(context, "context_of", context_of)
+    for wanted, made in ((370, GAMES), (6, 6)):
+        with pytest.raises(Asked, match=f"^{made}$"):
+            needs.lengths(make({"environment": "textworld", "game_count": wanted}))
 
 
 def test_without_results_named_those_of_the_nearest_run_are_taken(results):

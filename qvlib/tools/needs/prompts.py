@@ -13,6 +13,7 @@ from qvlib.tools.needs.counts import Measured
 
 CHARACTERS = 4  # a token, where there is no tokenizer
 TASKS = 40  # demonstrated to measure prompts
+GAMES = 20  # made for that, where an environment makes its tasks
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _demonstrated(params: Params) -> tuple[float, float, str]:
     embedded = {"data_dir": "", "goals": "synthetic", "title_nouns": "auto"}
     known = params.flat()
     changes = {name: value for name, value in embedded.items() if name in known and not here}
+    if "game_count" in known:  # games take seconds each to make
+        changes["game_count"] = min(known["game_count"], GAMES)
     count, how = _counter(params.agent.agent)
     prompts, actions = [], []
     with tempfile.TemporaryDirectory(prefix="qvlib-needs-") as folder:
