@@ -76,7 +76,8 @@ def save(
         note: a last line of the Markdown.
     """
     folder = resolve(params.run.results_dir) / params.run.name / "tables"
-    write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+    # Twelve digits: processors sum in other orders, and a mean's last may differ.
+    write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.12g"))
     text = markdown(table if display is None else display)
     return write_atomic(folder / f"{name}.md", f"{text}\n\n{note}\n" if note else f"{text}\n")
 
