@@ -559,5 +559,12 @@ def test_without_results_named_those_of_the_nearest_run_are_taken(results):
         ({"environment": "scienceworld"}, "quick"),
         ({"agent": "smollm2"}, "smollm2-mini"),
         ({"agent": "smollm2", "environment": "hotpotqa"}, "smollm2-mini"),
+        # None of these plays the arm; these do.
+        ({"lats_iterations": 1}, "smoke"),
+        ({"environment": "hotpotqa", "estimator": "agentrm", "beam_width": 2}, "value-search"),
+        (
+            {"estimator": "agentrm", "beam_width": 2, "lats_iterations": 1},
+            "quick",
+        ),  # which tells what is missing
     ):
         assert needs.nearest(make({**where, "name": "none", **given})) == f"results/{name}"

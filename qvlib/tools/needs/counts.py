@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qvlib.agents.arms import FORMER
+from qvlib.agents.scripted import SCRIPTS
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path, resolve
 from qvlib.core.preferences import least_visits
@@ -24,6 +25,17 @@ TRIES = {
 }
 """Arms that try in the environment first -> the parameter that says how much."""
 
+ALIKE = {
+    "other_agent_sample": "sample",
+    "other_agent_q_n5": "q_n5",
+    "other_agent_foreign_q_n5": "q_n5",
+    **dict.fromkeys(("likely_n5", "self_consistency_n5"), "random_n5"),
+    "saycan_n5": "q_n5",
+    **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
+    **dict.fromkeys(("foreign_q_n10", "kind_only_n10", "within_kind_n10"), "q_n10"),
+    **dict.fromkeys(("likely_n10", "oracle_n10"), "q_n10"),
+}
+"""Arms -> the arm that asks as much of the agent."""
 
 Rule = tuple[str, float, int]
 """Which pairs, the least margin of their values, the least visits of each."""
@@ -100,14 +112,28 @@ _OF_SMALL_AGENTS = {"webshop": "quick", "hotpotqa": "hotpotqa-quick", "textworld
 
 
 def nearest(params: Params) -> str:
-    """The folder of results to reckon from: the run's own, else of a run with such an agent."""
+    """The folder of results to reckon from: the run's own, else of a run with such an agent.
+
+    One that played all arms of the file goes before one that did not; the last two play most arms.
+    """
     names = ["smollm2-mini", "quick"]
     if params.agent.agent == "small":
         names.insert(0, _OF_SMALL_AGENTS.get(params.world.environment, "quick"))
     own = f"{params.run.results_dir}/{params.run.name}"
-    folders = [own, *(f"results/{name}" for name in names)]
-    there = (name for name in folders if (resolve(name) / "metrics.json").exists())
-    return next(there, "results/quick")
+    folders = [own, *(f"results/{name}" for name in (*names, "smoke", "value-search"))]
+    there = [name for name in folders if (resolve(name) / "metrics.json").exists()]
+    return next((name for name in there if _has_arms(name, params)), [*there, "results/quick"][0])
+
+
+def _has_arms(folder: str, params: Params) -> bool:
+    """Whether these results tell what each arm of the file asks of a model."""
+    try:
+        played = json.loads((resolve(folder) / "metrics.json").read_bytes())["arms"]
+    except (ValueError, KeyError, TypeError):
+        return True  # damaged: ``measured`` says how
+    known = {FORMER.get(name, name) for name in played}
+    wanted = {arm.name for arm in params.arms() if arm not in SCRIPTS}
+    return all(known & {name, ALIKE.get(name)} for name in wanted)
 
 
 def measured(folder: str | Path, params: Params) -> Measured:

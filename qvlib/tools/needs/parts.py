@@ -19,7 +19,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.models.names import SMALL, is_remote
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
-from qvlib.tools.needs.counts import TRIES, Measured, Work
+from qvlib.tools.needs.counts import ALIKE, TRIES, Measured, Work
 from qvlib.tools.needs.fitting import fitting, read_of_a_tree
 from qvlib.tools.needs.prompts import Lengths
 
@@ -104,21 +104,11 @@ def read_of_pairs(params: Params, length: Lengths) -> float:
 def _arm(arm: Arm, run: Measured, params: Params) -> Work:
     """A task of an arm; one that the run had not is as the same arm of its first agent."""
     name = arm.name
-    other = {
-        "other_agent_sample": "sample",
-        "other_agent_q_n5": "q_n5",
-        "other_agent_foreign_q_n5": "q_n5",
-        **dict.fromkeys(("likely_n5", "self_consistency_n5"), "random_n5"),
-        "saycan_n5": "q_n5",
-        **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
-        **dict.fromkeys(("foreign_q_n10", "kind_only_n10", "within_kind_n10"), "q_n10"),
-        **dict.fromkeys(("likely_n10", "oracle_n10"), "q_n10"),
-    }
-    if name not in run.arms and other.get(name) not in run.arms:
+    if name not in run.arms and ALIKE.get(name) not in run.arms:
         raise QvlibError(
             f"results {run.name!r} have no arm {name!r}; give other results with --from"
         )
-    work = run.arms.get(name) or run.arms[other[name]]
+    work = run.arms.get(name) or run.arms[ALIKE[name]]
     if arm is SEARCH:
         return _scaled(work, run, params, run.arm_iterations, params.search.search_iterations)
     if name in TRIES:
