@@ -313,10 +313,10 @@ def test_what_bounds_the_gain_is_told(stages):
 
 def test_a_table_is_the_same_where_another_processor_sums_in_another_order(stages):
     one, other = (
-        tables.save(stages, name, pd.DataFrame({"x": [x], "n": [3]})).with_suffix(".csv")
+        tables.save(stages, name, pd.DataFrame({"x": [x, 0.0], "n": [3, 4]})).with_suffix(".csv")
         for name, x in (("one", 0.1 + 0.2), ("other", 0.3))
     )
-    assert one.read_text() == other.read_text() == "x,n\n0.3,3\n"
+    assert one.read_text() == other.read_text() == "x,n\n0.3,3\n0.0,4\n"
 
 
 def test_tables_and_metrics_are_written(stages):

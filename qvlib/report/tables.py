@@ -76,10 +76,14 @@ def save(
         note: a last line of the Markdown.
     """
     folder = resolve(params.run.results_dir) / params.run.name / "tables"
-    # Twelve digits: processors sum in other orders, and a mean's last may differ.
-    write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.12g"))
+    write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format=_twelve_digits))
     text = markdown(table if display is None else display)
     return write_atomic(folder / f"{name}.md", f"{text}\n\n{note}\n" if note else f"{text}\n")
+
+
+def _twelve_digits(value: float) -> str:
+    """A fraction for a CSV: processors sum in other orders, and a mean's last digits may differ."""
+    return repr(float(f"{value:.12g}"))
 
 
 def summary(arms: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
