@@ -517,3 +517,19 @@ def test_parameters_are_found_where_a_client_keeps_no_history(monkeypatch):
     assert notebook_parameters({"In": [""], "get_ipython": None}).run.seed == 7
     with pytest.raises(QvlibError, match="no parameters cell was run"):
         notebook_parameters({"In": [""]})
+
+
+@pytest.mark.parametrize("name", ["full", "estimators", "best", "value-search", "hotpotqa-quick"])
+def test_a_headline_is_played_on_things_that_no_other_run_was_judged_on(name):
+    """By a catalogue of its own, or, in one that another run plays, by test_skip."""
+    params = load(FOLDER / f"{name}.yml")
+    catalogue = params.world.environment, params.world.catalogue_seed
+    assert catalogue[1] > 0, "that of quick, by which settings were chosen"
+    for path in FILES:
+        other = load(path)
+        same = (other.world.environment, getattr(other.world, "catalogue_seed", 0)) == catalogue
+        if path.stem == name or not same or other.evaluation.test_skip > 0:
+            continue
+        chooses = other.evaluation.test_tasks <= params.evaluation.test_skip
+        only_dev = bool(other.run.studies) and other.ablations.grid  # published*: cells on dev
+        assert chooses or only_dev, path

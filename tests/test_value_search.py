@@ -280,19 +280,16 @@ def test_searches_that_were_played_before_have_no_curve_and_say_what_plays_them_
     assert "run notebooks/05_evaluate.ipynb again" in message
 
 
-def test_the_run_of_the_study_builds_on_quick_and_plays_tasks_of_its_own():
-    params, quick, estimators = (
-        load_params(resolve(f"params/{name}.yml"))
-        for name in ("value-search", "quick", "estimators")
+def test_the_run_of_the_study_builds_on_estimators_and_plays_tasks_of_its_own():
+    params, estimators = (
+        load_params(resolve(f"params/{name}.yml")) for name in ("value-search", "estimators")
     )
     for stage in ("data", "agent", "trees", "pairs"):
         for chain, made in zip(params.each_seed(), estimators.each_seed(), strict=True):
             assert chain.digest(stage) == made.digest(stage)
-        assert params.digest(stage) == quick.digest(stage)
     assert {*value_search.SHOWN} <= {arm.name for arm in params.arms()}
-    full = load_params(resolve("params/full.yml")).evaluation
-    for other in (full, estimators.evaluation, quick.evaluation):
-        assert other.test_skip + other.test_tasks <= params.evaluation.test_skip
+    assert estimators.evaluation.test_skip == 0
+    assert estimators.evaluation.test_tasks <= params.evaluation.test_skip
     assert params.run.studies == ("11_value_search",)
 
 

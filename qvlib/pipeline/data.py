@@ -147,24 +147,33 @@ def uses(params: Params, environment: Environment) -> Uses:
             ),
             "rule_tasks or trial_tasks",
         ),
-        "test": (evaluation.test_skip + evaluation.test_tasks, "test_skip + test_tasks"),
+        "test": (evaluation.test_tasks, "test_tasks"),
     }
+    test = _unseen(test, evaluation.test_skip)
     world = world_of(params)
     for tasks, (split, (count, names)) in zip((train, dev, test), asked.items(), strict=True):
         if count > len(tasks):
             own = ":" in params.world.environment
             share = f" or {split}_share" if split != "train" and not own else ""
             more = environments.names_of(world, params.world).more
+            left = " left after test_skip" if split == "test" and evaluation.test_skip else ""
             raise QvlibError(
-                f"{names} = {count}, but the {split} split has {len(tasks)} tasks; lower them, "
-                f"or {more}{share}"
+                f"{names} = {count}, but the {split} split has {len(tasks)} tasks{left}; lower "
+                f"them, or {more}{share}"
             )
     start = len(train) - searched
-    last = evaluation.test_skip + evaluation.test_tasks
     return Uses(
         train[:first],
         train[first:second],
         train[start : start + (params.pool or per_round)],
         dev,
-        test[evaluation.test_skip : last],
+        test[: evaluation.test_tasks],
     )
+
+
+def _unseen(tasks: Sequence[Task], skipped: int) -> Sequence[Task]:
+    """The tasks after the first ones that share no group (product, article, game) with them."""
+    if not skipped:
+        return tasks
+    seen = {task.group for task in tasks[:skipped]}
+    return tuple(task for task in tasks[skipped:] if task.group not in seen)

@@ -470,7 +470,7 @@ class EvaluationSettings(Settings):
     test_tasks: int = setting(200, "held-out test tasks", ge=1)
     test_skip: int = setting(
         0,
-        "test tasks left out before them, such as those that earlier choices were judged on",
+        "test tasks that earlier choices were judged on: left out, with all others of their groups",
         ge=0,
     )
     primary: str = setting(
