@@ -128,6 +128,24 @@ def test_what_is_added_to_q_is_said(metrics):
     assert sentences.scored({"estimator": "step_dpo", "prior_weight": 0.0}) == ""
 
 
+def test_what_parts_of_q_gain_with_log_pi_beside_them_is_told_with_the_likeliest(metrics):
+    """At 3 log pi any score gains what the likeliest alone does."""
+    metrics["against"]["q_n5"]["foreign"], metrics["reads"] = NULL, False
+    metrics["gains"]["likely_n5"] = entry(0.08, 0.04, 0.12)
+    assert "without any Q" not in sentences.claim(metrics)
+    said = sentences.claim(metrics | {"prior_weight": 3.0})
+    assert "adds the same 3 log π" in said
+    assert "the likeliest of the five, without any Q, has +0.080 [+0.040, +0.120]." in said
+
+
+def test_a_gain_that_is_sure_only_as_a_difference_is_said_so(metrics):
+    metrics["gains"]["q_n10"] = entry(0.1, 0.01, 0.19, 0.34, [-0.07, 0.74])
+    said = sentences.verdict(metrics)
+    assert "as a difference; as a share of the baseline it is not" in said
+    metrics["gains"]["q_n10"] = entry(0.1, 0.01, 0.19, 0.34, [0.02, 0.74])
+    assert "as a share of the baseline" not in sentences.verdict(metrics)
+
+
 @pytest.mark.parametrize("rival", ["foreign", "kind_only"])
 def test_reads_is_said_by_the_rule_alone(metrics, rival):
     assert "**Q reads**: +0.100 [+0.050, +0.150] over Q told another" in sentences.claim(metrics)

@@ -72,12 +72,31 @@ def test_the_same_words_are_no_foreign_instruction():
     assert Foreign(ByLength(), tasks[:2], 0).instead_of(tasks[0]) == "x"
 
 
+def test_where_all_tasks_have_one_instruction_there_is_no_other():
+    alike = [Task("a", "win", group="a"), Task("b", "win", group="b")]
+    assert Foreign(ByLength(), TASKS, 0).is_another
+    assert not Foreign(ByLength(), alike, 0).is_another
+
+
 def test_the_table_of_kinds_knows_nothing_but_the_kind():
     state = State(TASKS[0], "page")
-    mean = mean_by_kind(ByLength(), [(state, ["buy[a]", "buy[bcd]", "go[x]"])], kind)
-    assert mean == {("", "buy"): 107.0, ("", "go"): 105.0}
+    mean = mean_by_kind(ByLength(), [(state, ["buy[a]", "buy[bcd]", "go[xyz]"])], kind)
+    assert mean == {("", "buy"): 0.0, ("", "go"): 0.0}
+    mean = mean_by_kind(ByLength(), [(state, ["buy[a]", "buy[bcd]", "go[]"])], kind)
+    assert mean == {("", "buy"): 1.0, ("", "go"): -2.0}
     table = KindOnly(mean, kind)
-    assert table.score([state], [["buy[zzzzzz]", "go[y]", "new[]"]]) == [[107.0, 105.0, 106.0]]
+    assert table.score([state], [["buy[zzzzzz]", "go[y]", "new[]"]]) == [[1.0, -2.0, -0.5]]
+
+
+def test_the_table_of_kinds_does_not_see_in_which_states_a_kind_occurs():
+    """A constant of the state, such as a log-ratio may have, takes no part in the table."""
+    states = [State(task, "page") for task in TASKS[:2]]  # ByLength adds 100 a letter of the task
+    asked = [["buy[a]", "go[abc]"], ["go[abc]", "go[abc]", "go[abc]", "buy[a]"]]
+    mean = mean_by_kind(ByLength(), zip(states, asked, strict=True), kind)
+    assert mean[("", "go")] > mean[("", "buy")]
+    asked = [["go[abc]", "buy[a]"], ["buy[a]", "buy[a]", "go[abc]"]]
+    other = mean_by_kind(ByLength(), zip(states, asked, strict=True), kind)
+    assert other[("", "go")] > other[("", "buy")], "though buy is more often in the state of more"
 
 
 def test_within_the_kind_of_the_first_draw():

@@ -39,6 +39,11 @@ class Foreign:
         told = [under(state, self.instead_of(state.task)) for state in states]
         return self.q_model.score(told, actions)
 
+    @property
+    def is_another(self) -> bool:
+        """Whether some task has another instruction at all."""
+        return len({instruction for instruction, _ in self._known}) > 1
+
     def instead_of(self, task: Task) -> str:
         """The instruction that is told instead of a task's."""
         key = task.id, task.instruction
@@ -69,7 +74,8 @@ class Foreign:
 class KindOnly:
     """A score that knows the kind of an action and nothing else: the mean Q of that kind.
 
-    mean: (page, kind) -> mean Q; a kind that is not there has the mean of all.
+    mean: (page, kind) -> mean Q, as ``mean_by_kind`` has it; one that is not there has the mean of
+    all.
     """
 
     mean: Mapping[tuple[str, str], float]
@@ -86,14 +92,18 @@ class KindOnly:
 def mean_by_kind(
     q_model: QModel, decisions: Iterable[tuple[State, Sequence[str]]], kind: Kind
 ) -> dict[tuple[str, str], float]:
-    """Mean Q of each kind of action over states with candidate actions."""
+    """Mean Q of each kind of action over states with candidate actions, less each state's mean.
+
+    A log-ratio is Q up to a constant of its state, which says nothing of the kind.
+    """
     states, actions = zip(*decisions, strict=True)
     scored: dict[tuple[str, str], list[float]] = defaultdict(list)
     for state, candidates, scores in zip(
         states, actions, q_model.score(states, actions), strict=True
     ):
+        level = sum(scores) / len(scores)
         for action, q in zip(candidates, scores, strict=True):
-            scored[kind(state, action)].append(q)
+            scored[kind(state, action)].append(q - level)
     return {key: sum(values) / len(values) for key, values in sorted(scored.items())}
 
 

@@ -144,9 +144,10 @@ def scorers(context: Context) -> dict[str, QModel | None]:
     # The reference of a Q model is the agent's own model where no other is named, in the Q model's
     # precision, and remembers what it has scored.
     agent = context.model if params.q_model.q_base else context.reference
+    foreign = Foreign(q_model, context.uses.test, params.run.seed)
     return {
         "own": q_model,
-        "foreign": Foreign(q_model, context.uses.test, params.run.seed),
+        "foreign": foreign if foreign.is_another else None,
         "log_pi": None if served else LogProb(agent()),
     }
 

@@ -110,7 +110,14 @@ def _made_of(metrics: Mapping[str, Any]) -> str:
         )
         if arm in gains
     ]
-    return f"Of its gain over one sample, {change(gains['q_n5'])}, {listed(shares)}."
+    said = f"Of its gain over one sample, {change(gains['q_n5'])}, {listed(shares)}."
+    weight = metrics.get("prior_weight") or 0.0
+    if not weight or not shares or "likely_n5" not in gains:
+        return said
+    return (
+        f"{said} Each of these adds the same {weight:g} log π, and the likeliest of the five, "
+        f"without any Q, has {change(gains['likely_n5'])}."
+    )
 
 
 def _shuffles_gain(metrics: Mapping[str, Any]) -> str:

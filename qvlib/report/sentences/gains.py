@@ -25,7 +25,15 @@ def gain(name: str, entry: Mapping[str, Any], over: str) -> str:
     """What a paired gain and its interval allow to say."""
     share = relative_gain(entry)
     share = f", {share}" if share else ""
-    return f"**{name}** over {over}: {change(entry)}{share}: {verdict_of(entry)}."
+    return f"**{name}** over {over}: {change(entry)}{share}: {verdict_of(entry)}{_of_share(entry)}."
+
+
+def _of_share(entry: Mapping[str, Any]) -> str:
+    """Where the share's own interval says less than the difference's: the baseline varies too."""
+    low, high = entry.get("relative_ci95") or (None, None)
+    if holds_zero(entry) or low is None or not low <= 0 <= high:
+        return ""
+    return ", as a difference; as a share of the baseline it is not"
 
 
 def verdict_of(entry: Mapping[str, Any]) -> str:
