@@ -33,6 +33,18 @@ def rows(kind_pairs, tasks=10, **ways):
     )
 
 
+def test_the_commonest_kind_of_pair_is_told_with_what_the_agent_knew():
+    pairs = [("product", "product")] * 30 + [("query", "query")] * 20
+    adds = numbers.by_kind(rows(pairs, own=lambda i: 1.0, log_pi=lambda i: -1.0, foreign=abs), 300)
+    assert kinds.adds_to_agent(adds) is True
+    said = kinds.commonest(adds)
+    assert "(60%) are of kind *product*: of 30 pairs" in said and "it adds to what" in said
+    alike = numbers.by_kind(rows(pairs, own=lambda i: 1.0, log_pi=lambda i: 1.0, foreign=abs), 300)
+    assert kinds.adds_to_agent(alike) is False and "no difference" in kinds.commonest(alike)
+    few = numbers.by_kind(rows(pairs[:3], own=abs, log_pi=abs, foreign=abs), 300)
+    assert kinds.commonest(few) == kinds.commonest({}) == "" and kinds.adds_to_agent(few) is None
+
+
 def test_the_kind_of_a_pair_has_no_order():
     assert numbers.pair_kind("product", "product") == "product"
     assert numbers.pair_kind("option", "buy") == numbers.pair_kind("buy", "option")

@@ -201,6 +201,21 @@ def test_intervals_are_of_groups_and_gains_are_paired():
     )
 
 
+def test_of_several_chains_the_interval_over_tasks_alone_stands_beside():
+    """Chains that differ, tasks that do not: the t interval is wide, the bootstrap has no width."""
+    chains = [
+        episodes({"sample": 0.2, "q_n5": 0.2 + gain}).assign(seed=seed)
+        for seed, gain in enumerate((0.1, 0.3, 0.5))
+    ]
+    gains = numbers.gain_rows(numbers.by_task(pd.concat(chains)), 400)
+    row = gains.set_index("arm").loc["q_n5"]
+    assert row["gain"] == pytest.approx(0.3) and row["high"] - row["low"] > 0.5
+    assert [row["tasks_low"], row["tasks_high"]] == pytest.approx([0.3, 0.3])
+    assert "over tasks alone" in tables.display_gains(gains)
+    one = numbers.gain_rows(numbers.by_task(chains[0]), 400)
+    assert "over tasks alone" not in tables.display_gains(one)
+
+
 def test_an_interval_covers_what_it_should():
     rng = np.random.default_rng(0)
     frame = episodes({"sample": 0.5}, tasks=400).assign(

@@ -12,7 +12,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
 from qvlib.base.terminal import format_duration
-from qvlib.report import sentences
+from qvlib.report import kinds, sentences
 from qvlib.report.formats import difference, interval
 from qvlib.report.numbers.against import METHOD, rivals
 from qvlib.report.results_files import (
@@ -154,6 +154,8 @@ def _headline(
     ]
     parts = [sentences.claim(metrics)] if "preferences" in metrics else []  # as the report's
     parts.append(" ".join(filter(None, notes)))
+    ordered = kinds.commonest(metrics.get("accuracy_by_kind") or {})
+    parts += [ordered] if ordered else []
     second = metrics.get("other_agent_gain")
     if second and second["relative"] is not None:
         parts.append(

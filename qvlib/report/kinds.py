@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qvlib.report.formats import interval
+from qvlib.report.numbers.kinds import ALL, OTHER
 
 NONE = "The searches of the test tasks give no pairs in a run this small."
 
@@ -19,6 +20,25 @@ def said(found: Mapping[str, Mapping[str, Any]]) -> str:
     if not found:
         return NONE
     return "\n".join(f"- **{kind}**: {_line(told, kind)}" for kind, told in found.items())
+
+
+def commonest(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How Q orders the commonest kind of pair, in a sentence; "" where there are none."""
+    kind = next(iter(found), ALL)
+    if kind in (ALL, OTHER) or found[kind]["own"] is None:
+        return ""
+    share = found[kind]["pairs"] / found[ALL]["pairs"]
+    return (
+        f"The commonest pairs that searches of the held-out tasks give ({share:.0%}) are of kind "
+        f"*{kind}*: {_line(found[kind], kind)}"
+    )
+
+
+def adds_to_agent(found: Mapping[str, Mapping[str, Any]]) -> bool | None:
+    """Whether Q orders the commonest kind of pair better than the agent's log-probability."""
+    kind = next(iter(found), ALL)
+    less = None if kind in (ALL, OTHER) else found[kind].get("own_minus_log_pi")
+    return None if less is None else bool(less["ci95"][0] > 0)
 
 
 def _line(told: Mapping[str, Any], kind: str) -> str:

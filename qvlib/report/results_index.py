@@ -11,6 +11,7 @@ from qvlib.agents.arms import GREEDY
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
 from qvlib.base.paths import display_path
+from qvlib.report import kinds
 from qvlib.report.formats import interval
 from qvlib.report.results_files import is_plumbing, read_metrics, runs, url
 from qvlib.report.run_notes import run_notes
@@ -187,6 +188,9 @@ def _not_shown(told: Mapping[Path, Metrics]) -> list[str]:
     return ["## What is not shown", "\n".join(lines)] if lines else []
 
 
+KNEW = "**Q is not shown to order the commonest kind of pairs better than the agent's own log π**"
+
+
 def _doubts(metrics: Metrics) -> dict[str, str | None]:
     """What might not be shown, in the order of the page -> a note where it is not, else None."""
     gain = (metrics.get("gains") or {}).get("q_n5")
@@ -208,6 +212,7 @@ def _doubts(metrics: Metrics) -> dict[str, str | None]:
         "**Too few shuffles** of the labels, or opposite ones, to be ranked": p is None
         and metrics.get("control_shuffles"),
         "**Q of 5 is not shown to earn more than its shuffles**": beyond and not _above(beyond),
+        KNEW: kinds.adds_to_agent(metrics.get("accuracy_by_kind") or {}) is False,
         f"**Fewer than {FEW_GROUPS} groups of tasks**, too few for an interval": splits
         and splits[-1]["groups"] < FEW_GROUPS,
     }

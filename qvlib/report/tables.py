@@ -194,12 +194,20 @@ def display_arms(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def display_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """``numbers.gain_table`` rounded, for reading."""
+    """``numbers.gain_table`` rounded, for reading.
+
+    Of several chains the interval of the bootstrap over tasks alone stands beside the t interval.
+    """
     return pd.DataFrame(
         {
             "arm": table["arm"],
             "gain": table["gain"].map(signed),
             "gain 95 %": _intervals(table["low"], table["high"], "+.3f"),
+            **(
+                {"over tasks alone": _intervals(table["tasks_low"], table["tasks_high"], "+.3f")}
+                if "tasks_low" in table
+                else {}
+            ),
             "relative": [relative(share, 1) for share in table["relative"]],
             "relative 95 %": _intervals(table["relative_low"], table["relative_high"], "+.1%"),
             "tasks": table["tasks"],

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qvlib.agents.arms import BASE, GREEDY, MAIN, SEARCH
-from qvlib.core.statistics import compare, mean_interval
+from qvlib.core.statistics import bootstrap_mean, compare, mean_interval
 from qvlib.pipeline.context import Context
 from qvlib.pipeline.params import Params
 from qvlib.report.intervals import ratio_interval, share_interval
@@ -109,8 +109,9 @@ def arm_rows(rows: pd.DataFrame, resamples: int) -> pd.DataFrame:
 def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.DataFrame:
     """One row an arm: its mean gain over ``against``, paired by task.
 
-    ``relative`` to the mean of ``against``, with bounds where that is clearly above 0. rows: of
-    ``by_task``.
+    ``relative`` to the mean of ``against``, with bounds where that is clearly above 0. Of several
+    chains also ``tasks_low`` and ``tasks_high``, the bootstrap over groups of tasks alone: what the
+    interval would be if other chains were as these. rows: of ``by_task``.
     """
     records = {arm: part.to_dict("records") for arm, part in rows.groupby("arm", sort=False)}
     gains = compare(records, against, resamples)
@@ -123,7 +124,7 @@ def gain_rows(rows: pd.DataFrame, resamples: int, against: str = BASE) -> pd.Dat
                 "low": gain["ci95"][0],
                 "high": gain["ci95"][1],
                 "relative": gain["relative"],
-                **_relative_bounds(rows, arm, against, resamples),
+                **_other_bounds(rows, arm, against, resamples),
                 "tasks": rows.loc[rows["arm"] == arm, "task"].nunique(),
             }
             for arm, gain in gains.items()
@@ -140,17 +141,21 @@ def gap_closed(means: Mapping[str, float], arm: str = MAIN) -> float | None:
     return float((means[arm] - means[BASE]) / gap) if gap > 0 else None
 
 
-def _relative_bounds(
-    rows: pd.DataFrame, arm: str, against: str, resamples: int
-) -> dict[str, float]:
-    """Bounds of an arm's gain relative to the mean of another; nan where they are not known."""
+def _other_bounds(rows: pd.DataFrame, arm: str, against: str, resamples: int) -> dict[str, float]:
+    """Bounds of a gain over tasks alone, and of one relative to the mean of the other arm.
+
+    The latter are nan where they are not known.
+    """
     base = rows[rows["arm"] == against].set_index(["seed", "task"])["reward"]
     part = rows[rows["arm"] == arm]
     below = base.loc[pd.MultiIndex.from_frame(part[["seed", "task"]])].to_numpy()
     above = part["reward"].to_numpy() - below
     found = ratio_interval(above, below, part["group"], resamples, part["chain"])
-    _, low, high = found or (np.nan,) * 3
-    return {"relative_low": low, "relative_high": high}
+    bounds = dict(zip(("relative_low", "relative_high"), (found or (np.nan,) * 3)[1:], strict=True))
+    if part["seed"].nunique() > 1:
+        _, low, high = bootstrap_mean(above, part["group"], resamples)
+        bounds |= {"tasks_low": low, "tasks_high": high}
+    return bounds
 
 
 def _interval(name: str, mean: float, low: float, high: float) -> dict[str, float]:

@@ -133,6 +133,11 @@ def _gain_entries(gains: pd.DataFrame) -> dict[str, dict[str, Any]]:
             "relative_ci95": None
             if pd.isna(row["relative_low"])
             else [row["relative_low"], row["relative_high"]],
+            **(
+                {}
+                if pd.isna(row.get("tasks_low"))
+                else {"ci95_tasks": [row["tasks_low"], row["tasks_high"]]}
+            ),
         }
         for row in gains.to_dict("records")
     }
