@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import qvlib
+from qvlib.estimators import ESTIMATORS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "qvlib"
@@ -31,6 +32,15 @@ def test_at_most_four_files_stand_at_the_root(capsys):
         print(f"\nqvlib/: {len(files)} files ({', '.join(files)}), {len(rooms)} rooms")
     assert len(files) <= 4
     assert rooms[:3] == ["agents", "base", "core"]
+
+
+def test_an_estimator_or_a_baseline_is_a_file_of_less_than_120_lines():
+    baselines = "best_of_n self_consistency rft reflexion lats saycan beam best_first oracle"
+    files = [PACKAGE / "agents" / f"{name}.py" for name in baselines.split()]
+    files += [PACKAGE / "estimators" / f"{name}.py" for name in ESTIMATORS]
+    assert len(files) > 20
+    long = {path.name: n for path in files if (n := len(path.read_text().splitlines())) >= 120}
+    assert not long
 
 
 def test_imports_go_downward_only():

@@ -94,14 +94,6 @@ def _player(cast: Cast) -> Player:
     return Player(cast.sampler("rft"), episode)
 
 
-def _active(params: Any) -> bool:
-    return params.rft.rft and params.rft.rft_rounds == 1
-
-
-def _evolves(params: Any) -> bool:
-    return params.rft.rft and params.rft.rft_rounds > 1
-
-
 RFT = arm(
     "rft",
     NO_Q,
@@ -109,7 +101,7 @@ RFT = arm(
     _player,
     needs=("rft",),
     settings=RftSettings,
-    active=_active,
+    active=lambda params: params.rft.rft and params.rft.rft_rounds == 1,
     sampled="",
 )
 AGENT_EVOL = arm(
@@ -119,6 +111,6 @@ AGENT_EVOL = arm(
     "the good ones that it samples itself (AgentEvol)",
     _player,
     needs=("rft",),
-    active=_evolves,
+    active=lambda params: params.rft.rft and params.rft.rft_rounds > 1,
     sampled="",
 )

@@ -12,6 +12,7 @@ import torch
 from qvlib.base.errors import QvlibError
 from qvlib.core.episodes import replay
 from qvlib.core.preferences import Pair, accuracy
+from qvlib.core.step_values import Siblings
 from qvlib.core.types import Environment, QModel, State, Task
 from qvlib.estimators.estimator import Problem
 from qvlib.models import packing
@@ -85,6 +86,22 @@ def training_task(environment: Environment, what: str) -> Callable[[str], Task]:
         return tasks[name]
 
     return task_of
+
+
+def best_against_worst(group: Siblings, scores: Sequence[float]) -> Pair:
+    """The pair of the actions of a state that score highest and lowest; its values are scores."""
+    best, worst = (max(enumerate(scores), key=lambda s: sign * s[1])[0] for sign in (1, -1))
+    return Pair(
+        group.task,
+        group.node,
+        group.path,
+        group.actions[best],
+        group.actions[worst],
+        scores[best],
+        scores[worst],
+        group.visits[best],
+        group.visits[worst],
+    )
 
 
 def fitting(lm: LocalModel, pairs: Sequence[PairIds]) -> list[PairIds]:

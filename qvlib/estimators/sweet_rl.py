@@ -19,7 +19,6 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.settings import setting
 from qvlib.core.episodes import replay, under
 from qvlib.core.preferences import Pair
-from qvlib.core.step_values import Siblings
 from qvlib.core.types import QModel, State
 from qvlib.estimators import tuned
 from qvlib.estimators.estimator import Estimator, Fitted, OpenModel, Problem
@@ -77,7 +76,7 @@ def fit(problem: Problem, settings: SweetRLSettings) -> Fitted:
 
 def _preferred(problem: Problem, settings: SweetRLSettings) -> Iterator[Pair]:
     """The critic's best against its worst visited action of each state where the two differ."""
-    from qvlib.estimators.data import training_task
+    from qvlib.estimators.data import best_against_worst, training_task
     from qvlib.estimators.log_ratio import LogRatio
     from qvlib.estimators.trajectories import tuned_on_trajectories
 
@@ -99,23 +98,7 @@ def _preferred(problem: Problem, settings: SweetRLSettings) -> Iterator[Pair]:
     scores = scorer.score(states, [group.actions for group in groups])
     for group, advantages in zip(groups, scores, strict=True):
         if max(advantages) > min(advantages):
-            yield _pair(group, advantages)
-
-
-def _pair(group: Siblings, advantages: list[float]) -> Pair:
-    """The best against the worst; the values are the critic's, in nats."""
-    best, worst = (advantages.index(pick(advantages)) for pick in (max, min))
-    return Pair(
-        group.task,
-        group.node,
-        group.path,
-        group.actions[best],
-        group.actions[worst],
-        advantages[best],
-        advantages[worst],
-        group.visits[best],
-        group.visits[worst],
-    )
+            yield best_against_worst(group, advantages)
 
 
 def load(

@@ -56,11 +56,9 @@ def success_shares(tree: Mapping[str, Any], success_reward: float) -> dict[str, 
 
 def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """- p log s(z) - (1 - p) log s(-z) of each prefix; logits z [n, 1], shares p [n] in [0, 1]."""
-    import torch
+    from torch.nn import functional as F
 
-    return torch.nn.functional.binary_cross_entropy_with_logits(
-        outputs[:, 0], targets, reduction="none"
-    )
+    return F.binary_cross_entropy_with_logits(outputs[:, 0], targets, reduction="none")
 
 
 def probability(outputs: torch.Tensor) -> torch.Tensor:
@@ -74,9 +72,7 @@ def _in_bounds(group: Siblings) -> tuple[float, ...]:
 
 
 def fit(problem: Problem, settings: TVMSettings) -> Fitted:
-    """Fit to the share of paths through each visited action that succeed.
-
-    TVM puts the share of a prefix on each of its tokens; here prefixes end with an action.
+    """Fit to the share of paths through each visited action that succeed (TVM: each token).
 
     Raises:
         QvlibError: no path succeeds, no state fits the model's context, or training diverged.
