@@ -197,8 +197,15 @@ def test_the_script_of_questions(reading, questions):
     script = QUESTIONS.script(reading)
     start = reading.reset(questions["q1"])
     assert act(script, start) == BELL
-    assert act(script, reading.step(start, BELL)) == "finish[Ann Moor]"
+    opened = reading.step(start, BELL)
+    assert act(script, opened) == ANN, "the sentence that tells who directed it"
+    assert act(script, reading.step(opened, ANN)) == "finish[Arl]"
     assert act(script, reading.step(start, "search[Nothing]")) == "finish[yes]"
+    for asked, answer in (
+        ("Was The Bell directed by Ann Moor?", "finish[yes]"),
+        ("Which is older, The Bell or Ann Moor?", "finish[Ann Moor]"),
+    ):
+        assert act(script, reading.reset(replace(questions["q1"], instruction=asked))) == answer
     nameless = replace(questions["q1"], instruction="When did it win in 1999?")
     assert act(script, reading.reset(nameless)) == "search[When]"
 
@@ -208,8 +215,8 @@ def test_the_script_of_questions_is_the_same_again(encyclopaedia):
     tasks = world.tasks("dev")[:60]
     records = demonstrate(world, tasks, QUESTIONS.script(world), 0, 16)
     assert records == demonstrate(world, tasks, QUESTIONS.script(world), 1, 1)
-    assert all(record["done"] and len(record["actions"]) == 2 for record in records)
-    assert sum(record["reward"] for record in records) < 0.5 * len(records)
+    assert all(record["done"] and len(record["actions"]) <= 3 for record in records)
+    assert 0.05 * len(records) < sum(record["reward"] for record in records) < 0.5 * len(records)
 
 
 @pytest.mark.filterwarnings("ignore:Game .* is not fully supported")
