@@ -315,7 +315,7 @@ def test_a_wrong_parameters_cell_is_told_in_one_line():
 
 ON_TEST = ("scored", "followed")
 AFTER_TREES = {
-    *("trees", "pairs", "q_model", "control", "critics", "rft", "rules", "trial"),
+    *("trees", "pairs", "q_model", "control", "critics", "rft", "eto", "rules", "trial"),
     *ON_TEST,
 }
 RERANKED = {
@@ -330,11 +330,12 @@ def episodes(names) -> set[str]:
 
 
 TUNED = episodes({"rft", "agent_evol"})
+ETO = {"eto", f"{EPISODES}eto"}
 
 
 def test_a_digest_changes_with_the_stage_and_all_after_it_only():
     after_pairs = episodes({*RERANKED, "tuned_policy"})
-    assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *TUNED}
+    assert changed(iterations=7) == {*AFTER_TREES, *after_pairs, *TUNED, *ETO}
     assert changed(dpo_epochs=7) == {
         *("q_model", "control", "critics", "rules", "trial", *ON_TEST),
         *after_pairs,
@@ -367,7 +368,7 @@ def test_an_arm_is_played_again_only_where_its_own_parameters_change():
     assert changed(test_skip=7) == {*ON_TEST, *every_arm}
     assert changed(top_p=0.8) == every_arm | AFTER_TREES
     # What steers a search steers the arm that searches.
-    after_trees = AFTER_TREES | TUNED | episodes({"tuned_policy", *RERANKED})
+    after_trees = AFTER_TREES | TUNED | ETO | episodes({"tuned_policy", *RERANKED})
     steerings = {
         "discount": 1.0,
         "timeout_value": -1.0,

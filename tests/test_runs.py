@@ -88,7 +88,7 @@ def test_the_manifest_tells_where_a_result_came_from(params):
 
 def test_every_stage_names_its_notebook():
     assert set(MADE_BY) == {*STAGES, "episodes"}
-    for stage in make({"rule_tasks": 1, "grid": "a.yml", "rft": True}).stages():
+    for stage in make({"rule_tasks": 1, "grid": "a.yml", "rft": True, "eto": True}).stages():
         assert re.fullmatch(r"0[1-6]_\w+", notebook_of(stage))
     assert notebook_of("episodes/q_n5") == notebook_of("episodes/search") == "05_evaluate"
 

@@ -37,12 +37,12 @@ class Cast(Protocol):
         """Mean Q of each kind of page and action, over states of the training pairs."""
 
     def model(self, which: str = "agent") -> Any:
-        """The model of ``agent``, ``other_agent`` or ``rft``: a ``LocalModel`` or a served one."""
+        """The model of an agent, as for ``sampler``: a ``LocalModel`` or a served one."""
 
     def sampler(
         self, which: str = "agent", greedy: bool = False, temperature: float | None = None
     ) -> Agent:
-        """An agent, sampled as the run says: ``agent``, ``other_agent``, ``rft``, ``q_model``."""
+        """An agent sampled as the run says; which: an agent, a stage of tuning, or ``q_model``."""
 
     def q_model(self) -> QModel:
         """The Q model of the run."""

@@ -53,12 +53,13 @@ def train_agents(run: Params | Context) -> Stage:
 
     Raises:
         QvlibError: a name that gives no model with a tokenizer, a GPU that is not there, or ``rft``
-            is set for an agent behind a server.
+            or ``eto`` is set for an agent behind a server.
     """
     params = run if isinstance(run, Params) else run.params
     check_device(params)
-    if params.rft.rft:
-        must_be_tunable(params.agent.agent, "rft")
+    for parameter in ("rft", "eto"):
+        if params.flat()[parameter]:
+            must_be_tunable(params.agent.agent, parameter)
     context = context_of(run)
     second = ["other_agent"] * (params.other_agent.other_demonstrations > 0)
     make_agents([(each, which) for each in chains(context) for which in ("agent", *second)])

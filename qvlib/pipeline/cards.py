@@ -10,6 +10,8 @@ from qvlib.pipeline.params import Params
 
 CONTROL = "A control for a Q model: the same training with the winners drawn by a coin"
 
+ETO = "An agent tuned on its best against its worst episodes (ETO, arXiv 2403.02502)"
+
 CRITIC = "A critic: a step-level Q model fitted to half of the tasks, to see where critics disagree"
 
 
@@ -25,7 +27,7 @@ def model_card(params: Params, facts: Mapping[str, Any], card: Card) -> str:
     elif params.agent.warm_start and not params.q_model.q_base:
         base += f", fine-tuned on demonstrations (stage `agent-{params.digest('agent')}`)"
     title = CONTROL if facts["control"] else "A step-level Q model (arXiv 2409.09345)"
-    title = CRITIC if facts.get("critic") else title
+    title = CRITIC if facts.get("critic") else ETO if facts.get("eto") else title
     accuracy, pairs = facts["held_out_accuracy"], facts["held_out_pairs"]
     ordered = "no pairs were held out"
     if accuracy is not None:

@@ -65,7 +65,7 @@ class Context:
         return models.demonstrator(self, errors)
 
     def model(self, which: str = "agent", dtype: str = "") -> Any:
-        """The model of ``agent``, ``other_agent`` or ``rft``."""
+        """The model of ``agent``, ``other_agent``, ``rft`` or ``eto``."""
         return self._once((which, dtype), lambda: models.load_of_stage(self, which, dtype))
 
     def reference(self) -> Any:
@@ -104,7 +104,8 @@ class Context:
     ) -> Agent:
         """An agent sampled as the run says; refused and no-effect actions are drawn again.
 
-        which: ``agent``, ``other_agent``, ``rft``, or ``q_model`` for the tuned policy itself.
+        which: ``agent``, ``other_agent``, ``rft``, ``eto``, or ``q_model`` for the tuned policy
+            itself.
         """
         policy = self.q_model().policy if which == "q_model" else self.model(which)
         return sampler(self, policy, greedy, temperature)

@@ -8,6 +8,7 @@ from qvlib.agents.arm import Arm, Player
 from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.params import EPISODES, Params
 from qvlib.pipeline.playing import Play, play_stages
+from qvlib.pipeline.q import train_eto
 from qvlib.pipeline.rft import train_rft
 from qvlib.pipeline.scored import score_pairs
 from qvlib.runs.stage import Stage, read_stage
@@ -23,6 +24,8 @@ def play(run: Params | Context) -> list[Stage]:
     context = context_of(run)
     if any("rft" in arm.needs for arm in context.params.arms()):
         train_rft(context)
+    if any("eto" in arm.needs for arm in context.params.arms()):
+        train_eto(context)
     for chain in chains(context):
         play_arms(chain, chain.params.arms())
     score_pairs(context)

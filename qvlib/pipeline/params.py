@@ -50,6 +50,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "control": ("pairs", "q_model"),
     "critics": ("pairs", "q_model"),
     "rft": ("trees",),
+    "eto": ("pairs",),
     "rules": ("q_model", "control"),
     "trial": ("q_model",),
     "scored": ("q_model", "episodes/search"),
@@ -677,6 +678,7 @@ class Params:
             "critics": False,  # they guide a later round alone
             "followed": False,  # of the estimators of a comparison alone
             "rft": any("rft" in arm.needs for arm in self.arms()),
+            "eto": any("eto" in arm.needs for arm in self.arms()),
             "rules": self.ablations.rule_tasks > 0,
             "trial": bool(self.ablations.grid),
         }

@@ -13,15 +13,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from qvlib.agents import eto
 from qvlib.agents.disagreement import is_drawn
 from qvlib.base.errors import QvlibError
 from qvlib.base.executors.processes import rank
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
 from qvlib.core.preferences import Pair, hold_out, shuffle_winners
-from qvlib.estimators import Problem, estimator_of
+from qvlib.estimators import Estimator, Problem, estimator_of
 from qvlib.models.saving import saving
-from qvlib.pipeline.agents import OnFailure
+from qvlib.pipeline.agents import OnFailure, must_be_tunable
 from qvlib.pipeline.cards import model_card, notes
 from qvlib.pipeline.context import Context, chains, context_of
 from qvlib.pipeline.data import data_folders
@@ -123,7 +124,7 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
 
 def _names(params: Params, which: str) -> list[str]:
     """The models of a stage."""
-    if which == "q_model":
+    if which in ("q_model", "eto"):
         return ["model"]
     critics = which == "critics"
     count = params.collecting.critics if critics else params.q_model.control_shuffles
@@ -168,10 +169,10 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
             "all preference pairs are held out; lower heldout_share or collect more trees"
         )
     train, trees, label = _part(params, which, name, train)
-    estimator, told = estimator_of(params.q_model.estimator), context.world.solution
+    (estimator, settings), told = _fitted_by(params, which), context.world.solution
     problem = Problem(
         environment=context.environment,
-        reference=context.reference(),
+        reference=context.model() if which == "eto" else context.reference(),
         train=train,
         held_out=held_out,
         trees=trees,
@@ -183,7 +184,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         solution=partial(told, context.environment) if told else None,
     )
     begun = time.monotonic()
-    fitted = estimator.fit(problem, params.estimator)
+    fitted = estimator.fit(problem, settings)
     seconds = time.monotonic() - begun
     part = f"{stage_path(params, which).name}/{name}"
     if rank()[0] != 0:  # several processes have fitted it together, and the first has it
@@ -192,7 +193,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
     with tempfile.TemporaryDirectory(prefix="qvlib-") as temporary:
         folder = Path(temporary) / "model"
         fitted.save(folder)
-        kinds = {"control": which == "control", "critic": which == "critics"}
+        kinds = {"control": which == "control", "critic": which == "critics", "eto": which == "eto"}
         facts = {**kinds, **fitted.facts}
         card = model_card(params, facts, fitted.card)
         with saving(folder):
@@ -201,6 +202,26 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
         tables = {name.replace("model", "curve"): fitted.curve}
         yield Made(part, {name: Parcel(folder)}, tables, fitted.facts, seconds)
     clear_elsewhere(params, scratch)
+
+
+def train_eto(run: Params | Context) -> Stage:
+    """Tune each chain's agent as ETO does: ``model/``, ``curve.parquet``. Gives the first chain's.
+
+    Raises:
+        QvlibError: the agent is behind a server, or as ``trajectory_dpo.fit``.
+    """
+    context = context_of(run)
+    must_be_tunable(context.params.agent.agent, "eto")
+    fit([(chain, "eto") for chain in chains(context)])
+    return read_stage(context.params.each_seed()[0], "eto")
+
+
+def _fitted_by(params: Params, which: str) -> tuple[Estimator, Any]:
+    """The estimator of a stage's models, and its settings."""
+    if which != "eto":
+        return estimator_of(params.q_model.estimator), params.estimator
+    estimator = estimator_of(eto.ESTIMATOR)
+    return estimator, estimator.settings(**eto.of_estimator(params.eto))
 
 
 Trees = Callable[[], Iterator[dict[str, Any]]]
@@ -224,7 +245,7 @@ def _part(
         if not pairs:  # of so few tasks there is no half
             return train, partial(_trees, params), f"critic {number}"
         return pairs, partial(_trees, params, is_own=is_own), f"critic {number}"
-    return train, partial(_trees, params), "Q model"
+    return train, partial(_trees, params), "ETO" if which == "eto" else "Q model"
 
 
 def _trees(params: Params, is_own: Callable[[str], bool] | None = None) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,7 @@ ARMS = {  # those of the table in its order -> what they execute, those that go 
     ("demonstrator",): "what the scripted agent says that small agents imitate: it is told "
     "the goal, but made to err",
     ("rft",): "a sample of the agent fine-tuned on its trees' best episodes",
+    ("eto",): "a sample of the agent tuned on its trees' best against worst episodes (ETO)",
     ("agent_evol",): "a sample of the agent fine-tuned in rounds on what it samples itself "
     "(AgentEvol)",
     ("q_n5", "q_n10"): "of {n} the one with the highest Q, which is the method",

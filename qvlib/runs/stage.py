@@ -63,6 +63,7 @@ MADE_BY = {
     "control": ("the control is not trained", "04_train_q"),
     "critics": ("the critics of a round are not trained", "02_collect"),
     "rft": ("the agent is not fine-tuned on its best episodes", "05_evaluate"),
+    "eto": ("the agent is not tuned on its best against its worst episodes", "05_evaluate"),
     "episodes": ("episodes are not played", "05_evaluate"),
     "rules": ("the scoring rules are not tried", "06_ablations"),
     "trial": ("the cell of the grid is not tried", "06_ablations"),

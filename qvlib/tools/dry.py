@@ -88,6 +88,7 @@ CHANGES = {
     "dpo_lr": 1e-4,
     "rft_min_reward": 0.0,
     "rft_epochs": 1,
+    "eto_epochs": 1,
     "rule_tasks": 0,
     "grid": "",
     "bootstrap": 100,

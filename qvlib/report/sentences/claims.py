@@ -226,6 +226,7 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     others = {
         "tuned_policy": "the tuned model as the policy",
         "rft": "the agent fine-tuned on its trees' best episodes (RFT)",
+        "eto": "the agent tuned on its trees' best against worst episodes (ETO)",
         "agent_evol": "the agent fine-tuned in rounds on what it samples itself (AgentEvol)",
         "self_consistency_n5": "the action drawn most often of five, without Q",
         "saycan_n5": "of five the highest probability times value (SayCan)",

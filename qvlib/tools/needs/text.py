@@ -194,9 +194,10 @@ def _notes(
         or params.judge
         or params.pool
         or params.rft.rft_rounds > 1
+        or params.eto.eto
     ):
         notes.append(
-            "not counted: warm starts, scoring rules, verdicts, curricula, rounds of RFT, "
+            "not counted: warm starts, scoring rules, verdicts, curricula, rounds of RFT, ETO, "
             "and the Q model's and its critics' work in rounds after the first"
         )
     if _added(params):
