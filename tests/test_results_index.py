@@ -269,11 +269,11 @@ def test_the_front_page_is_written_from_files(run, tmp_path):
         "| [00_tour](notebooks/00_tour.ipynb) | What is a tree? | 9.5 s "
         "| [notebook](results/quick/notebooks/00_tour.ipynb) |" in text
     )
-    assert "held-out tasks on unseen products, seed 0" in text
+    assert "held-out tasks on products unseen in training, seed 0" in text
     (run / "metrics.json").write_text(json.dumps(metrics | {"groups": "games"}))
     write_front_page(readme, run.parent)
     assert (
-        "on unseen games, seed 0, terminal reward in [0, 1], paired by task, "
+        "on games unseen in training, seed 0, terminal reward in [0, 1], paired by task, "
         "bootstrap intervals over games." in readme.read_text()
     )
     assert "The other runs" not in readme.read_text()

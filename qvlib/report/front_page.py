@@ -147,7 +147,7 @@ def _headline(
     kind = metrics.get("intervals", "bootstrap")  # older runs do not tell
     given = manifest.get("parameters", {})
     notes = [
-        f"`{metrics['run']}`: {tasks} held-out tasks on unseen {groups}, "
+        f"`{metrics['run']}`: {tasks} held-out tasks on {groups} unseen in training, "
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, terminal reward in [0, 1], "
         f"paired by task, {kind} intervals over {groups}{' and seeds' * (len(seeds) > 1)}.",
         sentences.filtering(metrics.get("filter_actions", given.get("filter_actions"))),
