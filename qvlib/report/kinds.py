@@ -25,7 +25,7 @@ def said(found: Mapping[str, Mapping[str, Any]]) -> str:
 def commonest(found: Mapping[str, Mapping[str, Any]]) -> str:
     """How Q orders the commonest kind of pair, in a sentence; "" where there are none."""
     kind = next(iter(found), ALL)
-    if kind in (ALL, OTHER) or found[kind]["own"] is None:
+    if kind in (ALL, OTHER) or ALL not in found or found[kind]["own"] is None:
         return ""
     share = found[kind]["pairs"] / found[ALL]["pairs"]
     return (
