@@ -32,7 +32,7 @@ def before(name, *own):
     "own, name, last",
     [
         ("MINE", "mine", "saycan_n5"),
-        ("PLAIN", "plain", "agent_evol"),
+        ("PLAIN", "plain", "eto"),
         ("SECOND", "second", "other_agent_sample"),
         ("LUCKY", "lucky", "control_q_n10"),
         ("ODD", "odd", "tuned_policy"),
@@ -44,7 +44,7 @@ def test_it_stands_behind_the_last_of_its_kind_and_agent(own, name, last):
 
 def test_several_stand_as_they_were_typed():
     assert before("mine", "PLAIN", "MINE") == "saycan_n5"
-    assert before("plain", "PLAIN", "MINE") == "agent_evol"
+    assert before("plain", "PLAIN", "MINE") == "eto"
 
 
 def test_a_kind_that_pictures_do_not_know_is_refused():
