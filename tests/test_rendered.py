@@ -20,6 +20,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import get_sanitize_patterns
 
 from qvlib import runner
+from qvlib.agents.arms import ARMS
+from qvlib.estimators import ESTIMATORS
 from qvlib.pipeline.params import load
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +169,16 @@ def test_two_smoke_runs_and_the_committed_one_have_the_same_tables(smoke, again)
         found = tables(folder / "results" / "smoke")
         # a slope divides by the spread of scores, which so small a run makes next to nothing
         assert differences(found, committed, tolerance=1e-7) == {}
+
+
+def test_smoke_plays_every_estimator_and_baseline():
+    """But those that its agent or its estimator cannot play; what failed would not be compared."""
+    metrics = json.loads((RENDERED / "metrics.json").read_text())
+    assert metrics["not_compared"] == {}
+    assert {*ESTIMATORS} - {*metrics["estimators"]} == {"llm_value"}  # asks a chat model
+    known = {arm.name for arm in ARMS}
+    elsewhere = {"saycan_n5", "beam", "best_first"}  # of values: params/hotpotqa-smoke.yml
+    assert known - {*metrics["arms"]} == {"rft", *elsewhere}  # RFT in rounds is agent_evol
 
 
 def printed():
