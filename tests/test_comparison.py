@@ -341,7 +341,7 @@ def test_tables_and_pictures_are_made_of_them(params, outcome, metrics):
         ("step_dpo: []", "'step_dpo' is no list of"),
         ("step_dpo: [3]", "'step_dpo' is no list of"),
         ("step_dqo: [{}]", "did you mean step_dpo"),
-        ("step_dpo: [{beto: 1.0}]", "did you mean 'beta'"),
+        ("step_dpo: [{betta: 1.0}]", "did you mean 'beta'"),
         ("step_dpo: [{fit_lr: 1.0e-3}]", "belongs to estimator"),
         ("step_dpo: [{beta: 0.1}]\nagentrm: [{}, {fit_lr: 1.0e-3}]", "give each as many"),
         ("step_dpo: [{beta: 0.1}, {beta: 0.1}]", "the same settings twice"),

@@ -227,7 +227,7 @@ def test_the_comparison_is_played_where_one_is_named_and_its_file_is_a_parameter
         for _ in range(2):
             assert main(named) == 0
     assert executed[1:] == ["07_report", "08_estimators", "08_estimators"]
-    file.write_text("step_dpo: [{beto: 0.3}]")  # told before any notebook runs
+    file.write_text("step_dpo: [{betta: 0.3}]")  # told before any notebook runs
     assert main([*named, "--force"]) == 2
     assert "did you mean 'beta'" in capsys.readouterr().err and len(executed) == 4
 

@@ -16,12 +16,14 @@ from qvlib.core.episodes import episode
 
 ESTIMATOR = "trajectory_dpo"
 """The estimator whose policy is played."""
+STAGE = "eto"
+"""The stage that makes it."""
 
 
 class EtoSettings(Settings):
     """Trajectory-level DPO of the agent."""
 
-    stage: ClassVar[str | None] = "eto"
+    stage: ClassVar[str | None] = STAGE
 
     eto: bool = setting(
         False, "also play the arm eto: the agent tuned on its trees' best against worst episodes"
@@ -43,7 +45,7 @@ def of_estimator(settings: EtoSettings) -> dict[str, Any]:
 
 
 def _player(cast: Cast) -> Player:
-    return Player(cast.sampler("eto"), episode)
+    return Player(cast.sampler(STAGE), episode)
 
 
 ETO = arm(
@@ -52,7 +54,7 @@ ETO = arm(
     "one sampled action of the agent tuned on the best against the worst episodes of its own trees "
     "(ETO)",
     _player,
-    needs=("eto",),
+    needs=(STAGE,),
     settings=EtoSettings,
     active=lambda params: params.eto.eto,
     sampled="",

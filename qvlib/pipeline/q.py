@@ -124,7 +124,7 @@ def fit(todo: Sequence[tuple[Context, str]], on_failure: OnFailure | None = None
 
 def _names(params: Params, which: str) -> list[str]:
     """The models of a stage."""
-    if which in ("q_model", "eto"):
+    if which in ("q_model", eto.STAGE):
         return ["model"]
     critics = which == "critics"
     count = params.collecting.critics if critics else params.q_model.control_shuffles
@@ -172,7 +172,7 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
     (estimator, settings), told = _fitted_by(params, which), context.world.solution
     problem = Problem(
         environment=context.environment,
-        reference=context.model() if which == "eto" else context.reference(),
+        reference=context.model() if which == eto.STAGE else context.reference(),
         train=train,
         held_out=held_out,
         trees=trees,
@@ -193,7 +193,11 @@ def fit_model(context: Context, which: str, name: str, scratch: Path) -> Iterato
     with tempfile.TemporaryDirectory(prefix="qvlib-") as temporary:
         folder = Path(temporary) / "model"
         fitted.save(folder)
-        kinds = {"control": which == "control", "critic": which == "critics", "eto": which == "eto"}
+        kinds = {
+            "control": which == "control",
+            "critic": which == "critics",
+            "eto": which == eto.STAGE,
+        }
         facts = {**kinds, **fitted.facts}
         card = model_card(params, facts, fitted.card)
         with saving(folder):
@@ -212,13 +216,13 @@ def train_eto(run: Params | Context) -> Stage:
     """
     context = context_of(run)
     must_be_tunable(context.params.agent.agent, "eto")
-    fit([(chain, "eto") for chain in chains(context)])
-    return read_stage(context.params.each_seed()[0], "eto")
+    fit([(chain, eto.STAGE) for chain in chains(context)])
+    return read_stage(context.params.each_seed()[0], eto.STAGE)
 
 
 def _fitted_by(params: Params, which: str) -> tuple[Estimator, Any]:
     """The estimator of a stage's models, and its settings."""
-    if which != "eto":
+    if which != eto.STAGE:
         return estimator_of(params.q_model.estimator), params.estimator
     estimator = estimator_of(eto.ESTIMATOR)
     return estimator, estimator.settings(**eto.of_estimator(params.eto))
@@ -245,7 +249,7 @@ def _part(
         if not pairs:  # of so few tasks there is no half
             return train, partial(_trees, params), f"critic {number}"
         return pairs, partial(_trees, params, is_own=is_own), f"critic {number}"
-    return train, partial(_trees, params), "ETO" if which == "eto" else "Q model"
+    return train, partial(_trees, params), "ETO" if which == eto.STAGE else "Q model"
 
 
 def _trees(params: Params, is_own: Callable[[str], bool] | None = None) -> Iterator[dict[str, Any]]:
