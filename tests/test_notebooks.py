@@ -68,6 +68,7 @@ ARMS = {
     "control_q_n10",
     "self_consistency_n5",
     "agent_evol",
+    "eto",
     "best_of_n",
     "lats",
     "reflexion",
