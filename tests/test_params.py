@@ -531,6 +531,6 @@ def test_a_headline_is_played_on_things_that_no_other_run_was_judged_on(name):
         same = (other.world.environment, getattr(other.world, "catalogue_seed", 0)) == catalogue
         if path.stem == name or not same or other.evaluation.test_skip > 0:
             continue
-        chooses = other.evaluation.test_tasks <= params.evaluation.test_skip
+        left_out = other.evaluation.test_tasks <= params.evaluation.test_skip
         only_dev = bool(other.run.studies) and other.ablations.grid  # published*: cells on dev
-        assert chooses or only_dev, path
+        assert left_out or only_dev, path

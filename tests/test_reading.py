@@ -74,8 +74,8 @@ def test_the_same_words_are_no_foreign_instruction():
 
 def test_where_all_tasks_have_one_instruction_there_is_no_other():
     alike = [Task("a", "win", group="a"), Task("b", "win", group="b")]
-    assert Foreign(ByLength(), TASKS, 0).is_another
-    assert not Foreign(ByLength(), alike, 0).is_another
+    assert Foreign(ByLength(), TASKS, 0).has_another
+    assert not Foreign(ByLength(), alike, 0).has_another
 
 
 def test_the_table_of_kinds_knows_nothing_but_the_kind():

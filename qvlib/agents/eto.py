@@ -2,7 +2,7 @@
 
 The loss is trajectory-level DPO (``qvlib.estimators.trajectory_dpo``) on the best against the worst
 episode of each search tree; what is tuned then acts by itself, one sample a step, and reranks
-nothing. The published form pairs an expert's episode with the agent's failures, in three rounds;
+nothing. The published form pairs an expert's episode with the agent's failures, in rounds;
 here both are the search's own, of the same trees as the preference pairs, in one round.
 """
 
@@ -29,8 +29,8 @@ class EtoSettings(Settings):
         False, "also play the arm eto: the agent tuned on its trees' best against worst episodes"
     )
     eto_beta: float = setting(0.1, "beta of its DPO (ETO: 0.1, after its first round 0.5)", gt=0)
-    eto_lr: float = setting(1.0e-5, "its peak learning rate (ETO: 1e-6 for 7 B)", gt=0)
-    eto_epochs: int = setting(3, "its epochs (ETO: 3)", ge=1)
+    eto_lr: float = setting(1.0e-5, "its peak learning rate (ours)", gt=0)
+    eto_epochs: int = setting(3, "its epochs (ours)", ge=1)
     eto_batch: int = setting(8, "pairs of episodes a batch", ge=1)
 
 

@@ -40,7 +40,7 @@ class Foreign:
         return self.q_model.score(told, actions)
 
     @property
-    def is_another(self) -> bool:
+    def has_another(self) -> bool:
         """Whether some task has another instruction at all."""
         return len({instruction for instruction, _ in self._known}) > 1
 

@@ -147,7 +147,7 @@ def scorers(context: Context) -> dict[str, QModel | None]:
     foreign = Foreign(q_model, context.uses.test, params.run.seed)
     return {
         "own": q_model,
-        "foreign": foreign if foreign.is_another else None,
+        "foreign": foreign if foreign.has_another else None,
         "log_pi": None if served else LogProb(agent()),
     }
 

@@ -76,6 +76,7 @@ RIVALS = {  # rival of Q of 5, as `against` names it
     "script": "the script",
     "demonstrator": "the demonstrator",
 }
+KNEW = "**Q is not shown to order the commonest kind of pairs better than the agent's own log π**"
 
 
 def write_results_index(results_dir: str | Path) -> Path:
@@ -186,9 +187,6 @@ def _not_shown(told: Mapping[Path, Metrics]) -> list[str]:
         if names
     ]
     return ["## What is not shown", "\n".join(lines)] if lines else []
-
-
-KNEW = "**Q is not shown to order the commonest kind of pairs better than the agent's own log π**"
 
 
 def _doubts(metrics: Metrics) -> dict[str, str | None]:
