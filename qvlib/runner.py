@@ -23,7 +23,7 @@ from qvlib.base.files import hash_of, write_atomic, write_json
 from qvlib.base.markup import visible
 from qvlib.base.paths import SOURCE, display_path, is_project, project_root, resolve
 from qvlib.base.terminal import Forward, format_duration
-from qvlib.pipeline import comparison, grids, tuning
+from qvlib.pipeline import baselines, comparison, grids, tuning
 from qvlib.pipeline.notebook import assigned
 from qvlib.pipeline.params import TRIAL, Params, load
 from qvlib.runs.provenance import code_hash, now, provenance
@@ -33,8 +33,11 @@ GRID_FROM = "06"
 """The first notebook that shows the grid of ablations, whose file is a parameter by its content."""
 STUDIES_FROM = "08"
 """From here on notebooks are studies: a run plays those that its parameter ``studies`` names."""
-COMPARISON = "08_estimators"
-"""The study that compares estimators: of runs that set ``compare``, whose file is read likewise."""
+COMPARISON, BASELINES = "08_estimators", "12_baselines"
+"""The studies that compare estimators and arms: of runs that set ``compare`` or ``baselines``, the
+files of which are read likewise."""
+COMPARING = ((COMPARISON, "compare", comparison), (BASELINES, "baselines", baselines))
+"""Those, the parameter of each, and what makes it."""
 KERNEL_STARTS = 3
 KERNEL_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads make a busy machine many times slower
@@ -160,16 +163,19 @@ def studies_of(params: Params) -> list[str]:
     """The notebooks from ``STUDIES_FROM`` on that a run plays.
 
     Raises:
-        QvlibError: the comparison is named, and there is nothing to compare.
+        QvlibError: one is named that needs a file, and there is none.
     """
-    compared = [COMPARISON] if params.ablations.compare else []
-    if not compared and {COMPARISON, COMPARISON[:2]} & {*params.run.studies}:
-        raise QvlibError(f"studies: {COMPARISON} needs a comparison; set `compare`")
-    return [*params.run.studies, *compared]
+    own = []
+    for study, parameter, _ in COMPARING:
+        if getattr(params.ablations, parameter):
+            own.append(study)
+        elif {study, study[:2]} & {*params.run.studies}:
+            raise QvlibError(f"studies: {study} needs a file of what it compares: `{parameter}`")
+    return [*params.run.studies, *own]
 
 
 def _files(params: Params, last: str) -> dict[str, str]:
-    """Hashes of the files of the grid and the comparison, by the notebook that first shows them.
+    """Hashes of the files of the grid and the comparisons, by the notebook that first shows them.
 
     They are read before any notebook runs, else a mistake in them would be told hours later.
     """
@@ -177,6 +183,7 @@ def _files(params: Params, last: str) -> dict[str, str]:
     for since, file, read in (
         (GRID_FROM, params.ablations.grid, grids.read),
         (COMPARISON, params.ablations.compare, tuning.read),
+        (BASELINES, params.ablations.baselines, baselines.read),
     ):
         if file and last >= since:
             read(params)
@@ -214,7 +221,8 @@ def find_notebooks(
     for name in only or ():
         if not any(_is_named(path, [name]) for path in played):
             raise QvlibError(
-                f"notebook {name!r} is a study that this run has not; see `studies` and `compare`"
+                f"notebook {name!r} is a study that this run has not; see `studies`, `compare` and "
+                "`baselines`"
             )
     return [path for path in played if not only or _is_named(path, only)]
 
@@ -296,15 +304,20 @@ def has_worked(params: Params, name: str) -> bool:
         for made_with, s in chain.every_stage()
         if s != "trial" and not s.startswith(TRIAL)
     ]
-    compared = not params.ablations.compare or name < COMPARISON or comparison.is_made(params)
+    compared = (
+        study.is_made(params)
+        for since, parameter, study in COMPARING
+        if name >= since and getattr(params.ablations, parameter)
+    )
     made = all(is_complete(made_with, s) for made_with, s in needed if notebook_of(s) <= name)
-    return made and compared
+    return made and all(compared)
 
 
 def _spent(params: Params, name: str) -> float:
     """Seconds that what a notebook makes has taken so far, in all sessions."""
-    if name == COMPARISON and params.ablations.compare:
-        return comparison.seconds(params)
+    for own, parameter, study in COMPARING:
+        if name == own and getattr(params.ablations, parameter):
+            return study.seconds(params)
     of_cells = name.startswith(GRID_FROM) and params.ablations.grid
     return seconds_spent(params, name) + (grids.seconds(params) if of_cells else 0.0)
 

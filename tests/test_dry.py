@@ -12,7 +12,7 @@ from qvlib.base.errors import QvlibError
 from qvlib.base.seeding import generator
 from qvlib.cli import main
 from qvlib.models.api_client import ApiClient
-from qvlib.pipeline import comparison, context_of, tuning
+from qvlib.pipeline import baselines, comparison, context_of, tuning
 from qvlib.pipeline.models import load
 from qvlib.pipeline.params import load as load_params
 from qvlib.pipeline.params import make
@@ -154,6 +154,33 @@ def test_a_comparison_is_made_and_what_cannot_be_compared_is_told(tmp_path, monk
     failing = replace(found[0], failed={"tvm": "no luck"})
     monkeypatch.setattr(comparison, "run", lambda params: failing)
     with pytest.raises(QvlibError, match=r"compared\.yml, tvm: no luck"):
+        dry.run(params, tmp_path / "dry")
+
+
+@pytest.mark.slow
+def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch):
+    file = "sample: [{}]\nq_n5: [{}, {dpo_lr: 1.0e-2}]\n"
+    file += "rft: [{rft: true, rft_lr: 1.0e-5}, {rft: true, rft_lr: 1.0e-3}]\n"
+    file += "reflexion: [{reflexion_trials: 10}]\n"
+    (tmp_path / "arms.yml").write_text(file)
+    params = make(
+        {
+            "agent": "meta-llama/Llama-3.1-8B-Instruct",
+            "other_demonstrations": 0,
+            "baselines": str(tmp_path / "arms.yml"),
+        }
+    )
+    found = []
+    run = baselines.run
+    monkeypatch.setattr(baselines, "run", lambda params: found.append(run(params)) or found[-1])
+    (tmp_path / "dry").mkdir()
+    dry.run(params, tmp_path / "dry")
+    assert {*found[0].chosen} == {"sample", "q_n5", "rft", "reflexion"} and not found[0].failed
+    assert found[0].chosen["rft"].params.rft.rft_lr == 1e-5
+    assert found[0].chosen["reflexion"].params.reflexion.reflexion_trials == 2
+    failing = replace(found[0], failed={"rft": "no luck"})
+    monkeypatch.setattr(baselines, "run", lambda params: failing)
+    with pytest.raises(QvlibError, match=r"arms\.yml, rft: no luck"):
         dry.run(params, tmp_path / "dry")
 
 

@@ -89,6 +89,12 @@ def test_the_best_of_several_episodes_begins_with_the_sample_and_pays_for_all():
             record[cost] == sum(trial[task][cost] for trial in trials)
             for cost in (*DRAWN, "env_steps")
         )
+        costs = ("env_steps", "tokens", "prompt_tokens")
+        for k, (steps, best, tokens) in enumerate(record["trials"], start=1):
+            spent = [sum(trial[task][cost] for trial in trials[:k]) for cost in costs]
+            assert (steps, tokens) == (spent[0], sum(spent[1:]))
+            assert best == max(trial[task]["reward"] for trial in trials[:k])
+        assert len(record["trials"]) == 4
     assert sum(r["reward"] for r in best_of.values()) > sum(r["reward"] for r in trials[0].values())
 
 

@@ -7,7 +7,7 @@ from needing import LENGTHS, finished
 
 from qvlib.pipeline.params import make
 from qvlib.tools import needs
-from qvlib.tools.needs import comparison, grid, hours
+from qvlib.tools.needs import baselines, comparison, grid, hours
 from qvlib.tools.needs.gpu_memory import memory
 from qvlib.tools.needs.hours import Part
 
@@ -190,6 +190,28 @@ def test_a_comparison_of_estimators_tells_its_hours(results, tmp_path):
     again = needs.measured(results, params).pace
     assert again.pair == pytest.approx(20 / 2 / 30) and "its estimators" in again.fitted
     assert again.epochs == 0  # each by its own
+
+
+def test_arms_at_one_budget_tell_their_hours(results, tmp_path):
+    text = "sample: [{}]\nq_n5: [{}, {dpo_lr: 0.1}]\nrft: [{rft: true}, {rft: true, rft_lr: 0.1}]"
+    params = make({**FILE, "baselines": written(tmp_path, "arms", text), "seeds": 3})
+    run = needs.measured(results, params)
+    parts = by_part(baselines.parts(params, run, LENGTHS, run.pace))
+    assert parts["searches of other settings"].count == 0
+    # The run's own Q models are fitted with it; the other try's is fitted in the first chain.
+    tried = parts["models of the settings tried"]
+    assert (tried.count, tried.seconds) == (1, pytest.approx(MODEL))
+    # RFT of both rates in the first chain, of the one that is played in two more.
+    tuned = parts["agents tuned"]
+    assert (tuned.count, tuned.seconds) == (4, pytest.approx(4 * MODEL))
+    dev, test = parts["their episodes on dev tasks"], parts["their episodes on test tasks"]
+    assert (dev.count, test.count) == (5 * 50, 3 * 3 * 100)
+    # Prompts and replies a task of arms sample and q_n5, as long as this file's; RFT samples once.
+    sample, q = (5 * 1000 + 5 * 50) * TOKEN, (8 * 1000 + 30 * 50) * TOKEN
+    assert dev.seconds == pytest.approx(50 * (3 * sample + 2 * q))
+    assert test.seconds == pytest.approx(300 * (2 * sample + q))
+    said = needs.report(params, run, LENGTHS)
+    assert "arms at one budget" in said and "agents tuned" in said
 
 
 def test_the_published_discount_is_searched_for_by_itself(results, tmp_path):

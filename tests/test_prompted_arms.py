@@ -198,7 +198,9 @@ def test_without_a_critic_it_is_the_best_of_several_episodes():
         plain = only(best_episode(MAZE, task, 0, 3), Scripted())
         assert only(reflexion(MAZE, task, 0, 3, False), Prompted({ACT: Scripted()})) == plain
         once = only(episode(MAZE, task, 0), Scripted())
-        assert only(reflexion(MAZE, task, 0, 1, True), Prompted({ACT: Scripted()})) == once
+        assert only(reflexion(MAZE, task, 0, 1, True), Prompted({ACT: Scripted()})) == once | {
+            "trials": [[once["env_steps"], once["reward"], once["tokens"] + once["prompt_tokens"]]]
+        }
 
 
 WORLD = Paths((("aa", 0.2), ("ab", 0.5), ("b", 0.1), ("bb", 0.0)), max_steps=2)
@@ -230,7 +232,9 @@ def test_lessons_are_heeded_and_the_best_trial_counts_at_the_cost_of_all():
     assert (record["env_steps"], record["proposals"]) == (5, 5)  # aa, ab, b: it ends at once
     assert (record["tokens"], record["prompt_tokens"]) == (7 * 5, 7 * 11)  # two lessons besides
     assert [len(writes.asked), len(acting.asked)] == [2, 5]
-    assert record.keys() == only(episode(WORLD, GO, 0), Fixed(["a"])).keys()
+    assert record.keys() == {*only(episode(WORLD, GO, 0), Fixed(["a"])), "trials"}
+    # Sixteen tokens a step, as many a lesson, which is paid before the trial that is told it.
+    assert record["trials"] == [[2, 0.2, 2 * 16], [4, 0.5, 5 * 16], [5, 0.5, 7 * 16]]
     # Each lesson is about the end of its trial; the second was told the first.
     ends = [[step.action for step in r.state.history] for r in writes.asked]
     assert ends == [["a", "a"], ["a", "b"]]

@@ -219,7 +219,10 @@ def test_the_comparison_is_played_where_one_is_named_and_its_file_is_a_parameter
         project(name, "1")
     assert main(["run", "tiny.yml"]) == 0 and executed == ["07_report"]
     assert main(["run", "tiny.yml", "--only", "08"]) == 2
-    assert "a study that this run has not; see `studies` and `compare`" in capsys.readouterr().err
+    assert (
+        "a study that this run has not; see `studies`, `compare` and `baselines`"
+        in capsys.readouterr().err
+    )
     file = project.path / "estimators.yml"
     named = ["run", "tiny.yml", "-p", "compare", "estimators.yml", "-p", "name", "more"]
     for text in ("step_dpo: [{beta: 0.3}]", "step_dpo: [{beta: 0.1}]"):

@@ -41,14 +41,15 @@ def test_the_rises_of_a_search_by_hand():
     world = Paths((("aa", 0.2), ("b", 0.4), ("ab", 0.6)))
     tree = only(search(world, world.tasks("test")[0], SearchConfig(6, 2), 0), Fixed(["a", "b"]))
     # An expansion's two steps count together; the rollout to aa is the third and no better.
-    assert tree.rises == ((2, 0.4), (5, 0.6))
+    # Two draws of a prompt of five tokens are 7; the rollout's step is 6, the next expansion 7.
+    assert tree.rises == ((2, 0.4, 7), (5, 0.6, 20))
     assert tree.root.best_reward == 0.6 and tree.cost.env_steps >= 5
-    assert tree_episode(tree)["rises"] == [[2, 0.4], [5, 0.6]]
+    assert tree_episode(tree)["rises"] == [[2, 0.4, 7], [5, 0.6, 20]]
 
 
 def test_a_rollout_raises_it_at_its_last_step_and_an_end_without_reward_never():
     far, nothing = Paths((("aaa", 0.5),)), Paths((("aaa", 0.0), ("b", 0.0)))
-    for world, rises in ((far, ((4, 0.5),)), (nothing, ())):
+    for world, rises in ((far, ((4, 0.5, 7 + 2 * 6),)), (nothing, ())):
         tree = only(search(world, world.tasks("test")[0], SearchConfig(1, 2), 0), Fixed("ab"))
         assert tree.rises == rises and tree.cost.env_steps == 4  # two, then aa and aaa
 
@@ -57,14 +58,18 @@ def test_a_rollout_raises_it_at_its_last_step_and_an_end_without_reward_never():
 def test_one_search_tells_what_every_shorter_one_earns(config):
     for task in MAZE.tasks("test"):
         whole = only(search(MAZE, task, SearchConfig(25, 4, **config), 0), Scripted())
-        steps, rewards = zip(*whole.rises, strict=True)
+        steps, rewards, tokens = zip(*whole.rises, strict=True)
         assert rewards[-1] == whole.root.best_reward
         assert [*rewards] == sorted(set(rewards)) and [*steps] == sorted(steps)
+        assert [*tokens] == sorted(tokens) and 0 < tokens[0]
+        assert tokens[-1] <= whole.cost.tokens + whole.cost.prompt_tokens
         for iterations in range(1, 25):
             short = only(search(MAZE, task, SearchConfig(iterations, 4, **config), 0), Scripted())
             spent = short.cost.env_steps
             assert short.rises == tuple(rise for rise in whole.rises if rise[0] <= spent)
-            assert short.root.best_reward == max([0.0, *(r for s, r in whole.rises if s <= spent)])
+            assert short.root.best_reward == max(
+                [0.0, *(r for s, r, _ in whole.rises if s <= spent)]
+            )
 
 
 def test_a_table_of_episodes_keeps_curves_of_any_length(tmp_path):

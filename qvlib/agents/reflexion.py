@@ -26,8 +26,8 @@ from qvlib.agents.prompted import (
 )
 from qvlib.agents.reranking import best
 from qvlib.base.settings import Settings, setting
-from qvlib.core.episodes import episode, replay
-from qvlib.core.types import DRAWN, Agent, Cost, Environment, Job, Proposal, Request, Task
+from qvlib.core.episodes import episode, replay, trials_of
+from qvlib.core.types import DRAWN, Agent, Cost, Environment, Job, Proposal, Request, Task, total
 
 STAGES = ("episodes/reflexion", "episodes/reflexion_q")
 
@@ -54,26 +54,27 @@ def reflexion(
     """
     lessons: tuple[str, ...] = ()
     played: list[dict[str, Any]] = []
-    written = Cost()
+    spent: list[Cost] = []
+    lesson_cost = Cost()  # paid before the trial that is told it
 
     def told(request: Request) -> Job[list[Proposal]]:
         return (yield Asked(request.state, request.n, request.key, lessons=lessons))
 
     for trial in range(most):
         played.append((yield from asking(episode(environment, task, seed, trial=trial), told)))
+        spent.append(lesson_cost + Cost(**{n: played[-1][n] for n in (*DRAWN, "env_steps")}))
         if played[-1]["reward"] >= 1 or trial == most - 1:
             break
         if reflects:
             end = replay(environment, task, played[-1]["actions"])
             key = (seed, task.id, f"lesson {trial}")
             (lesson,) = yield Asked(end, 1, key, REFLECT, lessons)
-            written += lesson.cost
+            lesson_cost = lesson.cost
             lessons = (*lessons, lesson.action)[-MOST_LESSONS:]
     best_trial = max(played, key=lambda record: record["reward"])
-    spent = written.drawn() | {"env_steps": 0}
-    return best_trial | {
-        name: spent[name] + sum(record[name] for record in played) for name in (*DRAWN, "env_steps")
-    }
+    every = total(spent)
+    trials = trials_of(zip(spent, (record["reward"] for record in played), strict=True))
+    return best_trial | every.drawn() | {"env_steps": every.env_steps, "trials": trials}
 
 
 def _player(cast: Cast) -> Player:

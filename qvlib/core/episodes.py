@@ -57,13 +57,27 @@ def best_episode(
 ) -> Job[dict[str, Any]]:
     """The best of several whole episodes by their terminal reward (Best-of-N), at the cost of all.
 
-    What the agent could reach by luck, told by the environment: no agent of one trial.
+    What the agent could reach by luck, told by the environment: no agent of one trial. ``trials``
+    tells what fewer episodes would have earned.
     """
     played = []
     for trial in range(trials):
         played.append((yield from _play(environment, task, seed, trial)))
     best = max(played, key=lambda episode: episode.reward)
-    return replace(best, cost=total(episode.cost for episode in played), trace=None).record()
+    best = replace(best, cost=total(episode.cost for episode in played), trace=None)
+    return best.record() | {"trials": trials_of((each.cost, each.reward) for each in played)}
+
+
+def trials_of(played: Iterable[tuple[Cost, float]]) -> list[list[float]]:
+    """After each trial: [steps in the environment, best reward, tokens] so far.
+
+    played: the cost and the reward of each.
+    """
+    found, spent, best = [], Cost(), 0.0
+    for cost, reward in played:
+        spent, best = spent + cost, max(best, reward)
+        found.append([spent.env_steps, best, spent.tokens + spent.prompt_tokens])
+    return found
 
 
 def _play(environment: Environment, task: Task, seed: int, trial: int) -> Job[Episode]:
@@ -94,7 +108,8 @@ def _choice(state: State, best: Proposal) -> dict[str, Any]:
 def tree_episode(tree: Tree) -> dict[str, Any]:
     """The record of a searched task: the best episode found, with all the search's cost.
 
-    ``rises`` is the search's anytime curve: [steps in the environment so far, reward] each.
+    ``rises`` is the search's anytime curve: [steps in the environment so far, reward, tokens so
+    far] each.
     """
     best = Episode(tree.task, tree.root.best_reward, True, tree.best_actions, tree.cost)
     return best.record() | {"rises": [list(rise) for rise in tree.rises]}

@@ -109,8 +109,8 @@ class Tree:
     best_actions: from the first state to the end with the highest reward that was seen, in the tree
         or by a rollout; among equals the shortest, then the first. Empty where no
         episode ended.
-    rises: (steps in the environment so far, best terminal reward seen), each time that reward rose,
-        from 0: its anytime curve. An expansion's steps count together.
+    rises: (steps in the environment so far, best terminal reward seen, tokens so far), each time
+        that reward rose, from 0: its anytime curve. An expansion's steps count together.
     """
 
     task: Task
@@ -118,7 +118,7 @@ class Tree:
     iterations: int
     cost: Cost
     best_actions: tuple[str, ...] = ()
-    rises: tuple[tuple[int, float], ...] = ()
+    rises: tuple[Rise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,9 @@ class Evaluation:
     end: State
     cost: Cost = FREE
 
+
+Rise = tuple[int, float, int]
+"""(steps in the environment so far, best terminal reward seen, tokens read and written so far)."""
 
 Select = Callable[[Node], Node | None]
 """The leaf to evaluate next, from the node where selection starts; None ends the search."""
@@ -174,7 +177,7 @@ def search(
     at_once, prefix = config.expand_at == "first_visit", f"{stream}/" if stream else ""
     root = top = Node("", environment.reset(task))
     cost, done, best, solved = Cost(), 0, root.state, False
-    rises: list[tuple[int, float]] = []
+    rises: list[Rise] = []
     while done < config.iterations and not solved:
         if config.reroot_after and done and done % config.reroot_after == 0:
             top = _below(top, environment, config)
@@ -279,10 +282,10 @@ def _note(node: Node | None, reward: float) -> None:
         node = node.parent
 
 
-def _risen(rises: list[tuple[int, float]], root: Node, cost: Cost) -> None:
+def _risen(rises: list[Rise], root: Node, cost: Cost) -> None:
     """Keep the best reward seen, and what it took, if it is higher than before."""
     if root.best_reward > (rises[-1][1] if rises else 0.0):
-        rises.append((cost.env_steps, root.best_reward))
+        rises.append((cost.env_steps, root.best_reward, cost.tokens + cost.prompt_tokens))
 
 
 def _open(node: Node, environment: Environment, config: SearchConfig) -> bool:

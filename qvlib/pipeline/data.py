@@ -143,7 +143,9 @@ def uses(params: Params, environment: Environment) -> Uses:
         "dev": (
             max(
                 ablations.rule_tasks,
-                ablations.trial_tasks if ablations.grid or ablations.compare else 0,
+                ablations.trial_tasks
+                if ablations.grid or ablations.compare or ablations.baselines
+                else 0,
             ),
             "rule_tasks or trial_tasks",
         ),

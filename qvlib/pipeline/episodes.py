@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from qvlib.agents.arm import Arm, Player
 from qvlib.pipeline.context import Context, chains, context_of
-from qvlib.pipeline.params import EPISODES, Params
+from qvlib.pipeline.params import DEV, EPISODES, Params
 from qvlib.pipeline.playing import Play, play_stages
 from qvlib.pipeline.q import train_eto
 from qvlib.pipeline.rft import train_rft
@@ -42,6 +42,12 @@ def play_of(context: Context, arms: Sequence[Arm]) -> Play:
     """Arms of one chain on the test tasks."""
     names = {f"{EPISODES}{arm.name}": arm.names(context.params) for arm in arms}
     return Play(context, names, arm_players, "test", context.uses.test)
+
+
+def dev_play_of(context: Context, arm: Arm) -> Play:
+    """An arm of one chain on the dev tasks on which settings are chosen."""
+    tasks = context.uses.dev[: context.params.ablations.trial_tasks]
+    return Play(context, {f"{DEV}{arm.name}": arm.names(context.params)}, arm_players, "dev", tasks)
 
 
 def arm_players(context: Context, names: Sequence[str]) -> dict[str, Player]:

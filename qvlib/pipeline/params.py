@@ -56,8 +56,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "scored": ("q_model", "episodes/search"),
     "followed": ("q_model", "episodes/sample"),
 }
-EPISODES, TRIAL = "episodes/", "trial/"
-"""What the stages of an arm's episodes, and of a twin's of a cell, begin with."""
+EPISODES, DEV, TRIAL = "episodes/", "dev/", "trial/"
+"""What the stages of an arm's episodes on test and on dev tasks, and of a twin's of a cell, begin
+with."""
 PER_ROUND = ("trees", "pairs", "q_model")
 """The stages that each round of collecting has."""
 ON_DEV = ("rules", "trial")
@@ -255,6 +256,7 @@ class OtherAgentSettings(Settings):
 SAMPLED = ("trees", "episodes", "candidates")
 SEARCHED = ("trees", "search")
 TRIED = ("trial", "candidates")
+ON_DEV_TASKS = (*TRIED, "dev")
 """Of a cell of a grid: with its Q model, and with the twins that choose without one."""
 
 
@@ -516,7 +518,7 @@ class AblationSettings(Settings):
         "a cell also plays, of the same candidates, the likeliest, the oracle's, what its Q model "
         "prefers under another task's instruction, and where it has the run's control, one of it",
     )
-    trial_tasks: int = setting(200, "dev tasks of a cell of the grid", decides=TRIED, ge=1)
+    trial_tasks: int = setting(200, "dev tasks of a cell of the grid", decides=ON_DEV_TASKS, ge=1)
     trial_n: int = setting(10, "candidates of a cell of the grid", decides=TRIED, ge=1)
     trial_temperature: float = setting(
         0.0,
@@ -530,8 +532,13 @@ class AblationSettings(Settings):
     )
     compare_chains: Literal["first", "all"] = setting(
         "first",
-        "chains whose trials choose an estimator's settings on trial_tasks dev tasks; on test "
-        "tasks all are played",
+        "chains whose trials choose an estimator's or a baseline's settings on trial_tasks dev "
+        "tasks; on test tasks all are played",
+    )
+    baselines: str = setting(
+        "",
+        "file of arms that are tuned on dev tasks and played at one budget, "
+        "params/grids/baselines*.yml; empty = none",
     )
 
 
@@ -629,6 +636,9 @@ class Params:
         if stage.startswith(EPISODES):
             arm = self.arm(stage.removeprefix(EPISODES))
             kinds = ("episodes", stage, *arm.decided_by)
+        if stage.startswith(DEV):
+            arm = self.arm(stage.removeprefix(DEV))
+            kinds = ("dev", f"{EPISODES}{arm.name}", *arm.decided_by)
         if stage.startswith(TRIAL):
             kinds = _twin(stage).decided_by
         fields = {
@@ -637,7 +647,7 @@ class Params:
             for kind in kinds
             for name, value in settings.deciding(kind).items()
         }
-        if stage.startswith(EPISODES) and arm.origin:
+        if stage.startswith((EPISODES, DEV)) and arm.origin:
             # Another module's arm of the same name is another arm, and so is one that was edited.
             fields |= {"arm": arm.origin, "arm sha256": arm.sha256}
         if stage in ("scored", "followed"):  # by what an estimator's settings change in its scores
@@ -662,6 +672,8 @@ class Params:
         """The stages before ``stage``, nearest last, without repeats."""
         if stage.startswith(EPISODES):
             before = self.arm(stage.removeprefix(EPISODES)).needs
+        elif stage.startswith(DEV):
+            before = self.arm(stage.removeprefix(DEV)).needs
         elif stage.startswith(TRIAL):
             before = _twin(stage).needs
         else:

@@ -6,7 +6,7 @@ They are the lines of the file that the parameter ``compare`` names: ``name: [{p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
     file = params.ablations.compare
     if not (isinstance(settings, list) and settings and all(isinstance(s, dict) for s in settings)):
         raise QvlibError(f"{file}: {name!r:.60} is no list of {{parameter: value, ...}}")
-    base = _plain(params).replace(trial_n=N, trial_temperature=0.0)
+    base = plain(params).replace(trial_n=N, trial_temperature=0.0)
     form = PUBLISHED_FORM if name == PUBLISHED else {"estimator": name}
     seen: set[str] = set()
     labels: set[str] = set()
@@ -109,8 +109,8 @@ def _tries(params: Params, name: str, settings: Any) -> Iterator[Try]:
         yield Try(name, label, changed, change)
 
 
-def _plain(params: Params) -> Params:
-    """The run less the settings of arms: none that has any is played here, some refuse a score."""
+def plain(params: Params) -> Params:
+    """The run less the settings of arms: what has any is not played here, some refuse a score."""
     arms = arms_of(params.evaluation.extra_arms)
     of_arms = {name for arm in arms if arm.settings for name in arm.settings.names()}
     return make({name: value for name, value in params.given.items() if name not in of_arms})
@@ -122,12 +122,17 @@ def tuned_on(params: Params) -> list[Params]:
     return chains if params.ablations.compare_chains == "all" else chains[:1]
 
 
-def tried(tries: Iterable[Try], failed: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+def tried(
+    tries: Iterable[Try],
+    failed: Mapping[tuple[str, str], str],
+    played_by: Callable[[Try], pd.DataFrame] | None = None,
+) -> pd.DataFrame:
     """One row a try: ``estimator``, ``choice``, mean ``reward`` on dev tasks, and paired ``gain``
     over one sample with ``low`` and ``high``, 95 % over groups (and chains).
 
     ``chosen`` is the best of its estimator by reward, the first of equals. A try that failed has no
-    numbers and says why under ``failed``. failed: (name, label) -> why.
+    numbers and says why under ``failed``. failed: (name, label) -> why. played_by: a try's rewards
+    as ``trials`` has them, its default.
     """
     import pandas as pd
 
@@ -138,7 +143,7 @@ def tried(tries: Iterable[Try], failed: Mapping[tuple[str, str], str]) -> pd.Dat
             numbers = dict.fromkeys(("reward", "gain", "low", "high"), float("nan"))
             rows.append(row | numbers | {"tasks": 0, "failed": why})
             continue
-        played = trials(one.params)
+        played = played_by(one) if played_by else trials(one.params)
         groups, chains = (played.index.get_level_values(name) for name in ("group", "seed"))
         told = mean_interval(
             played["q"] - played["sample"], groups, one.params.run.bootstrap, chains

@@ -48,7 +48,7 @@ def anytime(
     groups: Sequence[Any],
     chains: Sequence[Any],
 ) -> Anytime:
-    """The curves of searches; rises: of each, (steps so far, reward) as ``Tree`` has them.
+    """The curves of searches; rises: of each, (steps so far, reward, ...) as ``Tree`` has them.
 
     steps: what each had taken in the environment when it ended.
     """
@@ -59,7 +59,7 @@ def anytime(
     budgets = np.arange(ends.max(initial=0) + 1)
     rewards = np.zeros((len(budgets), len(steps)))
     for i, own in enumerate(rises):
-        for since, reward in own:  # ascending, the last one stays
+        for since, reward, *_ in own:  # ascending, the last one stays
             rewards[int(since) :, i] = reward
     spent = np.minimum(budgets[:, None], ends[None, :])
     whole = int(ends[~solved].min()) if (~solved).any() else int(budgets[-1])

@@ -65,6 +65,7 @@ MADE_BY = {
     "rft": ("the agent is not fine-tuned on its best episodes", "05_evaluate"),
     "eto": ("the agent is not tuned on its best against its worst episodes", "05_evaluate"),
     "episodes": ("episodes are not played", "05_evaluate"),
+    "dev": ("the arm is not tried on dev tasks", "12_baselines"),
     "rules": ("the scoring rules are not tried", "06_ablations"),
     "trial": ("the cell of the grid is not tried", "06_ablations"),
     "scored": ("the pairs of the test tasks are not scored", "05_evaluate"),

@@ -135,6 +135,8 @@ def dry(params: Params, folder: Path) -> Params:
         changes["other_demonstrations"] = 40
     if params.ablations.compare:
         changes |= COMPARED | {"compare": str(_comparison(params, folder))}
+    if params.ablations.baselines:
+        changes |= COMPARED | {"baselines": str(_baselines(params, folder))}
     small = params.replace(**changes, name=f"{params.run.name}-dry", runs_dir=str(folder))
     names = {key: given[key] for key in ("agent", "other_agent", "q_base")}
     models = {
@@ -162,21 +164,34 @@ def _comparison(params: Params, folder: Path) -> Path:
     return path
 
 
+def _baselines(params: Params, folder: Path) -> Path:
+    """A file of one try of each arm that is tuned, the first, as small as it goes."""
+    from qvlib.pipeline import baselines
+
+    lines = {}
+    for one in reversed(baselines.read(params)):
+        least = {name: value for name, value in {**CHANGES, **MOST}.items() if name in one.change}
+        lines[one.name] = [{**one.change, **least}]
+    path = folder / "baselines.yml"
+    path.write_text(yaml.safe_dump(lines))
+    return path
+
+
 def run(params: Params, folder: Path) -> Any:
     """All stages of a run at the smallest size, without its notebooks.
 
-    Returns the table of the arms. Where estimators are compared, one try of each is fitted and
-    played.
+    Returns the table of the arms. Where estimators or arms are compared, one try of each is made
+    and played.
 
     folder: of the working files. Random models, once taught, serve again for other parameter files
     of the same world.
 
     Raises:
-        QvlibError: a model of a family that is not known here, an estimator that cannot be
-            compared, or whatever the run would raise.
+        QvlibError: a model of a family that is not known here, an estimator or an arm that cannot
+            be compared, or whatever the run would raise.
     """
     from qvlib import pipeline
-    from qvlib.pipeline import comparison
+    from qvlib.pipeline import baselines, comparison
     from qvlib.report import numbers
 
     small = dry(params, folder)
@@ -186,6 +201,9 @@ def run(params: Params, folder: Path) -> Any:
         if small.ablations.compare:
             for name, why in comparison.run(small).failed.items():
                 raise QvlibError(f"{params.ablations.compare}, {name}: {why}")
+        if small.ablations.baselines:
+            for name, why in baselines.run(small).failed.items():
+                raise QvlibError(f"{params.ablations.baselines}, {name}: {why}")
         return numbers.arm_table(small)
 
 

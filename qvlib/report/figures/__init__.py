@@ -5,6 +5,7 @@ What they compare is told apart by shape and shade, not by colour alone.
 
 from qvlib.report.figures.anytime import reward_by_steps
 from qvlib.report.figures.arms import gains, reward_by_arm
+from qvlib.report.figures.budget import reward_by_spending
 from qvlib.report.figures.calibration import calibrations
 from qvlib.report.figures.choices import grid_changes, grid_curves, lines, rule_gains
 from qvlib.report.figures.comparison import gain_by_cost, ranking
@@ -43,6 +44,7 @@ __all__ = [
     "ranking",
     "reads",
     "reward_by_arm",
+    "reward_by_spending",
     "reward_by_steps",
     "root_value",
     "rule_gains",

@@ -29,6 +29,7 @@ ALIKE = {
     "other_agent_sample": "sample",
     "other_agent_q_n5": "q_n5",
     "other_agent_foreign_q_n5": "q_n5",
+    **dict.fromkeys(("rft", "agent_evol", "eto"), "sample"),
     **dict.fromkeys(("likely_n5", "self_consistency_n5"), "random_n5"),
     "saycan_n5": "q_n5",
     **dict.fromkeys(("foreign_q_n5", "kind_only_n5", "within_kind_n5", "oracle_n5"), "q_n5"),
@@ -133,6 +134,10 @@ def _has_arms(folder: str, params: Params) -> bool:
         return True  # damaged: ``measured`` says how
     known = {FORMER.get(name, name) for name in played}
     wanted = {arm.name for arm in params.arms() if arm not in SCRIPTS}
+    if params.ablations.baselines:
+        from qvlib.pipeline import baselines  # brings heavy libraries along
+
+        wanted |= {one.name for one in baselines.read(params)}
     return all(known & {name, ALIKE.get(name)} for name in wanted)
 
 

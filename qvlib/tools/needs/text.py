@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qvlib.pipeline.params import Params
 from qvlib.pipeline.scored import MOST
 from qvlib.report.formats import millions
-from qvlib.tools.needs import comparison, gpu_memory, grid, hours
+from qvlib.tools.needs import baselines, comparison, gpu_memory, grid, hours
 from qvlib.tools.needs.counts import Measured
 from qvlib.tools.needs.parts import Tokens, tokens, usd
 from qvlib.tools.needs.prompts import Lengths
@@ -86,6 +86,8 @@ def _measured(params: Params, run: Measured, length: Lengths) -> str:
         parts += grid.parts(params, run, run.pace)
     if params.ablations.compare:
         parts += comparison.parts(params, run, length, run.pace)
+    if params.ablations.baselines:
+        parts += baselines.parts(params, run, length, run.pace)
     parts.append(hours.Part("in all", 0, sum(part.seconds for part in parts)))
     rows = [
         {
@@ -100,8 +102,12 @@ def _measured(params: Params, run: Measured, length: Lengths) -> str:
 
 def _added(params: Params) -> str:
     """What is played beside the run, in words."""
-    compared = ["comparison of estimators"] if params.ablations.compare else []
-    return " and ".join([*(["grid of ablations"] if params.ablations.grid else []), *compared])
+    added = {
+        "grid of ablations": params.ablations.grid,
+        "comparison of estimators": params.ablations.compare,
+        "arms at one budget": params.ablations.baselines,
+    }
+    return " and ".join(words for words, file in added.items() if file)
 
 
 def _row(part: Tokens, hours: float | None, bill: float | None) -> dict[str, str]:
