@@ -16,6 +16,7 @@ from qvlib.report.regression import (
     ADVANTAGE,
     AS_IT_IS,
     BRADLEY_TERRY,
+    BY_REWARD,
     METHODS,
     PARTS,
     REBEL,
@@ -159,7 +160,7 @@ def test_a_condition_is_compared_with_the_methods_as_they_are():
     assert pd.isna(frame[frame["condition"] == AS_IT_IS]["change"]).all()
 
 
-def test_rates_are_chosen_by_held_out_pairs_not_by_reward():
+def test_rates_are_chosen_by_held_out_pairs_and_beside_it_by_reward():
     cells = two_by_two(head=0.1)
     rates = [
         FakeCell(TUNED, BRADLEY_TERRY, 0.9, {"fit_lr": 1e-3}, "fit_lr 0.001"),
@@ -176,6 +177,8 @@ def test_rates_are_chosen_by_held_out_pairs_not_by_reward():
         ADVANTAGE: 0.5,
         VALUE: 0.5,
     }
+    by_reward = {name: trial.cell.reward for name, trial in found[BY_REWARD].items()}
+    assert by_reward == {**chosen, BRADLEY_TERRY: 0.9}
 
 
 def test_methods_that_an_axis_of_estimators_leaves_out_stay_as_they_are():
@@ -285,6 +288,11 @@ def test_an_adverse_outcome_is_told_as_such():
     # What holds as the methods are does not hold with each one's best rate: that judges.
     tuned = said.conclusion([*AHEAD, *rows(0.0, 0, 0, 0, TUNED)])
     assert "No difference is shown" in tuned
+    # Nor is it hidden that another way of choosing the rates says otherwise.
+    for reward, other in ((0.0, "not significant"), (-0.15, "significantly below"), (0.15, "")):
+        text = said.conclusion([*AHEAD, *rows(reward, 0, 0, 0, BY_REWARD)])
+        words = "**With rates chosen by reward it is not so**"
+        assert (words in text) == bool(other) and other in text
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ parametrisations; the advantage as target less the value."""
 PARTS = ("parametrisation", "loss", "target")
 AS_IT_IS, TUNED = "methods", "learning rate"
 """The axis of the methods as they are; that of their rates, of which each method has its best."""
+BY_REWARD = "learning rate, by reward"
+"""The same rates, each method with that of the highest reward on the very tasks that are shown."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def conditions(cells: Sequence[Cell], table: pd.DataFrame) -> Conditions:
     """The trials of a grid by condition and method; empty where its axes are not of this study.
 
     cells, table: of ``grids.read`` and ``grids.table``. Under ``TUNED`` each method has that of its
-    rates, the one as it is among them, whose Q model orders most held-out pairs rightly. On an axis
-    that changes settings of estimators alone, methods that are not on it stay as they are.
+    rates, the one as it is among them, whose Q model orders most held-out pairs rightly, under
+    ``BY_REWARD`` that which earns most. On an axis that changes settings of estimators alone,
+    methods that are not on it stay as they are.
     """
     tried = [
         Trial(name, cell, row)
@@ -92,7 +95,8 @@ def conditions(cells: Sequence[Cell], table: pd.DataFrame) -> Conditions:
     for axis in dict.fromkeys(t.cell.axis for t in tried if t.cell is not cells[0]):
         on_axis = [t for t in tried if t.cell.axis == axis]
         if axis == TUNED:
-            found[axis] = _tuned(as_it_is, on_axis)
+            found[TUNED] = _tuned(as_it_is, on_axis, "held_out_accuracy")
+            found[BY_REWARD] = _tuned(as_it_is, on_axis, "reward")
         elif axis != AS_IT_IS and len({t.method for t in on_axis}) > 1:
             kept = as_it_is if all(map(_of_estimator_alone, on_axis)) else {}
             names = {t.method for t in on_axis} | _not_on(axis, cells, kept)
@@ -110,13 +114,15 @@ def _of_estimator_alone(trial: Trial) -> bool:
     return set(trial.cell.change) <= {"estimator", *trial.cell.params.estimator.names()}
 
 
-def _tuned(as_it_is: Mapping[str, Trial], rates: Sequence[Trial]) -> dict[str, Trial]:
-    def accuracy(trial: Trial) -> float:
-        known = trial.row["held_out_accuracy"]
+def _tuned(as_it_is: Mapping[str, Trial], rates: Sequence[Trial], by: str) -> dict[str, Trial]:
+    """Method -> its trial of the highest number of this name in its row."""
+
+    def number(trial: Trial) -> float:
+        known = trial.row[by]
         return 0.0 if pd.isna(known) else known
 
     return {
-        name: max([first, *(t for t in rates if t.method == name)], key=accuracy)
+        name: max([first, *(t for t in rates if t.method == name)], key=number)
         for name, first in as_it_is.items()
     }
 

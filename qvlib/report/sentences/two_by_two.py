@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qvlib.base import markup
-from qvlib.report.regression import AS_IT_IS, PARTS, TUNED, WHOLE
+from qvlib.report.regression import AS_IT_IS, BY_REWARD, PARTS, TUNED, WHOLE
 from qvlib.report.sentences.gains import change, holds_zero, listed, verdict_of
 
 Row = Mapping[str, Any]
@@ -20,6 +20,12 @@ WORDS = {
     "target": "the advantage as target instead of the value",
 }
 """What an effect is, in words."""
+CHOSEN = {
+    AS_IT_IS: "As they are",
+    TUNED: "Each with the best of its rates by held-out pairs",
+    BY_REWARD: "Each with the best of its rates by reward on these very tasks, which flatters all",
+}
+"""How the settings of the methods may have been chosen, in words."""
 
 
 def _entry(row: Row, name: str = "mean") -> dict[str, Any]:
@@ -65,7 +71,7 @@ def failed(rows: Sequence[Row]) -> str:
 def whole(rows: Sequence[Row]) -> str:
     """Whether there is a difference to explain, as the methods are and each with its best rate."""
     lines = []
-    for condition, words in ((AS_IT_IS, "As they are"), (TUNED, "Each with the best of its rates")):
+    for condition, words in CHOSEN.items():
         entry = _of(rows, condition).get(WHOLE)
         if entry is None:
             continue
@@ -151,8 +157,16 @@ def conclusion(rows: Sequence[Row]) -> str:
     if counter:
         told = listed([f"{WORDS[part]} ({change(known[part])})" for part in counter])
         said.append(f"Against it works {told}.")
-    said += [_moving(rows), _parts_moved(rows), _without(rows)]
+    said += [_otherwise(rows, side), _moving(rows), _parts_moved(rows), _without(rows)]
     return " ".join(filter(None, said))
+
+
+def _otherwise(rows: Sequence[Row], side: int) -> str:
+    """Whether another way of choosing the rates says otherwise."""
+    entry = _of(rows, BY_REWARD).get(WHOLE)
+    if entry is None or _side(entry) == side:
+        return ""
+    return f"**With rates chosen by reward it is not so**: {change(entry)}, {verdict_of(entry)}."
 
 
 def _moving(rows: Sequence[Row]) -> str:
