@@ -140,7 +140,8 @@ def _train(options: argparse.Namespace) -> int:
 def _params(options: argparse.Namespace) -> int:
     from qvlib.pipeline.params import load, make
 
-    print(params_table(load(options.file) if options.file else make({})))
+    params = load(options.file) if options.file else make({})
+    print(params_table(params, every=not options.file))
     return 0
 
 
@@ -229,8 +230,11 @@ def parse_value(key: str, text: str) -> Any:
         raise
 
 
-def params_table(params: Params, width: int = 120) -> str:
-    """All parameters with value, default where it is another, and meaning, by section."""
+def params_table(params: Params, width: int = 120, every: bool = True) -> str:
+    """All parameters with value, default where it is another, and meaning, by section.
+
+    every: else of an arm that is not played only what switches it on.
+    """
     default = params.defaults().flat()
     values = params.flat()
     names = max(map(len, values))
@@ -240,13 +244,24 @@ def params_table(params: Params, width: int = 120) -> str:
     lines = [row.format("parameter", "value", "default") + "meaning"]
     for section, settings in params.sections:
         lines.append(f"\n-- {section}: {_first_line(type(settings))}")
-        for name, field in type(settings).model_fields.items():
+        for name, field in _shown(params, settings, every):
             value, usual = values[name], default[name]
             other = "=" if value == usual else _display_value(usual)
             meaning = textwrap.wrap(field.description, width - len(indent))
             lines.append(row.format(name, _display_value(value), other) + meaning[0])
             lines.extend(indent + more for more in meaning[1:])
     return "\n".join(lines)
+
+
+def _shown(params: Params, settings: Any, every: bool) -> list[tuple[str, Any]]:
+    """The settings of a section that matter; the first of an arm's is what switches it on."""
+    fields = list(type(settings).model_fields.items())
+    from qvlib.agents.arms import arms_of
+
+    arms = arms_of(params.evaluation.extra_arms)
+    of_arm = [arm for arm in arms if arm.settings is type(settings)]
+    off = of_arm and not any(arm.active(params) for arm in of_arm)
+    return fields[:1] if off and not every else fields
 
 
 def _first_line(described: Any) -> str:

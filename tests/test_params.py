@@ -495,6 +495,18 @@ def test_the_table_shows_every_parameter_within_120_columns(capsys):
     assert main(["params"]) == 0 and "catalogue_products" in capsys.readouterr().out
 
 
+def test_of_a_file_only_the_settings_of_arms_that_it_plays_are_shown(tmp_path, capsys):
+    def shown(text: str) -> set[str]:
+        (tmp_path / "run.yml").write_text(text)
+        assert main(["params", str(tmp_path / "run.yml")]) == 0
+        return {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
+
+    plain, with_rft = shown("iterations: 7"), shown("rft: true\nestimator: agentrm")
+    assert {"rft", "eto", "best_of", "control_n10_shuffles", "beta"} <= plain
+    assert plain.isdisjoint({"rft_lr", "eto_lr", "beam_n", "saycan_floor", "fit_lr"})
+    assert {"rft_lr", "rft_rounds", "fit_lr"} <= with_rft and "eto_lr" not in with_rft
+
+
 def test_the_command_line_lists_every_parameter_under_its_section(capsys):
     assert main(["params"]) == 0
     listed: dict[str, list[str]] = {}

@@ -79,7 +79,19 @@ def test_a_page_a_run(run, capsys):
         assert link in text
 
 
-def test_the_manifest_is_told(run):
+@pytest.mark.parametrize(
+    "name, iterations, command",
+    [
+        ("quick", 30, ", by `qvlib run params/quick.yml`"),
+        ("quick", 7, ", by `qvlib run params/quick.yml`, since changed in `iterations`"),
+            "quick",
+            7,
+            ", by `qvlib run params/quick.yml`, which has since been changed in `iterations`",
+        ),
+        ("mine", 30, ""),
+    ],
+)
+def test_the_manifest_is_told(run, name, iterations, command):
     (run / "manifest.json").write_text(
         json.dumps(
             {
@@ -87,13 +99,15 @@ def test_the_manifest_is_told(run):
                 "seconds": 100,
                 "git": {"commit": "a" * 40, "dirty": True},
                 "machine": {"cpus": 4, "device": "cpu"},
+                "name": name,
+                "parameters": {"iterations": iterations, "processes": 7},
             }
         )
     )
     text = page_of(run)
     assert (
         "commit `aaaaaaaaaa` with uncommitted changes, 4 processors, cpu, notebooks took 1 min 40 s"
-        ". How old that code is, this copy of qvlib does not tell."
+        f"{command}. How old that code is, this copy of qvlib does not tell."
     ) in text
 
 

@@ -11,15 +11,19 @@ import pandas as pd
 
 from qvlib.base.errors import QvlibError
 from qvlib.base.files import write_atomic
-from qvlib.base.paths import display_path
+from qvlib.base.paths import display_path, project_root
 from qvlib.base.terminal import format_duration
+from qvlib.pipeline.params import RunSettings, load
 from qvlib.report import sentences
 from qvlib.report.formats import difference, interval, number, relative, signed
 from qvlib.report.results_files import PLUMBING, is_plumbing, read, read_metrics, url
 from qvlib.report.sentences import two_by_two
+from qvlib.report.sentences.gains import listed
 from qvlib.runs.provenance import commits_since
 
 CODE = ("qvlib", "notebooks")  # what decides what a run shows, beside its parameters
+WHERE = {name for name in RunSettings.names() if not RunSettings.decides(name)} - {"seeds"}
+"""Parameters that say where and how a run works, not what it is."""
 READS = {True: "yes", False: "not shown"}  # whether Q reads, in a table
 RIVALS = {  # what Q is compared with, as `against` of the metrics names it
     "foreign": "Q told another task's instruction",
@@ -31,7 +35,7 @@ RIVALS = {  # what Q is compared with, as `against` of the metrics names it
     "demonstrator": "the demonstrator",
     "oracle": "the oracle of the same draws",
 }
-STUDIES = {"value_search": "Searching by values"}
+STUDIES = {"value_search": "Searching by values", "baselines": "Arms at one budget"}
 """Tables of studies that a page shows, each with its answer beneath: name -> title."""
 EFFECTS = "regression_effects"
 """The table of the study of preferences against regression, whose answer a page tells first."""
@@ -104,7 +108,20 @@ def origin_of(run: Path) -> Origin:
         finished,
         f"{commit}{dirty}, {short}" if git else "not known",
         f"{finished}, {code}, {machine.get('cpus', '?')} processors, {device}, "
-        f"notebooks took {took}. {age}",
+        f"notebooks took {took}{_command(manifest)}. {age}",
+    )
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    """``, by `qvlib run params/full.yml```, where the project has that file."""
+    file = f"params/{manifest.get('name')}.yml"
+    if not (project_root() / file).exists():
+        return ""
+    now, then = load(project_root() / file).flat(), manifest.get("parameters", {})
+    known = [name for name in now if name in then and name not in WHERE]
+    changed = [name for name in known if now[name] != then[name]]
+    return f", by `qvlib run {file}`" + (
+        f", since changed in {listed([f'`{name}`' for name in changed])}" if changed else ""
     )
 
 
