@@ -84,10 +84,6 @@ def test_a_page_a_run(run, capsys):
     [
         ("quick", 30, ", by `qvlib run params/quick.yml`"),
         ("quick", 7, ", by `qvlib run params/quick.yml`, since changed in `iterations`"),
-            "quick",
-            7,
-            ", by `qvlib run params/quick.yml`, which has since been changed in `iterations`",
-        ),
         ("mine", 30, ""),
     ],
 )
