@@ -12,6 +12,7 @@ import yaml
 from killing import tiny
 
 from qvlib import pipeline
+from qvlib.agents.asked import models_asked
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import resolve
 from qvlib.pipeline import baselines
@@ -322,13 +323,15 @@ def test_a_curve_rises_and_ends_where_the_arm_ends():
         ({}, "q_n5", 2),
         ({}, "sample", 0),
         ({}, "tuned_policy", 0),
+        ({}, "control_q_n5", 2),
         ({"estimator": "agentrm"}, "q_n5", 1),
         ({"reflexion_trials": 3}, "reflexion_q", 2),
         ({"reflexion_trials": 3}, "reflexion", 0),
     ],
 )
 def test_how_many_models_value_the_candidates(given, arm, asked):
-    assert budget.models_asked(make(given), arm) == asked
+    params = make(given)
+    assert models_asked(params.q_model.estimator, params.arm(arm)) == asked
 
 
 # -- words ----------------------------------------------------------------------------------------

@@ -281,6 +281,8 @@ def test_the_numbers_are_those_of_the_episodes(params, outcome, metrics):
         assert low <= entry["gain"]["mean"] <= high
         assert entry["accuracy_by_kind"]["all"]["pairs"] > 0
         assert entry["cost"]["env_steps"] > 0
+        own = entry["cost"]["tokens"] + entry["cost"]["prompt_tokens"]
+        assert entry["cost"]["q_tokens_at_most"] == pytest.approx((1 + (name != "counting")) * own)
         assert name == "counting" or entry["cost"]["fit_seconds"] > 0
         assert entry["tuned_on"]["tries"] == 2 and entry["tuned_on"]["seeds"] == [0]
         assert (entry["calibration"] is not None) == (name == "counting")

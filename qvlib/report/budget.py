@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from qvlib.agents.arms import BASE, MAIN
+from qvlib.agents.asked import models_asked
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
-from qvlib.estimators import estimator_of
 from qvlib.pipeline.comparison import Outcome
-from qvlib.pipeline.params import EPISODES, Params
+from qvlib.pipeline.params import EPISODES
 from qvlib.report.formats import difference, interval, number
 from qvlib.report.numbers import by_task
 from qvlib.report.numbers.against import difference as paired
@@ -35,8 +35,6 @@ POINTS = 60
 """Budgets at which a curve is drawn, at most."""
 KEYS, CURVES = ["arm", "seed", "task"], ["rises", "trials"]
 NOTHING = 1e-6  # sums of floats being what they are
-OWN_POLICY = "tuned_policy"
-"""The arm that needs the Q model and asks it for no value."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def load(outcome: Outcome) -> Study:
                 f"folder {folder} and those of its other chains, and run the notebook again"
             )
         tables.append(found)
-        reads[arm] = models_asked(one.params, arm)
+        reads[arm] = models_asked(one.params.q_model.estimator, one.params.arm(arm))
     return study(pd.concat(tables), reads, {a: one.label for a, one in outcome.chosen.items()})
 
 
@@ -86,18 +84,10 @@ def says(outcome: Outcome) -> dict[str, str]:
     return {name: one.params.arm(name).says for name, one in outcome.chosen.items()}
 
 
-def models_asked(params: Params, arm: str) -> int:
-    """How many models an arm asks for the value of its candidates: two of a log-ratio, or one."""
-    if "q_model" not in params.arm(arm).needs or arm == OWN_POLICY:
-        return 0
-    return 2 if estimator_of(params.q_model.estimator).policy else 1
-
-
 def study(played: pd.DataFrame, reads: Mapping[str, int], chosen: Mapping[str, str]) -> Study:
     """The study of episodes; played: one row an episode with ``rises``; reads: ``models_asked``.
 
-    A model that values candidates reads no more than the agent, that wrote them, read and wrote:
-    so much is added for each.
+    What those read at most is added to the tokens.
     """
     episodes = by_task(played)
     episodes["own_tokens"] = episodes["tokens"] + episodes["prompt_tokens"]

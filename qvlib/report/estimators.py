@@ -141,6 +141,9 @@ def costs(metrics: Mapping[str, Any]) -> pd.DataFrame:
                 "estimator": name,
                 "tokens written": number(round(entry["cost"]["tokens"])),
                 "tokens read": number(round(entry["cost"]["prompt_tokens"])),
+                "tokens that Q reads, at most": number(round(entry["cost"]["q_tokens_at_most"]))
+                if "q_tokens_at_most" in entry["cost"]
+                else "",
                 "environment steps": f"{entry['cost']['env_steps']:.2f}",
             }
             for name, entry in metrics["estimators"].items()

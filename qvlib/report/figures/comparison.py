@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from qvlib.agents.arm import CONTROL, OTHER, PART
 from qvlib.agents.arms import ARMS, BASE
+from qvlib.agents.asked import models_asked
 from qvlib.report.figures.arms import STYLES
 from qvlib.report.figures.kit import BLUE, DARK, GREY, ORANGE, label, panels
 from qvlib.report.figures.placing import place_labels
@@ -26,6 +27,8 @@ SERIES = (  # arm, name, colour, marker, filled, size, place in its row; first o
 LINES = ("script", "demonstrator")
 """Arms of the run that stand as lines across all rows."""
 SECOND, ORACLE = "other_agent", "oracle"
+METHOD = "step_dpo"
+"""The estimator of runs that do not tell theirs."""
 RERANKED_BY = "an estimator, number as listed"
 ESTIMATOR = (BLUE, "*", True)
 UNNAMED = (PART, CONTROL)
@@ -142,14 +145,15 @@ def _of(metrics: Mapping[str, Any]) -> str:
 def gain_by_cost(metrics: Mapping[str, Any]) -> Figure:
     """Gain over one sample against what an episode costs, of every arm and every estimator.
 
-    Above the tokens that the agent reads and writes, below the steps in the environment, a task, on
-    logarithmic axes. Estimators have the numbers of the list beside them, in the order of their
-    gains. Arms of a second agent are left out: their gain is over its own sample.
+    Above the tokens that the agent reads and writes with what Q reads at most, below the steps in
+    the environment, a task, on logarithmic axes. Estimators have the numbers of the list beside
+    them, in the order of their gains. Arms of a second agent are left out: their gain is over its
+    own sample.
     """
     entries, names = metrics["estimators"], _ranked(metrics["estimators"])
     figure, axes = panels(2, 1, (9.6, 9.6))
     costs = (
-        ("tokens", "tokens that the agent reads and writes, a task (count, logarithmic)"),
+        ("tokens", "tokens of the agent, and what Q reads at most, a task (count, logarithmic)"),
         ("env_steps", "steps in the environment, a task (count, logarithmic); no oracles"),
     )
     for panel, (cost, words) in zip(axes, costs, strict=True):
@@ -210,10 +214,11 @@ def _arms(metrics: Mapping[str, Any], cost: str) -> list[Point]:
     Where steps are, less oracles: what they try at each step is not counted.
     """
     kinds = {arm.name: arm.kind for arm in ARMS}
+    asked = {arm.name: models_asked(metrics.get("estimator") or METHOD, arm) for arm in ARMS}
     gains = {BASE: {"mean": 0.0}, **(metrics.get("gains") or {})}
     points = []
     for arm, row in (metrics.get("arms") or {}).items():
-        spent, kind = _spent(row, cost), kinds.get(arm, OTHER)
+        spent, kind = _spent(row, cost, asked.get(arm, 0)), kinds.get(arm, OTHER)
         if cost == "env_steps" and arm.startswith(ORACLE):
             continue
         if arm in gains and spent > 0 and not arm.startswith(SECOND):
@@ -229,5 +234,9 @@ def _estimators(entries: Mapping[str, Any], names: Sequence[str], cost: str) -> 
     ]
 
 
-def _spent(row: Mapping[str, float], cost: str) -> float:
-    return row["env_steps"] if cost == "env_steps" else row["tokens"] + row["prompt_tokens"]
+def _spent(row: Mapping[str, float], cost: str, asked: int = 0) -> float:
+    """asked: models that value the candidates, where the row does not tell what they read."""
+    if cost == "env_steps":
+        return row["env_steps"]
+    own = row["tokens"] + row["prompt_tokens"]
+    return own + row.get("q_tokens_at_most", asked * own)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from qvlib.agents.arms import BASE, MAIN
+from qvlib.agents.asked import models_asked
 from qvlib.base.files import write_json
 from qvlib.base.paths import resolve
 from qvlib.core.statistics import bootstrap_mean, mean_interval
@@ -166,7 +167,11 @@ def _entry(params: Params, one: Try, tries: pd.DataFrame, table: pd.DataFrame) -
 
 
 def _cost(chosen: Params, own: pd.Series) -> dict[str, float | None]:
-    """Means a test task of what the agent reads, writes and does; seconds of fitting one model."""
+    """Means a test task of what the agent reads, writes and does, and what Q reads at most.
+
+    ``fit_seconds`` are those of fitting one model.
+    """
+    asked = models_asked(chosen.q_model.estimator, chosen.arm(MAIN))
     times = [
         read_stage(chain, "q_model").manifest.get("part_seconds", {}).get("model")
         for chain in chosen.each_seed()
@@ -174,6 +179,7 @@ def _cost(chosen: Params, own: pd.Series) -> dict[str, float | None]:
     known = [seconds for seconds in times if seconds is not None]
     return {
         **{name: float(own[name]) for name in ("tokens", "prompt_tokens", "env_steps")},
+        "q_tokens_at_most": asked * float(own["tokens"] + own["prompt_tokens"]),
         "fit_seconds": float(np.mean(known)) if known else None,
     }
 
