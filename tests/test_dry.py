@@ -161,7 +161,7 @@ def test_a_comparison_is_made_and_what_cannot_be_compared_is_told(tmp_path, monk
 def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch):
     file = "sample: [{}]\nq_n5: [{}, {dpo_lr: 1.0e-2}]\n"
     file += "rft: [{rft: true, rft_lr: 1.0e-5}, {rft: true, rft_lr: 1.0e-3}]\n"
-    file += "reflexion: [{reflexion_trials: 10}]\n"
+    file += "eto: [{eto: true}]\nreflexion: [{reflexion_trials: 10}]\n"
     (tmp_path / "arms.yml").write_text(file)
     params = make(
         {
@@ -175,7 +175,9 @@ def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "run", lambda params: found.append(run(params)) or found[-1])
     (tmp_path / "dry").mkdir()
     dry.run(params, tmp_path / "dry")
-    assert {*found[0].chosen} == {"sample", "q_n5", "rft", "reflexion"} and not found[0].failed
+    assert {*found[0].chosen} == {"sample", "q_n5", "rft", "eto", "reflexion"} and not found[
+        0
+    ].failed
     assert found[0].chosen["rft"].params.rft.rft_lr == 1e-5
     assert found[0].chosen["reflexion"].params.reflexion.reflexion_trials == 2
     failing = replace(found[0], failed={"rft": "no luck"})
