@@ -158,7 +158,7 @@ def test_a_comparison_is_made_and_what_cannot_be_compared_is_told(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch):
+def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch, capsys):
     file = "sample: [{}]\nq_n5: [{}, {dpo_lr: 1.0e-2}]\n"
     file += "rft: [{rft: true, rft_lr: 1.0e-5}, {rft: true, rft_lr: 1.0e-3}]\n"
     file += "eto: [{eto: true}]\nreflexion: [{reflexion_trials: 10}]\n"
@@ -175,14 +175,15 @@ def test_of_arms_at_one_budget_one_try_of_each_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "run", lambda params: found.append(run(params)) or found[-1])
     (tmp_path / "dry").mkdir()
     dry.run(params, tmp_path / "dry")
-    assert {*found[0].chosen} == {"sample", "q_n5", "rft", "eto", "reflexion"} and not found[
-        0
-    ].failed
-    assert found[0].chosen["rft"].params.rft.rft_lr == 1e-5
+    assert {"sample", "q_n5", "reflexion"} <= {*found[0].chosen}
+    # Random models may earn nothing that an agent could be tuned on: that is told, and no error.
+    assert {*found[0].failed} <= {"rft", "eto"}
+    said = capsys.readouterr().out
+    assert all(f"{name} was not tuned" in said for name in found[0].failed)
     assert found[0].chosen["reflexion"].params.reflexion.reflexion_trials == 2
-    failing = replace(found[0], failed={"rft": "no luck"})
+    failing = replace(found[0], failed={"rft": "nothing earned", "q_n5": "no luck"})
     monkeypatch.setattr(baselines, "run", lambda params: failing)
-    with pytest.raises(QvlibError, match=r"arms\.yml, rft: no luck"):
+    with pytest.raises(QvlibError, match=r"arms\.yml, q_n5: no luck"):
         dry.run(params, tmp_path / "dry")
 
 
