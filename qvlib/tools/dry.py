@@ -107,10 +107,8 @@ COMPARED = {  # where estimators are compared: trees reach the last step, and te
     "timeout_value": 0.0,
     "trial_tasks": 2,
 }
-TUNED = {"max_steps": 5}
-"""Where arms are tuned on their trees: an episode also ends, as RFT asks."""
 OWN_TREES = {"rft", "eto"}
-"""What such arms need."""
+"""What arms need that are tuned on their own trees."""
 OF_ESTIMATORS = {"success_reward": 0.0, "right_above": -1.0}
 """Of those that have them: what is cut off is worth 0, and what is refused or ends less."""
 MOST = {  # of arms that try in the environment first, where they are played
@@ -140,7 +138,7 @@ def dry(params: Params, folder: Path) -> Params:
     if params.ablations.compare:
         changes |= COMPARED | {"compare": str(_comparison(params, folder))}
     if params.ablations.baselines:
-        changes |= COMPARED | TUNED | {"baselines": str(_baselines(params, folder))}
+        changes |= COMPARED | {"baselines": str(_baselines(params, folder))}
     small = params.replace(**changes, name=f"{params.run.name}-dry", runs_dir=str(folder))
     names = {key: given[key] for key in ("agent", "other_agent", "q_base")}
     models = {
