@@ -164,6 +164,12 @@ def test_what_is_finished_is_found_again(params, outcome, monkeypatch):
     assert len(tried) == 2 and all("rft_min_reward 1" in label for label, _ in tried)
 
 
+def test_without_what_all_others_are_laid_beside_there_is_no_study():
+    baselines._must_be_there({"rft": "no luck"})
+    with pytest.raises(QvlibError, match="q_n5, beside which all others are laid, was not played"):
+        baselines._must_be_there({"rft": "no luck", "q_n5": "no pairs"})
+
+
 @pytest.mark.slow
 def test_a_study_of_what_was_played(params, outcome):
     found = budget.load(outcome)

@@ -108,8 +108,8 @@ def run(run_or_context: Params | Context) -> Outcome:
     """Try what was not tried yet, and play the best of each arm that was not played.
 
     Raises:
-        QvlibError: what ``read`` refuses, or one sample could not be played. What goes wrong with
-            another arm stops none.
+        QvlibError: what ``read`` refuses, or one sample or Q of five could not be played. What goes
+            wrong with another arm stops none.
     """
     context = context_of(run_or_context)
     tries = read(context.params)
@@ -126,8 +126,7 @@ def run(run_or_context: Params | Context) -> Outcome:
             wrong = _play(context, missing, name, DEV)
             failed |= {(name, label): why for (label, _), why in wrong.items()}
             bar.update()
-    if why := next((why for (name, _), why in failed.items() if name == BASE), ""):
-        raise QvlibError(f"{BASE}, beside which all others are laid, was not played: {why}")
+    _must_be_there({name: why for (name, _), why in failed.items() if name == BASE})
     table = tried(tries, failed, _on_dev)
     chosen = best(tries, table)
     untried = table[~table["estimator"].isin(chosen)].groupby("estimator")["failed"].first()
@@ -142,7 +141,17 @@ def run(run_or_context: Params | Context) -> Outcome:
             for why in _play(context, missing, name, EPISODES).values():
                 unplayed[name] = why
             bar.update()
+    _must_be_there(unplayed)
     return Outcome(table, {n: one for n, one in chosen.items() if n not in unplayed}, unplayed)
+
+
+def _must_be_there(failed: Mapping[str, str]) -> None:
+    """Raise QvlibError if an arm failed that all others are laid beside."""
+    for name in (BASE, MAIN):
+        if name in failed:
+            raise QvlibError(
+                f"{name}, beside which all others are laid, was not played: {failed[name]}"
+            )
 
 
 def _play(context: Context, missing: Mapping[Any, Params], name: str, split: str) -> dict[Any, str]:
