@@ -330,6 +330,8 @@ def test_a_curve_rises_and_ends_where_the_arm_ends():
         ({}, "sample", 0),
         ({}, "tuned_policy", 0),
         ({}, "control_q_n5", 2),
+        ({}, "foreign_q_n5", 2),
+        ({}, "kind_only_n5", 0),
         ({"estimator": "agentrm"}, "q_n5", 1),
         ({"reflexion_trials": 3}, "reflexion_q", 2),
         ({"reflexion_trials": 3}, "reflexion", 0),

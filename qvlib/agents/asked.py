@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from qvlib.agents.arm import Arm
+from qvlib.agents.reading import KIND_ONLY_N5, KIND_ONLY_N10
 from qvlib.agents.reranking import TUNED_POLICY
 from qvlib.estimators import estimator_of
 
 NEEDS = ("q_model", "control")
+UNASKED = {arm.name for arm in (TUNED_POLICY, KIND_ONLY_N5, KIND_ONLY_N10)}
+"""Arms that need a Q model and ask it for no value as they play."""
 
 
 def models_asked(estimator: str, arm: Arm) -> int:
@@ -16,6 +19,6 @@ def models_asked(estimator: str, arm: Arm) -> int:
     wrote for them: the same prompt once, and each distinct candidate. (A chat model that is asked
     for a value in words reads a prompt of its own, for which that is no bound.)
     """
-    if arm.name == TUNED_POLICY.name or not set(NEEDS) & set(arm.needs):
+    if arm.name in UNASKED or not set(NEEDS) & set(arm.needs):
         return 0
     return 2 if estimator_of(estimator).policy else 1
