@@ -170,7 +170,7 @@ def studies_of(params: Params) -> list[str]:
         if getattr(params.ablations, parameter):
             own.append(study)
         elif {study, study[:2]} & {*params.run.studies}:
-            raise QvlibError(f"studies: {study} needs a file of what it compares: `{parameter}`")
+            raise QvlibError(f"studies: {study} has nothing to compare; set `{parameter}`")
     return [*params.run.studies, *own]
 
 
