@@ -42,6 +42,7 @@ STUDIES = [
     "09_published",
     "10_dpo_or_regression",
     "11_value_search",
+    "12_baselines",
 ]  # of runs that ask for them
 OWN = "bring_your_own_environment"  # test_own_environment.py looks at what it shows
 ARMS = {
