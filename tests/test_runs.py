@@ -87,10 +87,11 @@ def test_the_manifest_tells_where_a_result_came_from(params):
 
 
 def test_every_stage_names_its_notebook():
-    assert set(MADE_BY) == {*STAGES, "episodes"}
+    assert set(MADE_BY) == {*STAGES, "episodes", "dev"}
     for stage in make({"rule_tasks": 1, "grid": "a.yml", "rft": True, "eto": True}).stages():
         assert re.fullmatch(r"0[1-6]_\w+", notebook_of(stage))
     assert notebook_of("episodes/q_n5") == notebook_of("episodes/search") == "05_evaluate"
+    assert notebook_of("dev/q_n5") == "12_baselines"
 
 
 def test_each_arm_has_a_folder_of_its_own(params):
