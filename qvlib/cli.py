@@ -255,9 +255,9 @@ def params_table(params: Params, width: int = 120, every: bool = True) -> str:
 
 def _shown(params: Params, settings: Any, every: bool) -> list[tuple[str, Any]]:
     """The settings of a section that matter; the first of an arm's is what switches it on."""
-    fields = list(type(settings).model_fields.items())
     from qvlib.agents.arms import arms_of
 
+    fields = list(type(settings).model_fields.items())
     arms = arms_of(params.evaluation.extra_arms)
     of_arm = [arm for arm in arms if arm.settings is type(settings)]
     off = of_arm and not any(arm.active(params) for arm in of_arm)

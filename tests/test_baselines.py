@@ -372,7 +372,7 @@ def test_only_what_an_interval_shows_is_said():
     assert "whatever was spent, have `search`" in text
     assert "Comparisons at 95 %: 8; of these 8 about 0.4" in text
     listed = said.at_one_budget(rows)
-    assert "It cannot be cut to that: `search`." in listed and listed.count("\n") == 1
+    assert "Not to be had for so little: `search`." in listed and listed.count("\n") == 1
 
 
 def test_adverse_numbers_claim_nothing():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qvlib.agents.arms import BASE, MAIN
+from qvlib.agents.arms import MAIN
 from qvlib.agents.asked import models_asked
 from qvlib.base.errors import QvlibError
 from qvlib.base.paths import display_path
@@ -241,6 +241,3 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
             )
         rows.append(shown)
     return pd.DataFrame(rows)
-
-
-__all__ = ["BASE", "COSTS", "MAIN", "NONE", "WORDS", "Study", "load", "reckoned", "study"]

@@ -58,7 +58,7 @@ def at_one_budget(rows: Sequence[Row]) -> str:
             markup.code(row["arm"]) for row in rows if pd.isna(row[of]) and row["arm"] != MAIN
         ]
         if costly:
-            lines[-1] += f" It cannot be cut to that: {listed(costly)}."
+            lines[-1] += f" Not to be had for so little: {listed(costly)}."
     return "\n".join(f"- {line}" for line in lines)
 
 
