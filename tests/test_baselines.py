@@ -93,6 +93,15 @@ def test_the_file_of_the_project_tunes_all_alike_on_a_catalogue_of_its_own():
     assert by == {"rft": 1, "agent_evol": 2}
 
 
+def test_the_file_for_a_chat_model_searches_as_smollm2_does_and_plays_the_same_arms():
+    params = load_params(resolve("params/baselines-smollm2.yml"))
+    tries = baselines.read(params)
+    counts = pd.Series([one.name for one in tries]).value_counts()
+    played = {one.name for one in baselines.read(load_params(resolve("params/baselines.yml")))}
+    assert {*counts} == {1, 2} and {*counts.index} == played - {"likely_n10"}
+    assert params.digest("trees") == load_params(resolve("params/smollm2.yml")).digest("trees")
+
+
 def test_trying_on_dev_is_decided_by_what_the_arm_is_and_by_no_test_tasks():
     params = make({"rft": True})
     digest = params.digest("dev/rft")
